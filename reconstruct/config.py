@@ -1,0 +1,185 @@
+"""Typed configuration: YAML to frozen models, and every mistake an error that names its place.
+
+The settings of a stage are a `Section` in the stage's own file; `pipeline.py` joins them. Here is
+what they share: the base class, reading, overrides (``a.b.c=value``, through the same validator),
+and the wording of errors.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reconstruct.errors import ConfigError, suggestion
+
+SectionT = TypeVar("SectionT", bound="Section")
+
+
+class NotIdentity:
+    """Marks a field that changes how fast a result is made, but not the result.
+
+    ``workers: Annotated[int, NotIdentity] = 2`` stays outside the fingerprint.
+    """
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration; unknown keys are errors, nothing is coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def identity(self) -> dict[str, Any]:
+        """What of this section decides the result: the input of fingerprints, JSON types only."""
+        result: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            if NotIdentity not in field.metadata:
+                value = getattr(self, name)
+                result[name] = value.identity() if isinstance(value, Section) else _plain(value)
+        return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError naming the file (and the line)."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the pipeline file ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: the pipeline file is not UTF-8 text ({error})") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected sections (`dataset:`, `extract:` ...), got {data!r}")
+    return data
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``"a.b.c=value"`` -> ("a.b.c", value), the value read as YAML. Raises ConfigError."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {text!r}: expected key=value, e.g. match.ratio=0.9")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not valid YAML: {error}") from error
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested ``data`` with each dotted key of ``overrides`` replaced.
+
+    Missing sections on the way are created; the validator judges the result. Raises ConfigError
+    if a key leads through something that is not a section.
+    """
+    result = dict(data)
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        node = result
+        for depth, key in enumerate(parents):
+            child = node.get(key)
+            if child is not None and not isinstance(child, Mapping):
+                place = ".".join(parents[: depth + 1])
+                raise ConfigError(f"{dotted}: {place} is {child!r}, not a section")
+            node[key] = dict(child or {})
+            node = node[key]
+        node[last] = value
+    return result
+
+
+def validate(model: type[SectionT], data: Mapping[str, Any], source: str) -> SectionT:
+    """``data`` as a ``model``. Raises ConfigError with one line per mistake.
+
+    Every line names ``source``, the path inside it, what was expected and what came; for an
+    unknown key also the nearest valid one.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_describe(model, dict(item)) for item in error.errors()]
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def _describe(model: type[Section], item: dict[str, Any]) -> str:
+    loc: Sequence[str | int] = item["loc"]
+    owner, path = _locate(model, loc[:-1] if item["type"] == "extra_forbidden" else loc)
+    if item["type"] == "extra_forbidden":
+        key = str(loc[-1])
+        keys = owner.model_fields if owner else ()
+        return f"{'.'.join([*path, key])}: unknown key{suggestion(key, keys)}"
+    where = ".".join(path) or "(whole file)"
+    if item["type"] == "missing":
+        return f"{where}: required, but absent"
+    if item["type"].startswith("union_tag"):
+        tag = item["ctx"].get("tag")
+        valid = [name.strip(" '") for name in item["ctx"].get("expected_tags", "").split(",")]
+        field = item["ctx"]["discriminator"].strip("'")
+        if tag is None:
+            return f"{where}.{field}: required, but absent; valid: {', '.join(valid)}"
+        return f"{where}.{field}: unknown name {tag!r}{suggestion(str(tag), valid)}"
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if item["type"] in ("value_error", "assertion_error"):
+        return f"{where}: {message}"
+    return f"{where}: expected {message}, got {item['input']!r}"
+
+
+def _locate(
+    model: type[Section], loc: Sequence[str | int]
+) -> tuple[type[Section] | None, list[str]]:
+    """The section that a pydantic location leads to, and the location as written in the file.
+
+    pydantic puts the chosen member of a union into the location (its tag, or the name of the
+    type); the file has no such level.
+    """
+    owner: type[Section] | None = model
+    path: list[str] = []
+    choices: list[type[Section]] = []
+    for key in loc:
+        chosen = next((c for c in choices if _is_choice(c, str(key))), None)
+        if chosen is not None:
+            owner, choices = chosen, []
+        elif owner is not None and key in owner.model_fields:
+            path.append(str(key))
+            choices = _sections_in(owner.model_fields[str(key)].annotation)
+            owner = choices[0] if len(choices) == 1 else None
+            choices = [] if len(choices) == 1 else choices
+        elif isinstance(key, int) or not _is_type_name(str(key)):
+            path.append(str(key))
+    return owner, path
+
+
+def _is_choice(section: type[Section], key: str) -> bool:
+    if section.__name__ == key:
+        return True
+    tags = [
+        typing.get_args(field.annotation)
+        for name, field in section.model_fields.items()
+        if name in ("name", "method", "format")
+    ]
+    return any(key in values for values in tags)
+
+
+def _is_type_name(key: str) -> bool:
+    return "[" in key or key in ("str", "int", "float", "bool", "none", "path")
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, tuple):
+        found = [_sections_in(argument) for argument in typing.get_args(annotation)]
+        return [section for sections in found for section in sections]
+    return []

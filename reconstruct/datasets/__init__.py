@@ -1,0 +1,30 @@
+"""A public layout of photos -> `Dataset`: images, cameras, ground truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """The photos of a run.
+
+    root: folder to which image names are relative.
+    names: sorted names, with ``/`` between folders.
+    skipped: file -> why it is not among the names.
+    masks: folder with ``NAME.png`` (0 = no keypoints there), or None.
+    cameras: COLMAP model with known intrinsics, or None.
+    reference: COLMAP model with ground-truth poses, or None.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
+    masks: Path | None = None
+    cameras: Path | None = None
+    reference: Path | None = None
+
+    def path(self, name: str) -> Path:
+        """The file of an image."""
+        return self.root / name

@@ -1,0 +1,79 @@
+"""Section ``dataset`` of a pipeline file -> `Dataset`. A new format is one class and one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from reconstruct.config import Section
+from reconstruct.datasets import Dataset
+from reconstruct.datasets.cameras import CamerasConfig
+from reconstruct.datasets.folder import list_images
+from reconstruct.datasets.synthetic import write_dataset
+from reconstruct.errors import UsageError
+from reconstruct.workspace import atomic_path, fingerprint
+
+
+class FolderConfig(CamerasConfig):
+    """A folder of photos."""
+
+    format: Literal["folder"]
+    images: str
+    """The folder, subfolders included; names are relative to it."""
+    masks: str | None = None
+    """Folder with NAME.png (so photo.jpg.png) for images with masks: 0 = no keypoints there."""
+
+
+class SyntheticConfig(CamerasConfig):
+    """A rendered town square with exact ground truth: no photos needed."""
+
+    format: Literal["synthetic"]
+    views: int = Field(12, ge=2)
+    width: int = Field(640, ge=64)
+    height: int = Field(480, ge=64)
+    scene_seed: int = 0
+    lighting: Literal["day", "night"] = "day"
+    known_intrinsics: bool = True
+    """Map with the exact intrinsics; false: they are guessed and refined, as with any photo."""
+
+
+DatasetConfig = Annotated[FolderConfig | SyntheticConfig, Field(discriminator="format")]
+
+
+def load_dataset(config: Section, scratch: Path) -> Dataset:
+    """The data set; one that is rendered is written to ``scratch`` if it is not there yet.
+
+    Raises UsageError for missing folders, DataError if there is no image.
+    """
+    if isinstance(config, SyntheticConfig):
+        return _synthetic(config, scratch)
+    assert isinstance(config, FolderConfig)
+    names, skipped = list_images(Path(config.images))
+    masks = Path(config.masks) if config.masks else None
+    if masks is not None and not masks.is_dir():
+        raise UsageError(f"{masks}: no such folder (dataset.masks)")
+    return Dataset(root=Path(config.images), names=names, skipped=skipped, masks=masks)
+
+
+def _synthetic(config: SyntheticConfig, folder: Path) -> Dataset:
+    size = (config.width, config.height)
+    night = config.lighting == "night"
+    stamp, value = folder / "fingerprint", fingerprint("synthetic", config.identity())
+    if not stamp.is_file() or stamp.read_text() != value:
+        with atomic_path(folder) as temporary:
+            write_dataset(
+                temporary, views=config.views, size=size, seed=config.scene_seed, night=night
+            )
+            (temporary / "fingerprint").write_text(value)
+    root = folder / ("night" if night else "images")
+    reference = folder / ("night_reference" if night else "reference")
+    names, skipped = list_images(root)
+    return Dataset(
+        root=root,
+        names=names,
+        skipped=skipped,
+        cameras=reference if config.known_intrinsics else None,
+        reference=reference,
+    )

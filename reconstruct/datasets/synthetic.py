@@ -1,0 +1,283 @@
+"""A made-up town square with exact ground truth: the demo's photos, and the truth of tests.
+
+Houses stand around three sides of a square with a monument, kiosks and crates; cameras look in
+from an arc on the fourth. By night the same place has only its lamps and lit windows.
+
+    written = write_dataset(folder, views=12, size=(640, 480), seed=0, night=True)
+
+    images/day-00.jpg ...     photos, and night/night-00.jpg ... from poses between them
+    depth/day-00.png ...      uint16 millimetres along z, 0 where no surface is
+    reference/                COLMAP text model (PINHOLE, poses, no points) of images/
+    night_reference/          the same of night/
+
+Equal arguments give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from reconstruct.datasets import textures
+from reconstruct.datasets.rendering import LitScene, illuminate, render
+from reconstruct.datasets.scene import Camera, Lighting, Quad, Scene, View, look_at
+from reconstruct.errors import UsageError
+from reconstruct.geometry import Float64
+
+DAY = Lighting(
+    sky=(0.30, 0.34, 0.42),
+    sun=(0.98, 0.90, 0.76),
+    to_sun=(-0.75, -0.6, 0.9),
+    lamp=(0.0, 0.0, 0.0),
+    glow=0.0,
+    zenith=(0.42, 0.60, 0.86),
+    horizon=(0.86, 0.90, 0.95),
+    noise=1.2,
+)
+
+NIGHT = Lighting(
+    sky=(0.008, 0.011, 0.022),
+    sun=(0.0, 0.0, 0.0),
+    to_sun=(0.0, 0.0, 1.0),
+    lamp=(2.2, 1.4, 0.7),
+    glow=0.85,
+    zenith=(0.02, 0.03, 0.07),
+    horizon=(0.10, 0.09, 0.12),
+    noise=3.5,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticDataset:
+    """What `write_dataset` wrote; names are relative to ``images`` and ``night``, sorted."""
+
+    images: Path
+    names: tuple[str, ...]
+    depth: Path
+    reference: Path
+    night: Path | None
+    night_names: tuple[str, ...]
+    night_reference: Path | None
+
+
+def build_scene(seed: int = 0, *, texels_per_m: float = 96.0) -> Scene:
+    """The square: 30 m wide, houses up to 8 m high, origin in its centre on the ground.
+
+    ``texels_per_m``: 96 keeps pictures of up to about 1000 pixels sharp.
+    """
+    rng = np.random.default_rng(seed)
+    ground = textures.paving(rng, (30.0, 24.0), texels_per_m * 0.75)
+    corner, right, down = np.array([(-15.0, 14.0, 0.0), (30.0, 0.0, 0.0), (0.0, -24.0, 0.0)])
+    quads = [Quad(origin=corner, edge_u=right, edge_v=down, albedo=ground.albedo)]
+    for angle_deg in (-84.0, -57.0, -29.0, -2.0, 27.0, 55.0, 83.0):
+        quads += _house(rng, angle_deg, rng.uniform(6.4, 8.4), texels_per_m)
+    for angle_deg in (-101.0, -42.0, -15.0, 12.0, 41.0, 101.0):  # a second row, in the gaps
+        quads += _house(rng, angle_deg, rng.uniform(10.8, 11.8), texels_per_m)
+    quads += _furniture(rng, texels_per_m)
+    lamps = [(-4.6, 2.6), (-1.9, 4.4), (2.6, 3.6), (4.9, 0.8), (-5.2, -1.4)]
+    for x, y in lamps:
+        quads += _box(rng, textures.stone, (x, y, 0.0), (0.14, 0.14, 3.0), 20.0, texels_per_m)
+        # The lantern hangs beside its post, which would else stand in the light.
+        lantern = (x + 0.24, y - 0.1, 2.75)
+        quads += _box(rng, textures.lantern, lantern, (0.3, 0.3, 0.4), 20.0, texels_per_m)
+    return Scene(quads=tuple(quads), lamps=np.array([(x + 0.24, y - 0.1, 2.95) for x, y in lamps]))
+
+
+def _box(
+    rng: Generator,
+    painter: textures.Painter,
+    base: tuple[float, float, float],
+    size: tuple[float, float, float],
+    heading_deg: float,
+    density: float,
+) -> list[Quad]:
+    """A box on the ``base`` centre (metres); its front faces -y turned by the heading about z."""
+    angle = np.radians(heading_deg)
+    width, depth, height = size
+    x = width * np.array([np.cos(angle), np.sin(angle), 0.0])
+    y = depth * np.array([-np.sin(angle), np.cos(angle), 0.0])
+    z = np.array([0.0, 0.0, height])
+    low = np.asarray(base)
+    faces = [
+        (low + z - x / 2 - y / 2, x, -z),  # front
+        (low + z + x / 2 - y / 2, y, -z),
+        (low + z + x / 2 + y / 2, -x, -z),
+        (low + z - x / 2 + y / 2, -y, -z),
+        (low + z - x / 2 + y / 2, x, -y),  # top
+    ]
+    if low[2] > 0:
+        faces.append((low - x / 2 - y / 2, x, y))
+    quads = []
+    for origin, u, v in faces:
+        extent = float(np.linalg.norm(u)), float(np.linalg.norm(v))
+        albedo, glow = painter(rng, extent, density)
+        quads.append(Quad(origin=origin, edge_u=u, edge_v=v, albedo=albedo, glow=glow))
+    return quads
+
+
+def _house(rng: Generator, angle_deg: float, front: float, density: float) -> list[Quad]:
+    """A house with cornice and shop sign that faces the centre.
+
+    angle_deg: where it is as seen from the centre, 0 is +y, clockwise; front: metres from there.
+    """
+    angle_deg += rng.uniform(-2, 2)
+    angle = np.radians(angle_deg)
+    outward = np.array([np.sin(angle), np.cos(angle)])
+    along = np.array([np.cos(angle), -np.sin(angle)])
+    heading = rng.uniform(-6, 6) - angle_deg
+    width, depth, height = rng.uniform(2.9, 3.7), 2.0, rng.uniform(5.2, 8.0)
+
+    def part(
+        painter: textures.Painter, ahead: float, z: float, size: tuple[float, float, float]
+    ) -> list[Quad]:
+        x, y = outward * (front + depth / 2 - ahead) + along * rng.uniform(-0.05, 0.05)
+        return _box(rng, painter, (float(x), float(y), z), size, heading, density)
+
+    quads = part(textures.facade, 0.0, 0.0, (width, depth, height))
+    quads += part(textures.stone, 0.0, height, (width + 0.3, depth + 0.4, 0.35))
+    quads += part(textures.posters, depth / 2 + 0.3, 2.5, (0.12, 0.6, rng.uniform(0.5, 0.9)))
+    return quads
+
+
+def _furniture(rng: Generator, density: float) -> list[Quad]:
+    """What stands in the square, each at its own distance and turned its own way."""
+    pieces: Sequence[tuple[textures.Painter, tuple[float, ...], tuple[float, float, float], float]]
+    pieces = (
+        (textures.stone, (0.2, 0.9, 0.0), (2.6, 2.6, 0.45), 12.0),
+        (textures.stone, (0.2, 0.9, 0.45), (1.5, 1.5, 1.0), 12.0),
+        (textures.posters, (0.2, 0.9, 1.45), (0.8, 0.8, 1.7), 12.0),
+        (textures.posters, (-3.3, 0.2, 0.0), (1.5, 1.3, 2.3), -28.0),
+        (textures.facade, (3.6, 2.2, 0.0), (1.7, 1.4, 2.5), 35.0),
+        (textures.crate, (2.4, -1.3, 0.0), (0.9, 0.8, 0.7), 24.0),
+        (textures.crate, (3.3, -0.7, 0.0), (0.8, 0.9, 0.9), -14.0),
+        (textures.crate, (2.5, -1.2, 0.7), (0.6, 0.5, 0.5), 51.0),
+        (textures.crate, (-1.7, -1.6, 0.0), (1.0, 0.6, 0.5), -40.0),
+        (textures.stone, (-1.3, 3.4, 0.0), (1.2, 0.7, 0.8), 30.0),
+    )
+    quads = []
+    for painter, (x, y, z), size, heading_deg in pieces:
+        quads += _box(rng, painter, (x, y, z), size, heading_deg, density)
+    return quads
+
+
+def orbit_views(
+    count: int,
+    size: tuple[int, int] = (640, 480),
+    *,
+    arc_deg: float = 110.0,
+    radius_m: float = 9.5,
+    prefix: str = "day",
+) -> tuple[View, ...]:
+    """``count`` views of size (width, height) spread over an arc about the centre, left to right.
+
+    The field of view is 62 degrees across; heights vary between 1.4 and 3.4 m.
+    """
+    width, height = size
+    focal = width / 2 / np.tan(np.radians(31.0))
+    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2.0, cy=height / 2.0)
+    views = []
+    for k, angle in enumerate(np.radians(np.linspace(-arc_deg / 2, arc_deg / 2, count))):
+        # Heights and targets follow the angle, not the index: views between views fit in.
+        z, turn = 2.4 + 1.0 * np.sin(14.0 * angle), 0.5 * np.cos(9.0 * angle)
+        pose = look_at(
+            (radius_m * np.sin(angle), -radius_m * np.cos(angle), z), (turn, 0.5, 2.3 - 0.1 * z)
+        )
+        views.append(View(name=f"{prefix}-{k:02d}", camera=camera, cam_from_world=pose))
+    return tuple(views)
+
+
+def write_dataset(
+    folder: Path | str,
+    *,
+    views: int = 12,
+    size: tuple[int, int] = (640, 480),
+    seed: int = 0,
+    night: bool = False,
+    arc_deg: float = 110.0,
+) -> SyntheticDataset:
+    """Render the square and write it below ``folder`` (see the module for the layout).
+
+    ``night`` adds ``views - 1`` night photos, each half-way between two day photos. Files of the
+    same names are overwritten; to get all or nothing, pass a new folder and rename it.
+    Raises UsageError for fewer than 2 views.
+    """
+    if views < 2:
+        raise UsageError(f"a synthetic dataset needs at least 2 views, got {views}")
+    root, scene = Path(folder), build_scene(seed)
+    shots = orbit_views(views, size, arc_deg=arc_deg)
+    names = _write_shots(root, "images", illuminate(scene, DAY), shots, seed)
+    write_model(root / "reference", shots)
+    night_names: tuple[str, ...] = ()
+    if night:
+        between = orbit_views(
+            views - 1, size, arc_deg=arc_deg * (views - 2) / (views - 1), prefix="night"
+        )
+        night_names = _write_shots(root, "night", illuminate(scene, NIGHT), between, seed)
+        write_model(root / "night_reference", between)
+    return SyntheticDataset(
+        images=root / "images",
+        names=names,
+        depth=root / "depth",
+        reference=root / "reference",
+        night=root / "night" if night else None,
+        night_names=night_names,
+        night_reference=root / "night_reference" if night else None,
+    )
+
+
+def _write_shots(
+    root: Path, subfolder: str, lit: LitScene, views: Sequence[View], seed: int
+) -> tuple[str, ...]:
+    (root / subfolder).mkdir(parents=True, exist_ok=True)
+    (root / "depth").mkdir(exist_ok=True)
+    for index, view in enumerate(views):
+        rendered = render(lit, view, np.random.default_rng((seed, index)))
+        jpeg = cv2.imencode(".jpg", rendered.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        (root / subfolder / f"{view.name}.jpg").write_bytes(jpeg.tobytes())
+        millimetres = np.round(rendered.depth * 1000.0).clip(0, 65535).astype(np.uint16)
+        png = cv2.imencode(".png", millimetres)[1]
+        (root / "depth" / f"{view.name}.png").write_bytes(png.tobytes())
+    return tuple(f"{view.name}.jpg" for view in views)
+
+
+def write_model(folder: Path, views: Sequence[View]) -> None:
+    """Cameras and poses of views as a COLMAP text model without points, all digits kept.
+
+    Image and camera ids count from 1; image names are ``<view name>.jpg``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    cameras = list(dict.fromkeys(view.camera for view in views))
+    lines = []
+    for number, c in enumerate(cameras, 1):
+        parameters = " ".join(f"{value:.17g}" for value in (c.fx, c.fy, c.cx, c.cy))
+        lines.append(f"{number} PINHOLE {c.width} {c.height} {parameters}")
+    (folder / "cameras.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = []
+    for number, view in enumerate(views, 1):
+        pose = (*quaternion(view.cam_from_world[:, :3]), *view.cam_from_world[:, 3])
+        numbers = " ".join(f"{value:.17g}" for value in pose)
+        # The second line of an image lists its points: none.
+        lines.append(f"{number} {numbers} {cameras.index(view.camera) + 1} {view.name}.jpg\n")
+    (folder / "images.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "points3D.txt").write_text("", encoding="utf-8")
+
+
+def quaternion(rotation: NDArray[np.float64]) -> Float64:
+    """(4,) unit quaternion (w, x, y, z), w >= 0, of a (3, 3) rotation matrix.
+
+    The eigenvector of the largest eigenvalue (Bar-Itzhack 2000): exact for all angles.
+    """
+    r = np.asarray(rotation, np.float64)
+    symmetric = np.empty((4, 4))
+    symmetric[0, 0] = np.trace(r)
+    symmetric[0, 1:] = r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]
+    symmetric[1:, 0] = symmetric[0, 1:]
+    symmetric[1:, 1:] = r + r.T - np.eye(3) * np.trace(r)
+    vector = np.linalg.eigh(symmetric)[1][:, -1]
+    return np.asarray(-vector if vector[0] < 0 else vector)

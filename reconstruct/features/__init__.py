@@ -1,0 +1,72 @@
+"""Local feature extractors behind one protocol.
+
+A new extractor is one file (its settings, a `Section` with ``name: Literal["..."]``, and its
+class) and one line in `EXTRACTORS`. Modules are imported when they are asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from reconstruct.config import Section, validate
+from reconstruct.errors import UnknownNameError
+from reconstruct.types import ImageArray, LocalFeatures
+
+EXTRACTORS: dict[str, tuple[str, str, str]] = {
+    # name: (module, settings, class)
+    "d2net": ("reconstruct.features.d2net", "D2NetConfig", "D2Net"),
+    "sift": ("reconstruct.features.sift", "SiftConfig", "Sift"),
+}
+
+
+class Extractor(Protocol):
+    """From pixels to `LocalFeatures`, in two steps so that the first can overlap the second."""
+
+    dim: int
+    """Length of a descriptor."""
+
+    def __call__(self, image: ImageArray) -> LocalFeatures:
+        """Features of one image, (H, W, 3) uint8 RGB."""
+
+    def prepare(self, image: ImageArray) -> Any:
+        """What needs no accelerator (resizing, colour): runs in loader threads.
+
+        The result has ``shape``; images of equal shape may be extracted in one batch.
+        """
+
+    def extract(self, batch: Sequence[Any]) -> list[LocalFeatures]:
+        """Features of prepared images of one shape, in their order."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result (settings, content hash of the weights); JSON types only."""
+
+
+def config_class(name: str) -> type[Section]:
+    """The settings of extractor ``name``. Raises UnknownNameError with the valid names."""
+    module, config, _ = _entry(name)
+    result: type[Section] = getattr(importlib.import_module(module), config)
+    return result
+
+
+def create(config: Any, device: str = "auto") -> Extractor:
+    """The extractor that ``config`` (a `Section` with a ``name``) describes."""
+    module, _, cls = _entry(config.name)
+    extractor: Extractor = getattr(importlib.import_module(module), cls)(config, device=device)
+    return extractor
+
+
+def load_extractor(name: str, *, device: str = "auto", **settings: Any) -> Extractor:
+    """An extractor by name, e.g. ``load_extractor("d2net", weights="vgg16", max_edge=1024)``.
+
+    Raises UnknownNameError for a name that is not registered, ConfigError for a wrong setting.
+    """
+    config = validate(config_class(name), {"name": name, **settings}, f"load_extractor({name!r})")
+    return create(config, device)
+
+
+def _entry(name: str) -> tuple[str, str, str]:
+    if name not in EXTRACTORS:
+        raise UnknownNameError("extractor", name, EXTRACTORS)
+    return EXTRACTORS[name]

@@ -1,0 +1,133 @@
+"""How images, maps and positions of different sizes correspond: two conventions.
+
+`HalfPixel` (``cell_center="corrected"``) treats pixels and cells as areas: a resized image covers
+the same scene from corner to corner, and cell p is centred at 4 p + 3.5 (first pixel's centre 0),
+that is 4 (p + 1) in COLMAP pixels: two max pools give 4 p + 1.5, and the average pool of stride 1
+averages cells p and p + 1, 2 pixels more.
+
+`Corners` (``cell_center="release"``) does what the authors' release does: centres of corner pixels
+and cells coincide (align_corners=True), positions scale by the ratio of sizes all the same, and
+cell p is put at 4 p + 1.5. Its keypoints lie up to 2 px off, differently at each scale.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reconstruct.features.vgg import STRIDE_PX
+
+Size = tuple[int, int]
+"""(height, width)."""
+
+_CHUNK: Final = 64
+"""Rows of a map that are interpolated at once: bounds the memory beside the maps."""
+
+
+class Alignment(Protocol):
+    """Sizes are (height, width) of images; maps are (B, C, h, w)."""
+
+    def resize(self, images: Tensor, size: Size) -> Tensor:
+        """(B, 3, H, W) float images at another size."""
+
+    def add_coarser(self, fine: Tensor, coarse: Tensor, fine_size: Size, coarse_size: Size) -> None:
+        """Add to ``fine``, in place, the map of the coarser image, interpolated."""
+
+    def carry(self, coarse: Tensor, fine_map: Size, fine_size: Size, coarse_size: Size) -> Tensor:
+        """(B, h, w) bool of a coarser map at the cells of a finer one, by the nearest cell."""
+
+    def to_input(self, cells: Tensor, level_size: Size, input_size: Size) -> Tensor:
+        """(N, 2) (row, column) of cells in a level -> (x, y) COLMAP pixels of the network input."""
+
+
+class HalfPixel:
+    """Everything stays where it is in the scene."""
+
+    def resize(self, images: Tensor, size: Size) -> Tensor:
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(
+            images, size, mode="bilinear", align_corners=False, antialias=_shrinks(images, size)
+        )
+
+    def add_coarser(self, fine: Tensor, coarse: Tensor, fine_size: Size, coarse_size: Size) -> None:
+        rows = _coarse_positions(fine.shape[2], coarse.shape[2], fine_size[0], coarse_size[0])
+        columns = _coarse_positions(fine.shape[3], coarse.shape[3], fine_size[1], coarse_size[1])
+        _add_interpolated(fine, coarse, rows, columns)
+
+    def carry(self, coarse: Tensor, fine_map: Size, fine_size: Size, coarse_size: Size) -> Tensor:
+        nearest = []
+        for axis in (0, 1):
+            cells = coarse.shape[1 + axis]
+            at = _coarse_positions(fine_map[axis], cells, fine_size[axis], coarse_size[axis])
+            # At twice the size every other cell lies half way between two coarse ones. Always
+            # the same of the two, or the banned blocks would alternate between 1 and 3 cells.
+            nearest.append((at + 0.5 + 1e-6).floor().long().clamp_(max=cells - 1))
+        return coarse[:, nearest[0].to(coarse.device)[:, None], nearest[1].to(coarse.device)]
+
+    def to_input(self, cells: Tensor, level_size: Size, input_size: Size) -> Tensor:
+        # 4 p + 3.5 counts from the centre of the first pixel; COLMAP's origin is its corner.
+        yx = STRIDE_PX * cells.double() + (3.5 + 0.5)
+        return (yx * _ratio(input_size, level_size).to(yx.device)).flip(1)
+
+
+class Corners:
+    """What the release does, position by position."""
+
+    def resize(self, images: Tensor, size: Size) -> Tensor:
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", align_corners=True)
+
+    def add_coarser(self, fine: Tensor, coarse: Tensor, fine_size: Size, coarse_size: Size) -> None:
+        rows, columns = (
+            torch.linspace(0, coarse.shape[axis] - 1, fine.shape[axis], dtype=torch.float64)
+            for axis in (2, 3)
+        )
+        _add_interpolated(fine, coarse, rows, columns)
+
+    def carry(self, coarse: Tensor, fine_map: Size, fine_size: Size, coarse_size: Size) -> Tensor:
+        return F.interpolate(coarse[:, None].float(), fine_map, mode="nearest")[:, 0].bool()
+
+    def to_input(self, cells: Tensor, level_size: Size, input_size: Size) -> Tensor:
+        # The release scales positions that count from the first pixel's centre; only then the
+        # 0.5 to COLMAP's origin, so that a keypoint is the release's plus (0.5, 0.5).
+        yx = (STRIDE_PX * cells.double() + 1.5) * _ratio(input_size, level_size).to(cells.device)
+        return (yx + 0.5).flip(1)
+
+
+def _shrinks(images: Tensor, size: Size) -> bool:
+    return size[0] < images.shape[-2] or size[1] < images.shape[-1]
+
+
+def _ratio(target: Size, source: Size) -> Tensor:
+    return torch.tensor(target, dtype=torch.float64) / torch.tensor(source, dtype=torch.float64)
+
+
+def _coarse_positions(fine_cells: int, coarse_cells: int, fine_px: int, coarse_px: int) -> Tensor:
+    """(fine_cells,) float64: the coarse cell, with fraction, that is the same point of the scene.
+
+    Cell p is at 4 (p + 1) in COLMAP pixels, which scale by the ratio of the image sizes. Cells
+    beyond the coarse map take its border.
+    """
+    at = (torch.arange(fine_cells, dtype=torch.float64) + 1) * (coarse_px / fine_px) - 1
+    return at.clamp_(0, coarse_cells - 1)
+
+
+def _add_interpolated(fine: Tensor, coarse: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """fine[b, c, i, j] += coarse at (rows[i], columns[j]), bilinear, a few rows at a time."""
+    left, right, wj = _corners(columns, coarse)
+    for start in range(0, len(rows), _CHUNK):
+        top, bottom, wi = _corners(rows[start : start + _CHUNK], coarse)
+        strip = torch.lerp(coarse.index_select(2, top), coarse.index_select(2, bottom), wi[:, None])
+        strip = torch.lerp(strip.index_select(3, left), strip.index_select(3, right), wj)
+        fine[:, :, start : start + _CHUNK] += strip
+
+
+def _corners(positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    low = positions.floor()
+    weight = (positions - low).to(like.device, like.dtype)
+    return low.long().to(like.device), positions.ceil().long().to(like.device), weight

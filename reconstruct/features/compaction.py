@@ -1,0 +1,107 @@
+"""Smaller descriptors: fewer dimensions (PCA) and fewer bytes a number.
+
+Descriptors are unit vectors compared by their dot product, and stay so: `expand` turns any stored
+form back into float32 unit vectors, whose dot products approximate those of the originals. It
+needs neither the basis nor anything else beside the array:
+
+- float32, float16: the numbers themselves, normalised again after rounding;
+- uint8: number = 128 + round(127 x / max |x|) with the largest component of that descriptor, so
+  (number - 128) is the descriptor up to its length, which normalisation restores.
+
+The basis is that of the largest second moments **about zero** (the mean is not subtracted): dot
+products, not distances from a mean, are to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from reconstruct.errors import WeightsError
+
+Encoding = Literal["float32", "float16", "uint8"]
+Float32 = NDArray[np.float32]
+
+_ZERO: Final = 128
+_KEY: Final = "basis"
+
+
+def fit_basis(descriptors: Iterable[NDArray[Any]], dim: int) -> Float32:
+    """(D, dim) float32 orthonormal columns that keep most of the dot products between descriptors.
+
+    ``descriptors``: arrays (N_i, D), e.g. one an image, read once; only a (D, D) moment is kept.
+    Signs are fixed (each column's largest entry is positive), so equal data give an equal basis.
+    Raises ValueError if there are no descriptors or D < dim.
+    """
+    moment: NDArray[np.float64] | None = None
+    for block in descriptors:
+        values = np.asarray(block, np.float64)
+        moment = values.T @ values + (0.0 if moment is None else moment)
+    if moment is None or not moment.any():
+        raise ValueError("expected descriptors to learn a basis from, got none")
+    if not 0 < dim <= len(moment):
+        raise ValueError(f"expected 1 to {len(moment)} dimensions, got {dim}")
+    _, vectors = np.linalg.eigh(moment)  # eigenvalues ascend
+    basis = vectors[:, ::-1][:, :dim]
+    largest = np.take_along_axis(basis, np.abs(basis).argmax(0)[None], 0)
+    return np.ascontiguousarray(basis * np.sign(largest), np.float32)
+
+
+def compact(
+    descriptors: NDArray[Any], basis: Float32 | None = None, encoding: Encoding = "float32"
+) -> NDArray[Any]:
+    """(N, D) unit descriptors -> (N, dim) in the given encoding; without a basis, dim is D."""
+    values = np.asarray(descriptors, np.float32)
+    if basis is not None:
+        if values.shape[1] != len(basis):
+            raise ValueError(
+                f"expected descriptors of length {len(basis)}, as the basis was learned from, "
+                f"got {values.shape[1]}"
+            )
+        values = _unit(values @ basis)
+    if encoding == "uint8":
+        largest = np.abs(values).max(axis=1, keepdims=True, initial=1e-12)
+        return (_ZERO + np.rint(127 / largest * values)).astype(np.uint8)
+    return values.astype(encoding)
+
+
+def expand(descriptors: NDArray[Any]) -> Float32:
+    """(N, dim) descriptors in any encoding -> (N, dim) float32 of unit length, for matching."""
+    if descriptors.dtype == np.float32:
+        return np.asarray(descriptors, np.float32)
+    values = descriptors.astype(np.float32)
+    if descriptors.dtype == np.uint8:
+        values -= _ZERO
+    elif descriptors.dtype != np.float16:
+        raise ValueError(f"expected float32, float16 or uint8 descriptors, got {descriptors.dtype}")
+    return _unit(values)
+
+
+def _unit(values: Float32) -> Float32:
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(length, 1e-12), np.float32)
+
+
+def write_basis(path: Path, basis: Float32) -> None:
+    """Store a basis for other runs (safetensors, one array named ``basis``)."""
+    save_file({_KEY: np.ascontiguousarray(basis, np.float32)}, path)
+
+
+def read_basis(path: Path) -> Float32:
+    """A basis stored by `write_basis`. Raises WeightsError if it is absent or something else."""
+    try:
+        basis = load_file(path)[_KEY]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise WeightsError(
+            f"{path}: not a stored descriptor basis ({error!r}); write one with `write_basis`, "
+            "or learn it from the run's own descriptors"
+        ) from error
+    if basis.ndim != 2 or basis.shape[0] < basis.shape[1] or not np.isfinite(basis).all():
+        raise WeightsError(f"{path}: expected a finite (D, dim) array, dim <= D, {basis.shape=}")
+    return np.asarray(basis, np.float32)

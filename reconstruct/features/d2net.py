@@ -1,0 +1,285 @@
+"""D2-Net (Dusmanu et al., CVPR 2019, arXiv 1905.03561) as an extractor.
+
+Keypoints leave in COLMAP pixels of the original image. Importing this module loads no torch, and
+making a `D2Net` reads no weights: both happen with the first image.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+
+from reconstruct.config import NotIdentity, Section
+from reconstruct.errors import suggestion
+from reconstruct.features.selection import keep_best
+from reconstruct.features.weights import SUFFIXES, TrunkWeights, load_weights, valid_names
+from reconstruct.geometry import fit_size, rescale_points
+from reconstruct.types import ImageArray, LocalFeatures
+
+if TYPE_CHECKING:
+    import torch
+
+    from reconstruct.features.pyramid import Keypoints, Network
+
+
+def _tuple_from_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # YAML has lists only
+
+
+def _path_from_text(value: Any) -> Any:
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+class D2NetConfig(Section):
+    """Settings of D2-Net; the names are those of the pipeline file."""
+
+    name: Literal["d2net"] = "d2net"
+
+    weights: str = "vgg16"
+    """`vgg16` (ImageNet, inside the package), `d2_ots`, `d2_tf`, `d2_tf_no_phototourism` (the
+    authors', downloaded once) or the path of a file, see `reconstruct.features.weights`."""
+
+    multiscale: bool = False
+    """Search the pyramid of `scales` instead of the image alone: about 5 times the work."""
+
+    scales: Annotated[tuple[float, ...], BeforeValidator(_tuple_from_list)] = (0.5, 1.0, 2.0)
+    """Sizes of the pyramid's levels relative to the network input, ascending."""
+
+    max_edge: Annotated[int, Field(ge=16)] | None = 1600
+    """Images are shrunk until their longest edge has at most this many pixels."""
+
+    max_sum_edges: Annotated[int, Field(ge=32)] | None = 2800
+    """... and then until width + height has at most this many."""
+
+    cell_center: Literal["corrected", "release"] = "corrected"
+    """`release` repeats the positions of the authors' code, up to 2 px off; see
+    `reconstruct.features.alignment`."""
+
+    use_relu: bool = True
+    """ReLU behind the last convolution."""
+
+    max_keypoints: PositiveInt | None = None
+    """Keep the best so many by score. A D2-Net score is a raw activation: it compares within a
+    neighbourhood, hardly across an image, so this favours high contrast; `min_distance_px` beside
+    it keeps the choice spread out."""
+
+    score_threshold: float | None = None
+    """Drop keypoints with a smaller score."""
+
+    min_distance_px: Annotated[float, Field(gt=0)] | None = None
+    """Of keypoints nearer to each other than this, in pixels of the photo, keep the best."""
+
+    fp16: bool = False
+    """Half-precision convolutions on CUDA: faster, and positions and scores change slightly."""
+
+    backend: Annotated[Literal["auto", "torch", "onnxruntime"], NotIdentity] = "auto"
+    """What runs the network. `auto`: onnxruntime on a CPU, torch elsewhere. The results agree to
+    1e-3, as those of two devices do, hence outside of the fingerprint."""
+
+    batch_size: Annotated[PositiveInt, NotIdentity] = 1
+    """Images of equal size that go through the network together; larger pays on CUDA."""
+
+    mirrors: Annotated[tuple[str, ...], BeforeValidator(_tuple_from_list), NotIdentity] = ()
+    """Base addresses to try for downloads before the authors' own."""
+
+    cache_dir: Annotated[Path | None, BeforeValidator(_path_from_text), NotIdentity] = None
+    """Where downloads are kept; by default $RECONSTRUCT_CACHE or the user's cache folder."""
+
+    @field_validator("weights")
+    @classmethod
+    def _known_weights(cls, value: str) -> str:
+        if value not in valid_names() and not value.endswith(SUFFIXES):
+            raise ValueError(
+                f"unknown weights {value!r}{suggestion(value, valid_names())}, "
+                f"or the path of a file ({', '.join(SUFFIXES)})"
+            )
+        return value
+
+    @field_validator("scales")
+    @classmethod
+    def _ascending_scales(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        ascending = all(a < b for a, b in itertools.pairwise(value))
+        if not value or not ascending or not 0 < value[0] <= value[-1] <= MAX_SCALE:
+            raise ValueError(
+                f"expected one or more numbers in (0, {MAX_SCALE:g}], ascending, "
+                f"e.g. [0.5, 1.0, 2.0], got {list(value)}"
+            )
+        return value
+
+
+MAX_SCALE: Final = 8.0
+"""A scale beyond this is a typing error: memory grows with its square."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A photo at network size: ``pixels`` (h, w, 3) uint8 RGB; ``image_size`` (width, height) of
+    the photo itself."""
+
+    pixels: ImageArray
+    image_size: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.pixels.shape
+
+
+class D2Net:
+    """The extractor behind ``load_extractor("d2net")``; see `reconstruct.features.Extractor`.
+
+    Can be pickled at any time; weights and network are then loaded again where it arrives.
+    """
+
+    dim = 512
+
+    def __init__(self, config: D2NetConfig, *, device: str = "auto") -> None:
+        self.config = config
+        self.device = device
+        self._weights: TrunkWeights | None = None
+        self._network: Network | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_weights": None, "_network": None}
+
+    def __call__(self, image: ImageArray) -> LocalFeatures:
+        """Features of one (H, W, 3) uint8 RGB image."""
+        return self.extract([self.prepare(image)])[0]
+
+    def prepare(self, image: ImageArray) -> Prepared:
+        """Shrink an image to network size: CPU only, for loader threads."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"expected an (H, W, 3) uint8 RGB image, got {image.dtype} of shape {image.shape}"
+            )
+        size = (image.shape[1], image.shape[0])
+        limits = (self.config.max_edge, self.config.max_sum_edges)
+        shrink = _shrink_as_release if self.config.cell_center == "release" else _shrink
+        return Prepared(shrink(image, *limits), size)
+
+    def extract(self, batch: Sequence[Prepared]) -> list[LocalFeatures]:
+        """Features of prepared images of one shape, in their order.
+
+        Raises WeightsError if the weights cannot be had, ValueError if the shapes differ.
+        """
+        if len({item.shape for item in batch}) > 1:
+            raise ValueError(f"expected one shape, got {sorted({item.shape for item in batch})}")
+        if not batch:
+            return []
+        import torch
+
+        with torch.inference_mode():
+            found = self._search([item.pixels for item in batch])
+            return [
+                self._finish(keypoints, item) for keypoints, item in zip(found, batch, strict=True)
+            ]
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the result, with the weights by content, not by name."""
+        return {**self.config.identity(), "weights": self._load().content_hash()}
+
+    def _load(self) -> TrunkWeights:
+        if self._weights is None:
+            config = self.config
+            self._weights = load_weights(
+                config.weights, cache_dir=config.cache_dir, mirrors=config.mirrors
+            )
+        return self._weights
+
+    def _search(self, pixels: Sequence[ImageArray]) -> list[Keypoints | None]:
+        from reconstruct.features.alignment import Corners, HalfPixel
+        from reconstruct.features.backend import choose_backend, make_network
+        from reconstruct.features.pyramid import extract_pyramid
+
+        config = self.config
+        device = _torch_device(self.device)
+        if self._network is None:
+            self._network = make_network(
+                choose_backend(config.backend, device),
+                self._load().tensors,
+                use_relu=config.use_relu,
+                device=device,
+                fp16=config.fp16,
+            )
+        images = _normalised(pixels, self._load(), device)
+        scales = config.scales if config.multiscale else (1.0,)
+        alignment = Corners() if config.cell_center == "release" else HalfPixel()
+        return extract_pyramid(images, self._network, scales, alignment)
+
+    def _finish(self, keypoints: Keypoints | None, item: Prepared) -> LocalFeatures:
+        """Keypoints of the network input -> features of the photo."""
+        if keypoints is None:
+            return LocalFeatures.empty(item.image_size, self.dim)
+        input_size = (item.shape[1], item.shape[0])
+        positions = keypoints.positions.cpu().numpy()
+        if self.config.cell_center == "release":
+            # The release scales positions that count from the first pixel's centre.
+            xy = rescale_points(positions - 0.5, input_size, item.image_size) + 0.5
+        else:
+            xy = rescale_points(positions, input_size, item.image_size)
+        features = LocalFeatures(
+            keypoints=xy.astype(np.float32),
+            scales=keypoints.scales.cpu().numpy(),
+            scores=keypoints.scores.cpu().numpy(),
+            descriptors=keypoints.descriptors.cpu().numpy(),
+            image_size=item.image_size,
+        )
+        return keep_best(
+            features,
+            score_threshold=self.config.score_threshold,
+            min_distance_px=self.config.min_distance_px,
+            max_keypoints=self.config.max_keypoints,
+        )
+
+
+def _shrink(image: ImageArray, max_edge: int | None, max_sum_edges: int | None) -> ImageArray:
+    """Area averaging: half-pixel alignment, no aliasing."""
+    size = (image.shape[1], image.shape[0])
+    target = fit_size(size, max_edge, max_sum_edges)
+    if target == size:
+        return np.ascontiguousarray(image)
+    return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _shrink_as_release(
+    image: ImageArray, max_edge: int | None, max_sum_edges: int | None
+) -> ImageArray:
+    """Pillow's bilinear filter (behind scipy.misc.imresize, which the release calls), once for
+    each of the two limits."""
+    for limits in ((max_edge, None), (None, max_sum_edges)):
+        size = (image.shape[1], image.shape[0])
+        target = fit_size(size, *limits)
+        if target != size:
+            resized = Image.fromarray(image).resize(target, Image.Resampling.BILINEAR)
+            image = np.asarray(resized)
+    return np.ascontiguousarray(image)
+
+
+def _torch_device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _normalised(
+    pixels: Sequence[ImageArray], weights: TrunkWeights, device: torch.device
+) -> torch.Tensor:
+    """(B, 3, H, W) float32 as the weights want it, on the device."""
+    import torch
+
+    stack = torch.from_numpy(np.stack(pixels))
+    if device.type == "cuda":
+        stack = stack.pin_memory().to(device, non_blocking=True)
+    p = weights.preprocessing
+    images = stack[..., list(p.order)].permute(0, 3, 1, 2).float().div_(p.scale)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (p.mean, p.std))
+    return images.sub_(mean).div_(std)

@@ -1,0 +1,94 @@
+"""COLMAP's SIFT as an extractor: the baseline that any run can be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from reconstruct import colmap
+from reconstruct.config import Section
+from reconstruct.geometry import fit_size, rescale_points
+from reconstruct.images import to_grey
+from reconstruct.types import ImageArray, LocalFeatures
+
+
+class SiftConfig(Section):
+    """Section ``extract.local`` with ``name: sift``."""
+
+    name: Literal["sift"] = "sift"
+    max_keypoints: int = Field(8192, ge=1)
+    """At most this many positions; one with several orientations counts once."""
+    max_edge: int | None = Field(1600, ge=16)
+    """Longest edge in pixels to which larger images are shrunk first; null: as stored."""
+    upright: bool = False
+    """One orientation, along gravity: better where the camera is never rolled."""
+    affine_shape: bool = False
+    """Adapt each keypoint to an ellipse: better under wide baselines, slower."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    grey: ImageArray
+    original_size: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.grey.shape
+
+
+class Sift:
+    """RootSIFT: ``scales`` are in original pixels; scores too, as COLMAP keeps no response."""
+
+    dim = 128
+
+    def __init__(self, config: SiftConfig, *, device: str = "auto") -> None:
+        self.config = config
+        self._sift: colmap.SiftExtractor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "_sift": None}  # COLMAP's object cannot be pickled
+
+    def identity(self) -> dict[str, Any]:
+        """The settings: there is nothing else that decides the result."""
+        return self.config.identity()
+
+    def __call__(self, image: ImageArray) -> LocalFeatures:
+        """Features of one (H, W, 3) uint8 RGB image."""
+        return self.extract([self.prepare(image)])[0]
+
+    def prepare(self, image: ImageArray) -> _Prepared:
+        """The grey image, shrunk to ``max_edge``."""
+        original = image.shape[1], image.shape[0]
+        grey = to_grey(image)
+        size = fit_size(original, self.config.max_edge, None)
+        if size != original:
+            grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return _Prepared(np.ascontiguousarray(grey), original)
+
+    def extract(self, batch: Sequence[_Prepared]) -> list[LocalFeatures]:
+        """Features of prepared images."""
+        return [self._extract(item) for item in batch]
+
+    def _extract(self, item: _Prepared) -> LocalFeatures:
+        if self._sift is None:
+            self._sift = colmap.SiftExtractor(
+                max_keypoints=self.config.max_keypoints,
+                upright=self.config.upright,
+                affine_shape=self.config.affine_shape,
+            )
+        keypoints, descriptors = self._sift(item.grey)
+        size = item.grey.shape[1], item.grey.shape[0]
+        scales = keypoints[:, 2] * (item.original_size[0] / size[0])
+        positions = rescale_points(keypoints[:, :2], size, item.original_size)
+        return LocalFeatures(
+            keypoints=positions.astype(np.float32),
+            scales=scales.astype(np.float32),
+            scores=scales.astype(np.float32),
+            descriptors=descriptors,
+            image_size=item.original_size,
+        )

@@ -1,0 +1,202 @@
+"""Network weights: by name (embedded or downloaded) or from a file; one layout comes out.
+
+The preprocessing of the input belongs to the weights and is decided here, by the layout of the
+file, never by a free option: a wrong pairing gives keypoints that look plausible and match badly.
+
+Layouts that are read, as ``.safetensors``, ``.pth`` or ``.pt``:
+
+==============================================================  ==================
+names                                                           input
+==============================================================  ==================
+``conv1_1.weight`` ... (ours)                                   Caffe
+``dense_feature_extraction.model.0.weight`` ... (the release)   Caffe
+``features.0.weight`` ... (torchvision's VGG-16)                torchvision
+==============================================================  ==================
+
+Only tensors are ever unpickled. Importing this module loads neither torch nor a weight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from reconstruct.errors import WeightsError
+from reconstruct.features.download import cached_download
+
+CONVOLUTIONS: Final[dict[str, tuple[int, int, int]]] = {
+    # name: (input channels, output channels, index in VGG-16's `features`)
+    "conv1_1": (3, 64, 0),
+    "conv1_2": (64, 64, 2),
+    "conv2_1": (64, 128, 5),
+    "conv2_2": (128, 128, 7),
+    "conv3_1": (128, 256, 10),
+    "conv3_2": (256, 256, 12),
+    "conv3_3": (256, 256, 14),
+    "conv4_1": (256, 512, 17),
+    "conv4_2": (512, 512, 19),
+    "conv4_3": (512, 512, 21),
+}
+
+EMBEDDED: Final = {"vgg16": "vgg16_imagenet_conv4_3.safetensors"}
+DOWNLOADS: Final = {
+    "d2_ots": "d2_ots.pth",
+    "d2_tf": "d2_tf.pth",
+    "d2_tf_no_phototourism": "d2_tf_no_phototourism.pth",
+}
+RELEASE_URL: Final = "https://dusmanu.com/files/d2-net/"
+SUFFIXES: Final = (".safetensors", ".pth", ".pt")
+_RELEASE_PREFIX: Final = "dense_feature_extraction.model."
+_TORCHVISION_PREFIX: Final = "features."
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Network input = (channels of an RGB image 0..255, in ``order``, / ``scale`` - mean) / std."""
+
+    order: tuple[int, int, int]
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+CAFFE: Final = Preprocessing((2, 1, 0), 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
+TORCHVISION: Final = Preprocessing((0, 1, 2), 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrunkWeights:
+    """float32 arrays named ``conv1_1.weight`` (out, in, 3, 3), ``conv1_1.bias`` (out,) ..., and
+    the input that they were trained for."""
+
+    tensors: Mapping[str, NDArray[np.float32]]
+    preprocessing: Preprocessing
+
+    def content_hash(self) -> str:
+        """SHA-256 (hex) over names, shapes, float32 values and preprocessing.
+
+        The same network has the same hash whatever file it comes from.
+        """
+        digest = hashlib.sha256(repr(self.preprocessing).encode())
+        for name in sorted(self.tensors):
+            value = np.ascontiguousarray(self.tensors[name], "<f4")
+            digest.update(f"{name}{value.shape}".encode())
+            digest.update(value.data)
+        return digest.hexdigest()
+
+
+def valid_names() -> list[str]:
+    """The weights that go by a name; anything else is the path of a file."""
+    return [*EMBEDDED, *DOWNLOADS]
+
+
+def load_weights(
+    source: str, *, cache_dir: Path | None = None, mirrors: Sequence[str] = ()
+) -> TrunkWeights:
+    """Weights by name (`valid_names`) or from the path of a file.
+
+    ``mirrors`` are base addresses tried before the authors' own. Raises WeightsError if the file
+    is missing, cannot be downloaded, is corrupt, or has another layout.
+    """
+    if source in EMBEDDED:
+        data = resources.files("reconstruct").joinpath("data", EMBEDDED[source])
+        with resources.as_file(data) as path:
+            return read_weights(path)
+    if source in DOWNLOADS:
+        file = DOWNLOADS[source]
+        urls = [f"{base.rstrip('/')}/{file}" for base in (*mirrors, RELEASE_URL)]
+        return read_weights(cached_download(file, urls, cache_dir))
+    return read_weights(Path(source).expanduser())
+
+
+def read_weights(path: Path) -> TrunkWeights:
+    """The trunk in a file of one of the layouts above. Raises WeightsError."""
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: no such weights file; give a path to {', '.join(SUFFIXES)} "
+            f"or one of {', '.join(valid_names())}"
+        )
+    if path.suffix == ".safetensors":
+        try:
+            entries: Mapping[str, Any] = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
+    elif path.suffix in SUFFIXES:
+        entries = _read_checkpoint(path)
+    else:
+        raise WeightsError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+    return _from_entries(entries, str(path))
+
+
+def _read_checkpoint(path: Path) -> Mapping[str, Any]:
+    import torch
+
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_foreign_objects(path, str(error))) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not a readable PyTorch checkpoint ({error})") from error
+    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("model"), Mapping):
+        checkpoint = checkpoint["model"]
+    if not isinstance(checkpoint, Mapping):
+        raise WeightsError(f"{path}: expected a dict of tensors, got {type(checkpoint).__name__}")
+    return {
+        str(name): value.detach().float().numpy()
+        for name, value in checkpoint.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _foreign_objects(path: Path, reason: str) -> str:
+    if "Namespace" in reason:
+        return (
+            f"{path}: a checkpoint of D2-Net's training script, which stores an argparse.Namespace "
+            "beside the weights; only tensors are read here. If you trust the file, convert it "
+            "once: `c = torch.load(path, weights_only=False); "
+            "torch.save({'model': c['model']}, 'converted.pth')`, then use converted.pth"
+        )
+    return f"{path}: damaged, or holds more than tensors, which is not read ({reason})"
+
+
+def _from_entries(entries: Mapping[str, Any], source: str) -> TrunkWeights:
+    """Any known layout -> ours. Raises WeightsError naming the first entry that is missing."""
+    prefix, preprocessing = "", CAFFE
+    if any(name.startswith(_RELEASE_PREFIX) for name in entries):
+        prefix = _RELEASE_PREFIX
+    elif any(name.startswith(_TORCHVISION_PREFIX) for name in entries):
+        prefix, preprocessing = _TORCHVISION_PREFIX, TORCHVISION
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for name, (inputs, outputs, index) in CONVOLUTIONS.items():
+        stem = f"{prefix}{index}" if prefix else name
+        shapes = {"weight": (outputs, inputs, 3, 3), "bias": (outputs,)}
+        for kind, shape in shapes.items():
+            tensors[f"{name}.{kind}"] = _entry(entries, f"{stem}.{kind}", shape, source)
+    return TrunkWeights(tensors, preprocessing)
+
+
+def _entry(
+    entries: Mapping[str, Any], key: str, shape: tuple[int, ...], source: str
+) -> NDArray[np.float32]:
+    if key not in entries:
+        found = ", ".join(sorted(entries)[:4]) or "nothing"
+        raise WeightsError(
+            f"{source}: no entry {key!r}, so this is not VGG-16 up to conv4_3 in one of the "
+            f"layouts that are read (ours, D2-Net's release, torchvision); found {found} ..."
+        )
+    value = np.array(entries[key], np.float32)
+    if value.shape != shape:
+        raise WeightsError(f"{source}: {key} has shape {value.shape}, expected {shape}")
+    if not np.isfinite(value).all():
+        raise WeightsError(f"{source}: {key} holds values that are not finite")
+    return value

@@ -1,0 +1,61 @@
+"""Reading photos: whatever is stored, out comes uint8 RGB with the pixels as stored.
+
+EXIF orientation is ignored, as in COLMAP's default: features and cameras then agree.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from reconstruct.errors import ImageError
+from reconstruct.types import ImageArray
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def read_image(path: Path | str) -> ImageArray:
+    """Read an image file as (H, W, 3) uint8 RGB.
+
+    Grey is repeated over the channels, an alpha channel is dropped, CMYK is converted, 16-bit
+    values keep their high byte. Truncated files are an error, never a half-grey picture.
+
+    Raises ImageError with the file's name if it is missing, truncated, or not an image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # e.g. palette transparency, broken EXIF: not pixels
+            with Image.open(path) as image:
+                image.load()
+                return np.ascontiguousarray(_to_rgb(image))
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not a readable image ({error}); replace or remove it") from error
+
+
+def _to_rgb(image: Image.Image) -> ImageArray:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+        grey = np.asarray(image).astype(np.uint32)
+        return np.repeat((grey >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range")
+    return np.asarray(image.convert("RGB"))
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """(width, height) in pixels from the header alone. Raises ImageError."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not a readable image ({error}); replace or remove it") from error
+
+
+def to_grey(image: ImageArray) -> ImageArray:
+    """(H, W) uint8 luma (ITU-R 601) of an RGB image."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)

@@ -1,0 +1,238 @@
+"""The order of the stages: what a pipeline file says, what would run and why, and the run.
+
+The executor at the end takes any list of stages; only `build_stages` knows which there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import model_validator
+
+from reconstruct import colmap
+from reconstruct.config import Section, apply_overrides, read_yaml, validate
+from reconstruct.datasets import Dataset
+from reconstruct.datasets.loading import DatasetConfig, load_dataset
+from reconstruct.errors import ConfigError, UsageError, suggestion
+from reconstruct.progress import Reporter, logging_to
+from reconstruct.stages import Context, Plan, Stage, Summary
+from reconstruct.stages.evaluate import Evaluate, EvaluateConfig, read_metrics
+from reconstruct.stages.extract import Extract, ExtractConfig
+from reconstruct.stages.map import Map, MapConfig
+from reconstruct.stages.match import Match, MatchConfig
+from reconstruct.stages.pair import Pair, PairConfig
+from reconstruct.stages.verify import Verify, VerifyConfig
+from reconstruct.torch_device import resolve_device
+from reconstruct.workspace import Workspace, atomic_path
+
+logger = logging.getLogger("reconstruct")
+
+
+class PipelineConfig(Section):
+    """A pipeline file: sections in the order of the flow; a missing one is a stage not run."""
+
+    name: str
+    """Names the run; the output folder is output/NAME where --output is not given."""
+    output: str | None = None
+    """Output folder."""
+    seed: int = 0
+    """Of every random choice."""
+    dataset: DatasetConfig
+    extract: ExtractConfig
+    pair: PairConfig | None = None
+    match: MatchConfig | None = None
+    verify: VerifyConfig | None = None
+    map: MapConfig | None = None
+    evaluate: EvaluateConfig | None = None
+
+    @model_validator(mode="after")
+    def _check_flow(self) -> PipelineConfig:
+        flow = ["pair", "match", "verify", "map", "evaluate"]
+        present = [name for name in flow if getattr(self, name) is not None]
+        for name, expected in zip(present, flow, strict=False):
+            if name != expected:
+                raise ValueError(f"section `{name}` needs section `{expected}` before it")
+        return self
+
+
+def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> PipelineConfig:
+    """A pipeline file with ``overrides`` (dotted key -> value). Raises ConfigError."""
+    data = apply_overrides(read_yaml(Path(path)), overrides or {})
+    return validate(PipelineConfig, data, str(path))
+
+
+def build_stages(config: PipelineConfig, context: Context) -> list[Stage]:
+    """The stages that the configuration names, each knowing those before it."""
+    workspace = context.workspace
+    extract = Extract(context, config.extract)
+    stages: list[Stage] = [extract]
+    if config.pair is None:
+        return stages
+    pair = Pair(context, config.pair, extract)
+    stages.append(pair)
+    if config.match is None:
+        return stages
+    match = Match(context, config.match, extract, pair)
+    stages.append(match)
+    if config.verify is None:
+        return stages
+    verify = Verify(context, config.verify, config.dataset, extract, match, workspace.database)
+    stages.append(verify)
+    if config.map is None:
+        return stages
+    mapped = Map(context, config.map, verify)
+    stages.append(mapped)
+    if config.evaluate is not None:
+        stages.append(Evaluate(context, config.evaluate, mapped))
+    return stages
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run left.
+
+    output: the folder. summary: what was skipped, and the figures of each stage.
+    """
+
+    output: Path
+    summary: Summary
+
+    @cached_property
+    def model(self) -> colmap.Reconstruction | None:
+        """The largest model (pycolmap.Reconstruction), or None if nothing was mapped."""
+        path = Workspace(self.output).sparse
+        return colmap.read_model(path) if path.is_dir() else None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What metrics.json holds."""
+        return read_metrics(Workspace(self.output))
+
+
+def open_context(
+    config: PipelineConfig, output: Path | str | None, device: str, reporter: Reporter
+) -> Context:
+    """What the stages share. Raises UsageError for a missing folder or device."""
+    workspace = Workspace(output or config.output or Path("output") / config.name)
+    resolve_device(device)
+    dataset: Dataset = load_dataset(config.dataset, workspace.dataset)
+    summary = Summary(skipped=dict(dataset.skipped))
+    return Context(
+        workspace=workspace,
+        dataset=dataset,
+        reporter=reporter,
+        summary=summary,
+        device=device,
+        seed=config.seed,
+    )
+
+
+def run(
+    pipeline: Path | str,
+    images: Path | str | None = None,
+    output: Path | str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    only: Sequence[str] = (),
+    force: Sequence[str] = (),
+    verbosity: int = 0,
+) -> Run:
+    """Run a pipeline file; what is up to date in ``output`` is not done again.
+
+    pipeline: path of a YAML file. images: replaces ``dataset.images``. overrides: dotted key ->
+    value, e.g. ``{"extract.local.multiscale": True}``. device: auto, cpu, cuda or cuda:N.
+    only: names of the stages to run. force: names of stages to run even if up to date.
+    verbosity: -1 only errors, 0 progress, 1 also COLMAP's log.
+
+    Raises UsageError (wrong settings, missing folder, output folder in use) or DataError (the
+    photos do not allow it); both name the next step.
+    """
+    config = load_config(pipeline, _with_images(images, overrides))
+    reporter = Reporter(verbosity)
+    colmap.set_verbosity(verbosity > 0)
+    workspace = Workspace(output or config.output or Path("output") / config.name)
+    with workspace.lock(), logging_to(reporter, workspace.log):
+        context = open_context(config, workspace.root, device, reporter)
+        stages = build_stages(config, context)
+        _check_names([*only, *force], stages)
+        _write_run_file(workspace, config, device)
+        for stage in stages:
+            if stage.name in force:
+                stage.discard()
+        execute([stage for stage in stages if not only or stage.name in only])
+        return Run(workspace.root, context.summary)
+
+
+def plan(
+    pipeline: Path | str,
+    images: Path | str | None = None,
+    output: Path | str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[tuple[str, Plan]]:
+    """What `run` would do, stage by stage; changes nothing but the rendered demo data."""
+    config = load_config(pipeline, _with_images(images, overrides))
+    context = open_context(config, output, "cpu", Reporter(-1))
+    plans: list[tuple[str, Plan]] = []
+    for stage in build_stages(config, context):
+        found = stage.plan()
+        pending = [name for name, before in plans if before.state != "done"]
+        if found.state == "done" and pending:
+            found = Plan("waiting", f"done again if {pending[0]} brings anything new")
+        plans.append((stage.name, found))
+    return plans
+
+
+def execute(stages: Sequence[Stage]) -> None:
+    """Run the stages in their order, in this process."""
+    for stage in stages:
+        started = time.monotonic()
+        stage.run()
+        logger.info("%s: done in %.1f s", stage.name, time.monotonic() - started)
+
+
+def _with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    given = {} if images is None else {"dataset.images": str(images)}
+    return given | dict(overrides or {})
+
+
+def _check_names(names: Sequence[str], stages: Sequence[Stage]) -> None:
+    valid = [stage.name for stage in stages]
+    for name in names:
+        if name not in valid:
+            raise UsageError(f"no stage {name!r} in this pipeline{suggestion(name, valid)}")
+
+
+def _write_run_file(workspace: Workspace, config: PipelineConfig, device: str) -> None:
+    packages = ("reconstruct", "torch", "pycolmap", "numpy", "opencv-python-headless", "h5py")
+    versions = {"python": platform.python_version()}
+    versions |= {name: metadata.version(name) for name in packages if _installed(name)}
+    content = {
+        "config": config.model_dump(mode="json"),
+        "device": str(resolve_device(device)),
+        "versions": versions,
+        "command": " ".join(sys.argv),
+    }
+    with atomic_path(workspace.config) as temporary:
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+__all__ = ["ConfigError", "PipelineConfig", "Run", "load_config", "plan", "run"]

@@ -1,0 +1,72 @@
+"""Tables for people: the summary of a run, a plan, pose errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from reconstruct.evaluation.poses import PoseMetrics
+from reconstruct.stages import Plan, Summary
+
+SHOWN = 20
+"""Longest list of names that a table shows; the log has them all."""
+
+
+def print_summary(output: Path, summary: Summary) -> None:
+    """Figures of each stage, and what was skipped and why."""
+    console = Console()
+    table = _table(f"{output}", "stage", "figure", "value")
+    for stage, figures in summary.figures.items():
+        for i, (name, value) in enumerate(figures.items()):
+            table.add_row(stage if i == 0 else "", name.replace("_", " "), _text(value))
+        table.add_section()
+    console.print(table)
+    if summary.skipped:
+        skipped = _table("skipped", "what", "why")
+        for name, reason in list(summary.skipped.items())[:SHOWN]:
+            skipped.add_row(_escape(name), _escape(reason))
+        if len(summary.skipped) > SHOWN:
+            skipped.add_row("...", f"and {len(summary.skipped) - SHOWN} more, see log.txt")
+        console.print(skipped)
+
+
+def print_plan(plans: Sequence[tuple[str, Plan]]) -> None:
+    """One line a stage: state, how much is to do, and why."""
+    table = _table("plan", "stage", "state", "to do", "why")
+    for name, plan in plans:
+        table.add_row(name, plan.state, f"{plan.todo} of {plan.total}", _escape(plan.why))
+    Console().print(table)
+
+
+def print_metrics(metrics: PoseMetrics) -> None:
+    """Pose errors as a table."""
+    table = _table("poses against the reference", "figure", "value")
+    for name, value in metrics.as_dict().items():
+        table.add_row(name.replace("_", " "), _text(value))
+    Console().print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=_escape(title), title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
+        return _escape(", ".join(map(str, value[:SHOWN])) + more) or "none"
+    return _escape(str(value))
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")  # rich would read it as markup

@@ -1,0 +1,75 @@
+"""The stages of a run, one file each: settings, pure functions, then the thin part with files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from reconstruct.datasets import Dataset
+from reconstruct.progress import Reporter
+from reconstruct.workspace import Workspace
+
+State = Literal["done", "missing", "stale", "waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a stage would do: ``todo`` of ``total`` units of work, and why."""
+
+    state: State
+    why: str
+    todo: int = 1
+    total: int = 1
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run tells at its end.
+
+    skipped: image or file -> why it was left out. figures: stage -> name -> value, in order.
+    """
+
+    skipped: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What every stage of one run shares."""
+
+    workspace: Workspace
+    dataset: Dataset
+    reporter: Reporter
+    summary: Summary
+    device: str = "auto"
+    seed: int = 0
+
+
+class Stage(Protocol):
+    """A step of the pipeline. It knows the stages before it, never those after it."""
+
+    name: str
+
+    def plan(self) -> Plan:
+        """What `run` would do now; changes nothing."""
+
+    def run(self) -> None:
+        """Bring the stage's artifact up to date, doing only what is missing."""
+
+    def discard(self) -> None:
+        """Forget the artifact, so that the next `run` makes it anew."""
+
+
+def plan_whole(context: Context, artifact: Any, fingerprint: str | None, unit: str) -> Plan:
+    """The plan of a stage that makes one artifact in one piece.
+
+    fingerprint: None where it cannot be known before an earlier stage has run.
+    """
+    if fingerprint is None:
+        return Plan("waiting", "follows what the stages before it bring")
+    stamp = context.workspace.stamp(artifact)
+    if stamp == fingerprint:
+        return Plan("done", "up to date", 0)
+    if stamp is None:
+        return Plan("missing", f"no {unit} yet")
+    return Plan("stale", f"settings or inputs changed since {unit} was made")

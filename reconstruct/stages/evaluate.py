@@ -1,0 +1,114 @@
+"""Evaluate: a model against reference poses -> metrics.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reconstruct import colmap
+from reconstruct.config import Section
+from reconstruct.errors import ConfigError, UsageError
+from reconstruct.evaluation.poses import PoseMetrics, Poses, pose_metrics, transform_pose
+from reconstruct.geometry import projection_center
+from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.stages.map import Map
+from reconstruct.workspace import Workspace, atomic_path, fingerprint, tree_hash
+
+
+class EvaluateConfig(Section):
+    """Section ``evaluate``."""
+
+    reference: str | None = None
+    """COLMAP model with ground-truth poses; null: the one that comes with the data set."""
+    align: bool = True
+    """Align the model with the reference by a similarity first; false where poses were given."""
+
+
+def aligned(estimated: Poses, reference: Poses) -> Poses:
+    """``estimated`` moved onto ``reference`` by the similarity that fits camera centres best.
+
+    Raises ReconstructionError if fewer than three cameras, or only ones on a line, are in both.
+    """
+    common = sorted(set(estimated) & set(reference))
+    source = np.array([projection_center(estimated[name]) for name in common]).reshape(-1, 3)
+    target = np.array([projection_center(reference[name]) for name in common]).reshape(-1, 3)
+    similarity = colmap.align_centers(source, target)
+    return {name: transform_pose(pose, *similarity) for name, pose in estimated.items()}
+
+
+def evaluate_output(output: Path, reference: Path, *, align: bool = True) -> PoseMetrics:
+    """Metrics of ``output``'s largest model, also written to its metrics.json.
+
+    Raises UsageError if there is no model.
+    """
+    workspace = Workspace(output)
+    if not workspace.sparse.is_dir():
+        raise UsageError(f"{output}: no mapped model (sparse/) here; run the pipeline first")
+    estimated = colmap.model_poses(colmap.read_model(workspace.sparse))
+    truth = colmap.model_poses(colmap.read_model(reference))
+    metrics = pose_metrics(aligned(estimated, truth) if align else estimated, truth)
+    write_metrics(workspace, {"poses": metrics.as_dict()})
+    return metrics
+
+
+def write_metrics(workspace: Workspace, values: dict[str, Any]) -> None:
+    """Add ``values`` to metrics.json, replacing those of the same name."""
+    known = read_metrics(workspace)
+    with atomic_path(workspace.metrics) as temporary:
+        temporary.write_text(json.dumps(known | values, indent=2) + "\n", encoding="utf-8")
+
+
+def read_metrics(workspace: Workspace) -> dict[str, Any]:
+    """metrics.json; empty if there is none, or none that can be read."""
+    try:
+        values = json.loads(workspace.metrics.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+class Evaluate:
+    """The stage."""
+
+    name = "evaluate"
+
+    def __init__(self, context: Context, config: EvaluateConfig, mapped: Map) -> None:
+        self.context = context
+        self.config = config
+        self.map = mapped
+        folder = Path(config.reference) if config.reference else context.dataset.reference
+        if folder is None:
+            raise ConfigError(
+                "evaluate.reference: required, as the data set brings no ground truth of its own"
+            )
+        self.reference = folder
+
+    def fingerprint(self) -> str | None:
+        """Over settings, the reference's content, and the model's fingerprint."""
+        before = self.map.fingerprint()
+        if before is None:
+            return None
+        return fingerprint("metrics", self.config.identity(), tree_hash(self.reference), before)
+
+    def plan(self) -> Plan:
+        """Whether metrics.json stands for the present model."""
+        workspace = self.context.workspace
+        return plan_whole(self.context, workspace.metrics, self.fingerprint(), "metrics.json")
+
+    def discard(self) -> None:
+        """Forget the metrics."""
+        self.context.workspace.set_stamp(self.context.workspace.metrics, None)
+
+    def run(self) -> None:
+        """Write metrics.json."""
+        workspace = self.context.workspace
+        found = evaluate_output(workspace.root, self.reference, align=self.config.align)
+        workspace.set_stamp(workspace.metrics, self.fingerprint())
+        figures = found.as_dict()
+        figures |= {f"auc_{k}deg_percent": v for k, v in figures.pop("auc_percent").items()}
+        self.context.summary.figures[self.name] = {
+            k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in figures.items()
+        }

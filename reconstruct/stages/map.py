@@ -1,0 +1,164 @@
+"""Map: verified matches -> sparse/ (and sparse_1/ ... where the photos fall apart)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+from pydantic import Field, model_validator
+
+from reconstruct import colmap
+from reconstruct.config import NotIdentity, Section
+from reconstruct.errors import ReconstructionError
+from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
+
+logger = logging.getLogger(__name__)
+
+
+class MapConfig(Section):
+    """Section ``map``."""
+
+    method: Literal["incremental", "global", "hierarchical", "triangulate"] = "incremental"
+    reference: str | None = None
+    """triangulate: COLMAP model whose poses and intrinsics are kept as they are."""
+    refine_intrinsics: bool | None = None
+    """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
+    given."""
+    min_model_size: int = Field(3, ge=2)
+    """Models with fewer images are dropped where there are several."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of COLMAP's mapper, by its own names, e.g. {mapper: {init_max_error: 2}}."""
+    threads: Annotated[int, NotIdentity] = -1
+    """-1: all cores. Only 1 makes two runs equal bit by bit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> MapConfig:
+        if (self.method == "triangulate") != (self.reference is not None):
+            raise ValueError("`reference` goes with `method: triangulate`, and only with it")
+        if self.method == "triangulate" and self.refine_intrinsics:
+            raise ValueError(
+                "`method: triangulate` keeps the reference's intrinsics: "
+                "leave `refine_intrinsics` out"
+            )
+        return self
+
+
+class DatabaseStage(Protocol):
+    """What comes before: the stage that leaves the database to map."""
+
+    database: Path
+
+    def fingerprint(self) -> str | None:
+        """Of the database; None while it cannot be known."""
+
+    def assign_cameras(self) -> colmap.CameraAssignment:
+        """Cameras as they are in the database."""
+
+
+class Map:
+    """The stage."""
+
+    name = "map"
+
+    def __init__(self, context: Context, config: MapConfig, before: DatabaseStage) -> None:
+        self.context = context
+        self.config = config
+        self.before = before
+
+    def fingerprint(self) -> str | None:
+        """Over settings, the reference's content, and the database's fingerprint."""
+        before = self.before.fingerprint()
+        if before is None:
+            return None
+        reference = self.config.reference and tree_hash(Path(self.config.reference))
+        return fingerprint("map", self.config.identity(), reference, self.context.seed, before)
+
+    def plan(self) -> Plan:
+        """Whether sparse/ stands for the present database."""
+        return plan_whole(
+            self.context, self.context.workspace.sparse, self.fingerprint(), "sparse/"
+        )
+
+    def discard(self) -> None:
+        """Forget the models."""
+        self.context.workspace.set_stamp(self.context.workspace.sparse, None)
+
+    def run(self) -> None:
+        """Write the models. Raises ReconstructionError if there is none."""
+        workspace = self.context.workspace
+        if self.plan().state != "done":
+            value = self.fingerprint()
+            models = self._models()
+            workspace.set_stamp(workspace.sparse, None)
+            self._commit(models)
+            workspace.set_stamp(workspace.sparse, value)
+        self._report([colmap.read_model(path) for path in workspace.models()])
+
+    def _models(self) -> list[colmap.Reconstruction]:
+        workspace, dataset = self.context.workspace, self.context.dataset
+        scratch = workspace.root / f"mapping{TEMPORARY}"
+        remove(scratch)
+        common: dict[str, Any] = {
+            "seed": self.context.seed,
+            "threads": self.config.threads,
+            "options": self.config.options,
+        }
+        try:
+            if self.config.reference is not None:
+                reference = colmap.read_model(Path(self.config.reference))
+                model = colmap.triangulate(
+                    self.before.database, dataset.root, scratch, reference, **common
+                )
+                return [model]
+            images = len(dataset.names)
+            with self.context.reporter.task(self.name, images, "images") as advance:
+                models = colmap.map_images(
+                    self.config.method,
+                    self.before.database,
+                    dataset.root,
+                    scratch,
+                    constant_cameras=self._constant_cameras(),
+                    min_model_size=self.config.min_model_size,
+                    registered=advance,
+                    **common,
+                )
+        finally:
+            remove(scratch)
+        if not models or not models[0].num_reg_images():
+            raise ReconstructionError(
+                f"{self.config.method} mapping found no model: no two photos have enough verified "
+                "matches and parallax to start from (see the figures of verify)"
+            )
+        return models
+
+    def _constant_cameras(self) -> set[int]:
+        assigned = self.before.assign_cameras()
+        if self.config.refine_intrinsics is None:
+            return assigned.known
+        return set() if self.config.refine_intrinsics else set(assigned.cameras)
+
+    def _commit(self, models: list[colmap.Reconstruction]) -> None:
+        workspace = self.context.workspace
+        for i, model in enumerate(models):
+            path = workspace.sparse if i == 0 else workspace.root / f"sparse_{i}"
+            with atomic_path(path) as temporary:
+                temporary.mkdir()
+                model.write(temporary)
+        for path in workspace.models()[len(models) :]:
+            remove(path)
+
+    def _report(self, models: list[colmap.Reconstruction]) -> None:
+        figures: dict[str, Any] = {"models": len(models), **colmap.model_summary(models[0])}
+        names = set(self.context.dataset.names) - set(self.context.summary.skipped)
+        poses: Mapping[str, Any] = colmap.model_poses(models[0])
+        figures["of_images"] = len(self.context.dataset.names)
+        missing = sorted(names - set(poses))
+        if missing:
+            figures["not_registered"] = missing
+        if self.config.reference is not None:
+            known = colmap.model_poses(colmap.read_model(Path(self.config.reference)))
+            figures["reference_without_photo"] = sorted(set(known) - set(poses))
+        self.context.summary.figures[self.name] = figures

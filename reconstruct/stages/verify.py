@@ -1,0 +1,129 @@
+"""Verify: features and matches -> a COLMAP database with robust two-view geometries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from reconstruct import colmap
+from reconstruct.config import Section
+from reconstruct.datasets import cameras
+from reconstruct.errors import ReconstructionError
+from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.stages.extract import Extract
+from reconstruct.stages.match import Match
+from reconstruct.workspace import atomic_path, fingerprint
+
+
+class VerifyConfig(Section):
+    """Section ``verify``."""
+
+    max_error_px: float = Field(4.0, gt=0)
+    """Largest (Sampson) error of an inlier, in pixels of the original image."""
+    min_inliers: int = Field(15, ge=1)
+    """Pairs with fewer inliers are left out."""
+
+
+class Verify:
+    """The stage. ``database`` is where the verified database stands."""
+
+    name = "verify"
+
+    def __init__(
+        self,
+        context: Context,
+        config: VerifyConfig,
+        camera_config: cameras.CamerasConfig,
+        extract: Extract,
+        match: Match,
+        database: Path,
+    ) -> None:
+        self.context = context
+        self.config = config
+        self.camera_config = camera_config
+        self.extract = extract
+        self.match = match
+        self.database = database
+
+    def fingerprint(self) -> str | None:
+        """Over settings, cameras, and all matches; None while stages before are incomplete."""
+        if not self.match.complete():
+            return None
+        prints = self.extract.wanted()
+        features = [[name, prints[name]] for name in self.extract.available()]
+        matches = [[*pair, v] for pair, v in self.match.wanted(self.match.pair.pairs()).items()]
+        given = cameras.identity(self.camera_config, self.context.dataset)
+        seed = self.context.seed
+        return fingerprint("database", self.config.identity(), given, seed, features, matches)
+
+    def plan(self) -> Plan:
+        """Whether the database stands for the present matches."""
+        return plan_whole(self.context, self.database, self.fingerprint(), self.database.name)
+
+    def discard(self) -> None:
+        """Forget the database."""
+        self.context.workspace.set_stamp(self.database, None)
+
+    def assign_cameras(self) -> colmap.CameraAssignment:
+        """Cameras of the images with features, and which of them are known."""
+        names = self.extract.available()
+        sizes = {name: self._size(name) for name in names}
+        return cameras.assign(self.camera_config, self.context.dataset, sizes)
+
+    def run(self) -> None:
+        """Write the database. Raises ReconstructionError if no pair passes."""
+        if self.plan().state != "done":
+            self._write(self.fingerprint())
+        inliers = colmap.verified_matches(self.database)
+        pairs = len(self.match.pair.pairs())
+        if not inliers:
+            raise ReconstructionError(
+                f"none of {pairs} pairs has {self.config.min_inliers} matches that agree with one "
+                "two-view geometry: the photos do not overlap enough, or are too poor in texture"
+            )
+        self.context.summary.figures[self.name] = {
+            "verified_pairs": len(inliers),
+            "of_pairs": pairs,
+            "mean_inliers": round(float(np.mean([len(m) for m in inliers.values()])), 1),
+        }
+
+    def _write(self, value: str | None) -> None:
+        workspace = self.context.workspace
+        workspace.set_stamp(self.database, None)
+        pairs = self.match.pair.pairs()
+        with atomic_path(self.database) as temporary:
+            with self.context.reporter.task("import", len(pairs), "pairs") as advance:
+                colmap.write_database(
+                    temporary,
+                    self.assign_cameras(),
+                    self._keypoints,
+                    self._matches(pairs, advance),
+                )
+            with self.context.reporter.task(self.name, 1, "database") as advance:
+                colmap.verify_database(
+                    temporary,
+                    max_error_px=self.config.max_error_px,
+                    min_inliers=self.config.min_inliers,
+                    seed=self.context.seed,
+                )
+                advance()
+        workspace.set_stamp(self.database, value)
+
+    def _keypoints(self, name: str) -> NDArray[np.float32]:
+        keypoints: NDArray[np.float32] = self.extract.store.read(name, only="keypoints")[
+            "keypoints"
+        ]
+        return keypoints
+
+    def _size(self, name: str) -> tuple[int, int]:
+        width, height = self.extract.store.read(name, only="image_size")["image_size"][0].tolist()
+        return width, height
+
+    def _matches(self, pairs: Any, advance: Any) -> Any:
+        for pair in pairs:
+            advance()
+            yield pair, self.match.store.load(pair)

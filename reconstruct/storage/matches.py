@@ -1,0 +1,36 @@
+"""Matches of a run: ``matches/part-*.h5``, one record a pair of images."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.types import ImagePair
+
+
+def pair_key(pair: ImagePair) -> str:
+    """A text that no other pair of names has, whatever characters they hold."""
+    return json.dumps(pair, ensure_ascii=False)
+
+
+def key_pair(key: str) -> ImagePair:
+    """The pair that `pair_key` made ``key`` of."""
+    first, second = json.loads(key)
+    return first, second
+
+
+class MatchStore(ShardStore):
+    """Pair of image names -> (M, 2) uint32 keypoint indices, first column of the first image."""
+
+    @staticmethod
+    def record(pair: ImagePair, fingerprint: str, matches: NDArray[np.uint32]) -> Record:
+        """The stored form of a pair's matches."""
+        return Record(pair_key(pair), fingerprint, {"matches": matches})
+
+    def load(self, pair: ImagePair) -> NDArray[np.uint32]:
+        """The matches of a pair. Raises ArtifactError if absent or unreadable."""
+        matches: NDArray[np.uint32] = self.read(pair_key(pair))["matches"]
+        return matches

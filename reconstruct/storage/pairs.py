@@ -1,0 +1,71 @@
+"""Text lists of image pairs: two names a line.
+
+Written with one space between the names, as COLMAP and hloc do, or with a tab where a name holds
+a space. Read with any names: a line without a tab is cut at the space that leaves two known names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from reconstruct.errors import ArtifactError
+from reconstruct.types import ImagePair
+from reconstruct.workspace import atomic_path
+
+
+def ordered(first: str, second: str) -> ImagePair:
+    """The pair with its smaller name first."""
+    return (first, second) if first <= second else (second, first)
+
+
+def write_pairs(path: Path, pairs: Iterable[ImagePair]) -> None:
+    """Write sorted ``pairs`` to a text file, atomically."""
+    lines = []
+    for pair in sorted(pairs):
+        separator = "\t" if any(" " in name for name in pair) else " "
+        lines.append(separator.join(pair) + "\n")
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def read_pairs(path: Path, names: Collection[str]) -> tuple[list[ImagePair], list[str]]:
+    """The sorted pairs of a list whose images are both in ``names``, and the lines left out.
+
+    Blank lines and lines that start with ``#`` are passed over; a pair in both orders counts
+    once. Raises ArtifactError if the file is unreadable or a line is not two names.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be read as a list of pairs ({error})") from error
+    known = set(names)
+    pairs: set[ImagePair] = set()
+    absent: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        pair = _split(line, known, f"{path}:{number}")
+        if pair is None or pair[0] == pair[1]:
+            absent.append(line)
+        else:
+            pairs.add(pair)
+    return sorted(pairs), absent
+
+
+def _split(line: str, known: set[str], place: str) -> ImagePair | None:
+    if "\t" in line:
+        candidates = [tuple(line.split("\t"))]
+    else:
+        words = line.split(" ")
+        cuts = range(1, len(words))
+        candidates = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in cuts]
+    candidates = [pair for pair in candidates if len(pair) == 2]
+    if not candidates:
+        raise ArtifactError(f"{place}: expected two image names, got {line!r}")
+    found = [pair for pair in candidates if set(pair) <= known]
+    if len(found) > 1:
+        raise ArtifactError(
+            f"{place}: {line!r} can be cut in two ways; put a tab between the names"
+        )
+    return ordered(*found[0]) if found else None

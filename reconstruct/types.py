@@ -1,0 +1,67 @@
+"""What passes between the stages.
+
+Pixel convention of the whole package: **COLMAP pixels**. The centre of an image's first pixel is
+(0.5, 0.5), x to the right, y down; (0, 0) and (width, height) are its outer corners. Resizing an
+image therefore scales positions by the ratio of the sizes and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ImageArray = NDArray[np.uint8]
+"""(H, W, 3) uint8 RGB."""
+
+FloatArray = NDArray[np.float32]
+IndexArray = NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LocalFeatures:
+    """Keypoints of one image with their descriptors, N of each (N may be 0).
+
+    keypoints: (N, 2) float32, COLMAP pixels of the original image, x then y.
+    scales: (N,) float32, size of a keypoint in original pixels relative to the finest one
+        (D2-Net: 1 / pyramid scale; SIFT: sigma in pixels).
+    scores: (N,) float32, larger is better; comparable within one image only.
+    descriptors: (N, D) float32 of unit length, or a compact form (float16, uint8).
+    image_size: (width, height) of the original image in pixels.
+    """
+
+    keypoints: NDArray[np.float32]
+    scales: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    descriptors: NDArray[Any]
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def select(self, index: NDArray[Any]) -> LocalFeatures:
+        """The keypoints at ``index`` (a boolean mask or integer positions), in that order."""
+        return replace(
+            self,
+            keypoints=self.keypoints[index],
+            scales=self.scales[index],
+            scores=self.scores[index],
+            descriptors=self.descriptors[index],
+        )
+
+    @classmethod
+    def empty(cls, image_size: tuple[int, int], dim: int) -> LocalFeatures:
+        """No keypoint at all: what a featureless image gives."""
+        return cls(
+            keypoints=np.zeros((0, 2), np.float32),
+            scales=np.zeros(0, np.float32),
+            scores=np.zeros(0, np.float32),
+            descriptors=np.zeros((0, dim), np.float32),
+            image_size=image_size,
+        )
+
+
+ImagePair = tuple[str, str]
+"""Two image names (relative to the image root), the smaller one first."""
