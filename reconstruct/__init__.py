@@ -1,7 +1,8 @@
 """From photos to COLMAP models and camera poses, around D2-Net local features.
 
 ``reconstruct.run`` runs a pipeline file, ``reconstruct.load_extractor`` gives an extractor for
-single images, ``reconstruct.match`` the mutual nearest neighbours of two sets of descriptors.
+single images, ``reconstruct.match`` the mutual nearest neighbours of two sets of descriptors,
+``reconstruct.localize`` the pose of one photo in a finished map.
 Names are imported when first used: ``import reconstruct`` itself loads neither torch nor pycolmap.
 """
 
@@ -13,17 +14,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reconstruct.errors import ReconstructError as ReconstructError
     from reconstruct.features import load_extractor as load_extractor
+    from reconstruct.localizer import Localizer as Localizer
+    from reconstruct.localizer import localize as localize
     from reconstruct.pipeline import Run as Run
     from reconstruct.pipeline import plan as plan
     from reconstruct.pipeline import run as run
     from reconstruct.stages.match import match as match
+    from reconstruct.types import Intrinsics as Intrinsics
     from reconstruct.types import LocalFeatures as LocalFeatures
+    from reconstruct.types import PoseEstimate as PoseEstimate
 
 _HOMES = {
     "ReconstructError": "reconstruct.errors",
+    "Intrinsics": "reconstruct.types",
     "LocalFeatures": "reconstruct.types",
+    "Localizer": "reconstruct.localizer",
+    "PoseEstimate": "reconstruct.types",
     "Run": "reconstruct.pipeline",
     "load_extractor": "reconstruct.features",
+    "localize": "reconstruct.localizer",
     "match": "reconstruct.stages.match",
     "plan": "reconstruct.pipeline",
     "run": "reconstruct.pipeline",

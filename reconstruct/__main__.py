@@ -6,6 +6,7 @@ Exit status: 0 done; 1 the data did not allow it, or some photos were skipped; 2
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
             volume.add_argument("-q", "--quiet", action="store_true", help="errors only")
     evaluate = commands.add_parser("evaluate", help="pose errors against a reference model")
     evaluate.add_argument("output", metavar="OUT", type=Path)
-    evaluate.add_argument("--reference", required=True, metavar="COLMAP_MODEL_DIR", type=Path)
+    evaluate.add_argument("--reference", required=True, metavar="MODEL_OR_POSES", type=Path)
     evaluate.add_argument(
         "--no-align", action="store_true", help="compare poses as they are (given poses)"
     )
@@ -60,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a photo's name may not fit its encoding
     args = parser().parse_args(arguments)
     commands = {"run": _run, "plan": _plan, "evaluate": _evaluate, "export": _export}
     try:
@@ -107,9 +110,13 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from reconstruct.report import print_metrics
+    from reconstruct.report import print_metrics, print_table
     from reconstruct.stages.evaluate import evaluate_output
+    from reconstruct.stages.evaluate_queries import evaluate_poses
 
+    if args.reference.is_file():  # a list of poses: the truth of queries
+        print_table("localization", evaluate_poses(args.output, args.reference))
+        return 0
     print_metrics(evaluate_output(args.output, args.reference, align=not args.no_align))
     return 0
 

@@ -6,7 +6,10 @@ pycolmap moves its API with every release; whatever it changes is mended here. P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,9 @@ import pycolmap
 from numpy.typing import NDArray
 
 from reconstruct.errors import DataError, ReconstructionError, UnknownNameError, UsageError
-from reconstruct.types import ImageArray, ImagePair
+from reconstruct.geometry import epipolar_errors_px, relative_pose
+from reconstruct.types import ImageArray, ImagePair, Intrinsics
+from reconstruct.workspace import reserve
 
 if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
     raise ImportError(
@@ -93,11 +98,15 @@ def assign_cameras(
     return result
 
 
+def camera_models() -> list[str]:
+    """Names of COLMAP's camera models, sorted."""
+    return sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"})
+
+
 def make_camera(model: str, params: Sequence[float], size: tuple[int, int]) -> Camera:
     """A camera from COLMAP's model name and parameters. Raises UsageError if they do not fit."""
-    valid = set(pycolmap.CameraModelId.__members__) - {"INVALID"}
-    if model not in valid:
-        raise UnknownNameError("camera model", model, valid)
+    if model not in camera_models():
+        raise UnknownNameError("camera model", model, camera_models())
     camera = pycolmap.Camera(
         {"model": model, "width": size[0], "height": size[1], "params": list(params)}
     )
@@ -107,6 +116,17 @@ def make_camera(model: str, params: Sequence[float], size: tuple[int, int]) -> C
             f"{camera.params_info}"
         )
     return camera
+
+
+def is_camera_model(name: str) -> bool:
+    """Whether COLMAP has a camera model of this name."""
+    return name in camera_models()
+
+
+def intrinsics(camera: Camera) -> Intrinsics:
+    """What of a camera is no place."""
+    size = (camera.width, camera.height)
+    return Intrinsics(model=camera.model.name, size=size, params=tuple(camera.params.tolist()))
 
 
 def guess_camera(path: Path, model: str) -> Camera:
@@ -121,22 +141,68 @@ def guess_camera(path: Path, model: str) -> Camera:
 # -------------------------------------------------------------------------------------- models
 
 
+def check_model(path: Path) -> str:
+    """``bin`` or ``txt``, the format of the COLMAP model in a folder.
+
+    Raises UsageError if there is none.
+    """
+    for kind in ("bin", "txt"):
+        if all((path / f"{part}.{kind}").is_file() for part in ("cameras", "images")):
+            return kind
+    raise UsageError(f"{path}: no COLMAP model here (expected cameras and images, .bin or .txt)")
+
+
 def read_model(path: Path) -> Reconstruction:
     """A COLMAP model folder, binary or text; images.txt and cameras.txt alone will do.
 
     Raises UsageError if there is no model.
     """
-    kinds = [ext for ext in ("bin", "txt") if (path / f"images.{ext}").is_file()]
-    if not kinds or not (path / f"cameras.{kinds[0]}").is_file():
-        raise UsageError(
-            f"{path}: no COLMAP model here (expected cameras and images, .bin or .txt)"
-        )
+    kind = check_model(path)
+    model = pycolmap.Reconstruction()
     try:
-        model = pycolmap.Reconstruction()
-        (model.read_binary if kinds[0] == "bin" else model.read_text)(path)
-    except (ValueError, RuntimeError, OSError) as error:
+        with _with_points(path, kind) as folder:
+            (model.read_binary if kind == "bin" else model.read_text)(folder)
+        if kind == "txt":  # where COLMAP cuts names at their first space
+            for image_id, name in _names_in_text(path / "images.txt").items():
+                model.images[image_id].name = name
+    except (ValueError, RuntimeError, OSError, IndexError, MemoryError) as error:
         raise UsageError(f"{path}: not a readable COLMAP model ({error})") from error
     return model
+
+
+def _names_in_text(path: Path) -> dict[int, str]:
+    """Image id -> name in an images.txt: two lines an image, the name after nine numbers."""
+    names = {}
+    lines = iter(path.read_text(encoding="utf-8").splitlines())
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            image_id, *_, name = line.strip().split(" ", 9)
+            names[int(image_id)] = name
+            next(lines, None)  # its observations
+    return names
+
+
+@contextlib.contextmanager
+def _with_points(path: Path, kind: str) -> Iterator[Path]:
+    """The model's folder, or a copy with an empty list of points, on which COLMAP insists."""
+    if (path / f"points3D.{kind}").is_file():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for file in path.glob(f"*.{kind}"):
+            shutil.copy(file, copy)
+        (Path(copy) / f"points3D.{kind}").write_bytes(bytes(8) if kind == "bin" else b"")
+        yield Path(copy)
+
+
+def write_model(model: Reconstruction, folder: Path) -> None:
+    """Write a binary model to a new folder. Raises OSError if the disk has no room for it."""
+    folder.mkdir()
+    # COLMAP does not notice a full disk. The terms are its records' sizes, rounded up.
+    size = sum(24 * image.num_points2D() + 1000 for image in model.images.values())
+    size += 60 * model.num_points3D() + 8 * model.compute_num_observations()
+    reserve(folder, size + 1000 * (model.num_cameras() + 1))
+    model.write(folder)
 
 
 def model_cameras(model: Reconstruction) -> dict[str, Camera]:
@@ -150,6 +216,12 @@ def model_poses(model: Reconstruction) -> dict[str, NDArray[np.float64]]:
     return {image.name: image.cam_from_world().matrix() for image in sorted(images, key=_name)}
 
 
+def model_points(model: Reconstruction) -> NDArray[np.float64]:
+    """(P, 3) positions of the 3D points, in the order of their ids."""
+    rows = [model.points3D[i].xyz for i in sorted(model.points3D)]
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
 def model_summary(model: Reconstruction) -> dict[str, float]:
     """Registered images, points, observations, mean track length, mean reprojection error."""
     return {
@@ -161,20 +233,69 @@ def model_summary(model: Reconstruction) -> dict[str, float]:
     }
 
 
-def align_centers(
-    source: NDArray[np.float64], target: NDArray[np.float64]
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Similarity (scale, (3, 3) rotation, (3,) translation) target_from_source, least squares.
+def model_folder(path: Path) -> Path:
+    """The COLMAP model that a path means: itself, or ``sparse/`` of a finished output folder."""
+    return path / "sparse" if (path / "sparse").is_dir() else path
 
-    source, target: (N, 3) camera centres. Raises ReconstructionError if they do not fix one
-    (fewer than three, or all on a line).
+
+def build_model(
+    images: Sequence[tuple[str, Intrinsics, NDArray[Any], NDArray[np.float64], NDArray[np.int64]]],
+    xyz: NDArray[np.float64],
+) -> Reconstruction:
+    """A model from known poses and tracks.
+
+    images: name, intrinsics, (3, 4) cam_from_world, (N, 2) keypoints and (N,) the point of each;
+    photos of equal intrinsics share a camera. xyz: (P, 3) points; those seen less than twice are
+    left out.
     """
-    found = pycolmap.estimate_sim3d(source, target) if len(source) >= 3 else None
-    if found is None:
-        raise ReconstructionError(
-            "three cameras that are not on a line are needed to align a model"
+    model = pycolmap.Reconstruction()
+    tracks = [pycolmap.Track() for _ in xyz]
+    ids: dict[Intrinsics, int] = {}
+    for image_id, (name, known, pose, keypoints, points) in enumerate(images, 1):
+        if known not in ids:
+            ids[known] = len(ids) + 1
+            camera = make_camera(known.model, known.params, known.size)
+            camera.camera_id = ids[known]
+            model.add_camera_with_trivial_rig(camera)
+        image = pycolmap.Image(
+            name=name, keypoints=keypoints, camera_id=ids[known], image_id=image_id
         )
-    return float(found.scale), found.rotation.matrix(), found.translation
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose))
+        for index, point in enumerate(points):
+            tracks[point].add_element(image_id, index)
+    for position, track in zip(xyz, tracks, strict=True):
+        if track.length() >= 2:
+            model.add_point3D(position, track)
+    return model
+
+
+class Tracks:
+    """Which 3D point each keypoint of a model's images sees, and where the points are."""
+
+    def __init__(self, model: Reconstruction) -> None:
+        self._model = model
+        self._images = {model.images[i].name: model.images[i] for i in model.reg_image_ids()}
+        self._ids: dict[str, NDArray[np.int64]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Sorted names of the registered images."""
+        return sorted(self._images)
+
+    def points(self, name: str) -> NDArray[np.int64]:
+        """(N,) id of the 3D point of each keypoint of an image, -1 where there is none."""
+        if name not in self._ids:
+            image = self._images[name]
+            ids = np.full(image.num_points2D(), -1, np.int64)
+            for index in image.get_observation_point2D_idxs():
+                ids[index] = image.point2D(index).point3D_id
+            self._ids[name] = ids
+        return self._ids[name]
+
+    def positions(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N, 3) positions of points by their ids."""
+        rows = [self._model.points3D[int(i)].xyz for i in ids]
+        return np.array(rows, np.float64).reshape(-1, 3)
 
 
 def opencv_intrinsics(camera: Camera) -> dict[str, float]:
@@ -199,6 +320,15 @@ def _name(image: pycolmap.Image) -> str:
 # ------------------------------------------------------------------------------------ database
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pycolmap.Database]:
+    try:
+        with pycolmap.Database.open(path) as database:
+            yield database
+    except RuntimeError as error:  # the one kind of error that its SQLite layer has
+        raise OSError(f"{path}: COLMAP cannot read or write this database ({error})") from error
+
+
 def write_database(
     path: Path,
     cameras: CameraAssignment,
@@ -210,7 +340,8 @@ def write_database(
     keypoints: image name -> (N, 2) float32. matches: pairs with (M, 2) uint32 indices; pairs
     without a match are left out.
     """
-    with pycolmap.Database.open(path) as database, pycolmap.DatabaseTransaction(database):
+    # No DatabaseTransaction: it ends the process where its last write fails.
+    with _opened(path) as database:
         for camera in cameras.cameras.values():
             database.write_camera(camera, use_camera_id=True)
             rig = pycolmap.Rig(rig_id=camera.camera_id)
@@ -231,7 +362,11 @@ def write_database(
 
 
 def verify_database(path: Path, *, max_error_px: float, min_inliers: int, seed: int) -> None:
-    """Robust two-view geometry of every matched pair in the database (LO-RANSAC)."""
+    """Robust two-view geometry of every matched pair in the database (LO-RANSAC).
+
+    Raises OSError if the disk has no room for it.
+    """
+    reserve(path.parent, 2 * path.stat().st_size)  # COLMAP would end the process
     options = pycolmap.TwoViewGeometryOptions()
     options.min_num_inliers = min_inliers
     options.ransac.max_error = max_error_px
@@ -239,9 +374,44 @@ def verify_database(path: Path, *, max_error_px: float, min_inliers: int, seed: 
     pycolmap.geometric_verification(path, two_view_geometry_options=options)
 
 
+def verify_with_poses(
+    path: Path,
+    poses: Mapping[str, NDArray[np.float64]],
+    *,
+    max_error_px: float,
+    min_inliers: int,
+) -> None:
+    """Keep the matches that agree with known (3, 4) cam_from_world; pairs without poses have none.
+
+    max_error_px: largest distance from an epipolar line, in either image.
+    """
+    with _opened(path) as database:
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        images = {image.image_id: image for image in database.read_all_images()}
+        for pair_id, rows in zip(*database.read_all_matches(), strict=True):
+            pair = [images[i] for i in pycolmap.pair_id_to_image_pair(pair_id)]
+            if not all(image.name in poses for image in pair):
+                continue
+            owned = [cameras[image.camera_id] for image in pair]
+            points = [database.read_keypoints(i.image_id)[:, :2].astype(np.float64) for i in pair]
+            rays = [
+                camera.cam_from_img(xy[own])
+                for camera, xy, own in zip(owned, points, rows.T, strict=True)
+            ]
+            pose = relative_pose(*(poses[image.name] for image in pair))
+            focal = (owned[0].mean_focal_length(), owned[1].mean_focal_length())
+            kept = rows[epipolar_errors_px(pose, rays[0], rays[1], focal) <= max_error_px]
+            if len(kept) >= min_inliers:
+                geometry = pycolmap.TwoViewGeometry()
+                geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
+                geometry.cam2_from_cam1 = pycolmap.Rigid3d(pose)
+                geometry.inlier_matches = kept
+                database.write_two_view_geometry(pair[0].image_id, pair[1].image_id, geometry)
+
+
 def verified_matches(path: Path) -> dict[ImagePair, NDArray[np.uint32]]:
     """Pair of names -> (M, 2) inlier matches, for the pairs that have any, sorted."""
-    with pycolmap.Database.open(path) as database:
+    with _opened(path) as database:
         names = {image.image_id: image.name for image in database.read_all_images()}
         pair_ids, geometries = database.read_two_view_geometries()
     result: dict[ImagePair, NDArray[np.uint32]] = {}
@@ -256,7 +426,7 @@ def verified_matches(path: Path) -> dict[ImagePair, NDArray[np.uint32]]:
 
 def database_keypoints(path: Path) -> dict[str, NDArray[np.float32]]:
     """Image name -> (N, 2) keypoints."""
-    with pycolmap.Database.open(path) as database:
+    with _opened(path) as database:
         images = database.read_all_images()
         return {i.name: database.read_keypoints(i.image_id)[:, :2] for i in images}
 
@@ -326,7 +496,7 @@ def _global_options(
     options.random_seed = seed
     options.num_threads = threads
     if constant_cameras:
-        with pycolmap.Database.open(database) as opened:
+        with _opened(database) as opened:
             if len(constant_cameras) < opened.num_cameras():
                 raise UsageError(
                     "map.method: global cannot keep some cameras fixed and refine others; give "
@@ -337,18 +507,49 @@ def _global_options(
     return options
 
 
+def check_options(method: str, values: Mapping[str, Any]) -> None:
+    """Raises UsageError if COLMAP's options for a method of mapping do not take ``values``."""
+    kinds = {
+        "global": pycolmap.GlobalPipelineOptions,
+        "hierarchical": pycolmap.HierarchicalPipelineOptions,
+    }
+    merge_options(kinds.get(method, pycolmap.IncrementalPipelineOptions)(), values)
+
+
 def merge_options(target: Any, values: Mapping[str, Any]) -> None:
     """Set nested COLMAP options by name. Raises UsageError naming what COLMAP refuses."""
     for name, value in values.items():
         if not hasattr(target, name):
-            raise UsageError(f"map.options: {type(target).__name__} has no option {name!r}")
+            raise UsageError(f"options: {type(target).__name__} has no option {name!r}")
         if isinstance(value, Mapping):
             merge_options(getattr(target, name), value)
             continue
         try:
             setattr(target, name, value)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"map.options: {name} does not take {value!r}") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UsageError(f"options: {name} does not take {value!r}") from error
+
+
+def adjust_robustly(
+    model: Reconstruction, loss_px: float, constant_cameras: set[int], threads: int
+) -> None:
+    """Bundle adjustment of a whole model in place, under a Cauchy loss of scale ``loss_px``.
+
+    Intrinsics of ``constant_cameras`` (ids) stay.
+    """
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = loss_px
+    options.ceres.solver_options.num_threads = threads
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        config.add_image(image_id)
+    for camera_id in constant_cameras & set(model.cameras):
+        config.set_constant_cam_intrinsics(camera_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    model.update_point_3d_errors()
 
 
 def triangulate(
@@ -368,7 +569,7 @@ def triangulate(
     """
     known = {image.name: image for image in poses.images.values() if image.has_pose}
     model = pycolmap.Reconstruction()
-    with pycolmap.Database.open(database) as opened:
+    with _opened(database) as opened:
         for camera in opened.read_all_cameras():
             model.add_camera_with_trivial_rig(camera)
         for image in opened.read_all_images():
@@ -387,7 +588,69 @@ def triangulate(
     pipeline = incremental_options(set(model.cameras), 1, seed, threads)
     merge_options(pipeline, options)
     scratch.mkdir(parents=True, exist_ok=True)
-    return pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
+    found = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
+    for image in found.images.values():  # adjusting the points rounds the poses' last digits
+        image.frame.set_cam_from_world(image.camera_id, known[image.name].cam_from_world())
+    return found
+
+
+# -------------------------------------------------------------------------------- single images
+
+
+def estimate_pose(
+    points2d: NDArray[np.float64],
+    points3d: NDArray[np.float64],
+    camera: Camera,
+    *,
+    max_error_px: float,
+    max_trials: int,
+    refine_focal: bool,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64] | None, Camera] | None:
+    """Absolute pose by LO-RANSAC and refinement; None if none is found.
+
+    points2d: (M, 2) COLMAP pixels. points3d: (M, 3). refine_focal: estimate the focal length too.
+    Returns (3, 4) cam_from_world, (M,) inliers, (6, 6) covariance (rotation in the tangent space,
+    then translation) or None where it does not exist, and the camera as refined.
+    """
+    estimation = pycolmap.AbsolutePoseEstimationOptions()
+    estimation.estimate_focal_length = refine_focal
+    estimation.ransac.max_error = max_error_px
+    estimation.ransac.max_num_trials = max_trials
+    estimation.ransac.random_seed = seed
+    refinement = pycolmap.AbsolutePoseRefinementOptions()
+    refinement.refine_focal_length = refine_focal
+    refined = pycolmap.Camera(camera.todict())  # it is changed in place
+    found = pycolmap.estimate_and_refine_absolute_pose(
+        points2d, points3d, refined, estimation, refinement, return_covariance=True
+    )
+    if found is None:
+        return None
+    covariance = found.get("covariance")
+    inliers = np.asarray(found["inlier_mask"], np.bool_)
+    return found["cam_from_world"].matrix(), inliers, covariance, refined
+
+
+def verify_pair(
+    camera0: Camera,
+    points0: NDArray[np.float64],
+    camera1: Camera,
+    points1: NDArray[np.float64],
+    matches: NDArray[np.uint32],
+    *,
+    max_error_px: float,
+    min_inliers: int,
+    seed: int,
+) -> NDArray[np.uint32]:
+    """The (M, 2) ``matches`` of two images that agree with one two-view geometry, maybe none."""
+    options = pycolmap.TwoViewGeometryOptions()
+    options.min_num_inliers = min_inliers
+    options.ransac.max_error = max_error_px
+    options.ransac.random_seed = seed
+    found = pycolmap.estimate_two_view_geometry(
+        camera0, points0, camera1, points1, matches, options
+    )
+    return np.asarray(found.inlier_matches, np.uint32).reshape(-1, 2)
 
 
 # ---------------------------------------------------------------------------------------- SIFT

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from reconstruct.errors import ConfigError, suggestion
 
@@ -22,9 +23,10 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class NotIdentity:
-    """Marks a field that changes how fast a result is made, but not the result.
+    """Marks a field that stays outside of fingerprints: ``workers: Annotated[int, NotIdentity]``.
 
-    ``workers: Annotated[int, NotIdentity] = 2`` stays outside the fingerprint.
+    It changes how fast a result is made, but not the result; or it is the path of something that
+    the stage fingerprints by content.
     """
 
 
@@ -48,7 +50,21 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
     return value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a section that stands twice is an error, instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                message = f"the key {key!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -60,7 +76,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: the pipeline file is not UTF-8 text ({error})") from error
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
@@ -109,8 +125,26 @@ def validate(model: type[SectionT], data: Mapping[str, Any], source: str) -> Sec
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_describe(model, dict(item)) for item in error.errors()]
+        lines = [_describe(model, item) for item in _telling([dict(e) for e in error.errors()])]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def _telling(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what members of a union say that take no value of this kind at all, where another
+    member does."""
+    taken: set[tuple[str | int, ...]] = set()
+    for item in items:
+        depth = len(item["loc"]) - item["type"].endswith("_type")
+        taken |= {item["loc"][:end] for end in range(1, depth)}
+    return [
+        item
+        for item in items
+        if not (
+            item["type"].endswith("_type")
+            and _is_type_name(str(item["loc"][-1]))
+            and item["loc"][:-1] in taken
+        )
+    ]
 
 
 def _describe(model: type[Section], item: dict[str, Any]) -> str:
@@ -118,18 +152,20 @@ def _describe(model: type[Section], item: dict[str, Any]) -> str:
     owner, path = _locate(model, loc[:-1] if item["type"] == "extra_forbidden" else loc)
     if item["type"] == "extra_forbidden":
         key = str(loc[-1])
-        keys = owner.model_fields if owner else ()
+        keys = _by_alias(owner) if owner else ()
         return f"{'.'.join([*path, key])}: unknown key{suggestion(key, keys)}"
     where = ".".join(path) or "(whole file)"
     if item["type"] == "missing":
         return f"{where}: required, but absent"
     if item["type"].startswith("union_tag"):
-        tag = item["ctx"].get("tag")
-        valid = [name.strip(" '") for name in item["ctx"].get("expected_tags", "").split(",")]
         field = item["ctx"]["discriminator"].strip("'")
-        if tag is None:
-            return f"{where}.{field}: required, but absent; valid: {', '.join(valid)}"
-        return f"{where}.{field}: unknown name {tag!r}{suggestion(str(tag), valid)}"
+        valid = [str(tag) for choice in _choices(model, loc) for tag in _tags(choice, field)]
+        if "tag" not in item["ctx"]:
+            return f"{where}.{field}: required, but absent; valid: {', '.join(sorted(valid))}"
+        tag = item["ctx"]["tag"]
+        return f"{where}.{field}: unknown name {tag!r}{suggestion(tag, valid)}"
+    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}: expected a section of `key: value` lines, got {item['input']!r}"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] in ("value_error", "assertion_error"):
         return f"{where}: {message}"
@@ -151,25 +187,35 @@ def _locate(
         chosen = next((c for c in choices if _is_choice(c, str(key))), None)
         if chosen is not None:
             owner, choices = chosen, []
-        elif owner is not None and key in owner.model_fields:
+        elif owner is not None and key in _by_alias(owner):
             path.append(str(key))
-            choices = _sections_in(owner.model_fields[str(key)].annotation)
+            choices = _sections_in(_by_alias(owner)[str(key)].annotation)
             owner = choices[0] if len(choices) == 1 else None
-            choices = [] if len(choices) == 1 else choices
         elif isinstance(key, int) or not _is_type_name(str(key)):
             path.append(str(key))
     return owner, path
 
 
+def _choices(model: type[Section], loc: Sequence[str | int]) -> list[type[Section]]:
+    """The members of the union that a pydantic location leads to."""
+    owner, _ = _locate(model, loc[:-1])
+    return _sections_in(_by_alias(owner)[str(loc[-1])].annotation) if owner else []
+
+
+def _by_alias(section: type[Section]) -> dict[str, FieldInfo]:
+    """Fields by their keys in a file, which differ from Python's where those are keywords."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
 def _is_choice(section: type[Section], key: str) -> bool:
-    if section.__name__ == key:
-        return True
-    tags = [
-        typing.get_args(field.annotation)
-        for name, field in section.model_fields.items()
-        if name in ("name", "method", "format")
-    ]
-    return any(key in values for values in tags)
+    tags = [tag for field in ("name", "method", "format") for tag in _tags(section, field)]
+    return section.__name__ == key or key in tags
+
+
+def _tags(section: type[Section], field: str) -> tuple[Any, ...]:
+    """The values that pick this member of a union, by the member's ``field``."""
+    found = section.model_fields.get(field)
+    return typing.get_args(found.annotation) if found is not None else ()
 
 
 def _is_type_name(key: str) -> bool:

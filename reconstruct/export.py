@@ -13,7 +13,7 @@ from reconstruct import colmap
 from reconstruct.errors import UnknownNameError, UsageError
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair
-from reconstruct.workspace import Workspace, atomic_path
+from reconstruct.workspace import Workspace, atomic_path, reserve
 
 FORMATS = ("ply", "text", "nerfstudio", "hloc")
 
@@ -41,11 +41,21 @@ def export(output: Path, format_: str) -> Path:
         if format_ == "ply":
             model.export_PLY(temporary)
         elif format_ == "text":
+            _check_names(model)
             temporary.mkdir()
             model.write_text(temporary)
         else:
             temporary.write_text(json.dumps(transforms(model), indent=1), encoding="utf-8")
     return target
+
+
+def _check_names(model: colmap.Reconstruction) -> None:
+    for name in colmap.model_poses(model):
+        if " " in name:
+            raise UsageError(
+                f"COLMAP's text format cannot hold the name {name!r}: readers cut it at the space; "
+                "use sparse/ as it is, or rename the photo and run again"
+            )
 
 
 def transforms(model: colmap.Reconstruction) -> dict[str, Any]:
@@ -74,6 +84,9 @@ def _hloc(workspace: Workspace) -> Path:
     if not names:
         raise UsageError(f"{workspace.root}: no features here; run the pipeline first")
     target = workspace.root / "export" / "hloc"
+    stored = [*workspace.features.iterdir(), *workspace.matches.glob("*")]
+    target.parent.mkdir(exist_ok=True)
+    reserve(target.parent, 2 * sum(file.stat().st_size for file in stored))  # HDF5 would crash
     counts = {}
     with atomic_path(target) as temporary:
         temporary.mkdir()
@@ -89,9 +102,19 @@ def _hloc(workspace: Workspace) -> Path:
         with h5py.File(temporary / "matches.h5", "w") as file:
             for pair in sorted(key_pair(key) for key in matches.fingerprints()):
                 rows = matches.load(pair).astype(np.int64)
+                if (rows >= [counts.get(name, 0) for name in pair]).any():
+                    raise UsageError(
+                        f"{workspace.root}: features changed since {pair} was matched; run the "
+                        "pipeline to its end first"
+                    )
                 partner = np.full(counts[pair[0]], -1, np.int32)
                 partner[rows[:, 0]] = rows[:, 1]
-                group = file.create_group("/".join(name.replace("/", "-") for name in pair))
+                key = "/".join(name.replace("/", "-") for name in pair)
+                if key in file:
+                    raise UsageError(
+                        f"hloc writes {pair} and another pair of images as {key!r}: rename one"
+                    )
+                group = file.create_group(key)
                 group["matches0"] = partner
                 group["matching_scores0"] = (partner >= 0).astype(np.float32)
     return target

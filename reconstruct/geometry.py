@@ -79,3 +79,49 @@ def apply_homography(homography: NDArray[Any], points: NDArray[Any]) -> Float64:
     points = np.asarray(points, np.float64).reshape(-1, 2)
     mapped = np.column_stack([points, np.ones(len(points))]) @ np.asarray(homography).T
     return np.asarray(mapped[:, :2] / mapped[:, 2:])
+
+
+def quaternion(rotation: NDArray[Any]) -> Float64:
+    """(4,) unit quaternion (w, x, y, z), w >= 0, of a (3, 3) rotation matrix.
+
+    The eigenvector of the largest eigenvalue (Bar-Itzhack 2000): exact for all angles.
+    """
+    r = np.asarray(rotation, np.float64)
+    symmetric = np.empty((4, 4))
+    symmetric[0, 0] = np.trace(r)
+    symmetric[0, 1:] = r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]
+    symmetric[1:, 0] = symmetric[0, 1:]
+    symmetric[1:, 1:] = r + r.T - np.eye(3) * np.trace(r)
+    vector = np.linalg.eigh(symmetric)[1][:, -1]
+    return np.asarray(-vector if vector[0] < 0 else vector)
+
+
+def rotation_matrix(quaternion: NDArray[Any]) -> Float64:
+    """(3, 3) rotation of a quaternion (w, x, y, z) of any length but zero."""
+    q = np.asarray(quaternion, np.float64)
+    w, v = q[0] / np.linalg.norm(q), q[1:] / np.linalg.norm(q)
+    cross = np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
+    return np.asarray(np.eye(3) + 2.0 * w * cross + 2.0 * cross @ cross)
+
+
+def epipolar_errors_px(
+    b_from_a: NDArray[Any],
+    rays_a: NDArray[Any],
+    rays_b: NDArray[Any],
+    focal_px: tuple[float, float],
+) -> Float64:
+    """(M,) larger of the two distances in pixels of matches from their epipolar lines.
+
+    b_from_a: (3, 4). rays_a, rays_b: (M, 2) points on the plane z = 1 of each camera, without
+    distortion. focal_px: focal length of a and of b.
+    """
+    rotation, t = b_from_a[:, :3], b_from_a[:, 3]
+    cross = np.array([[0.0, -t[2], t[1]], [t[2], 0.0, -t[0]], [-t[1], t[0], 0.0]])
+    essential = cross @ rotation
+    a, b = (np.column_stack([rays, np.ones(len(rays))]) for rays in (rays_a, rays_b))
+    lines_b, lines_a = a @ essential.T, b @ essential
+    residual = np.abs(np.sum(b * lines_b, axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        in_a = focal_px[0] * residual / np.linalg.norm(lines_a[:, :2], axis=1)
+        in_b = focal_px[1] * residual / np.linalg.norm(lines_b[:, :2], axis=1)
+    return np.asarray(np.nan_to_num(np.maximum(in_a, in_b), nan=np.inf))

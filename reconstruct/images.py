@@ -15,7 +15,9 @@ from PIL import Image
 from reconstruct.errors import ImageError
 from reconstruct.types import ImageArray
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff"})
+FOREIGN = frozenset({".avif", ".heic", ".heif", ".jxl", ".webp"})
+"""Photos that COLMAP's own programs do not open, and so could not use the model of."""
 
 
 def read_image(path: Path | str) -> ImageArray:
@@ -31,7 +33,7 @@ def read_image(path: Path | str) -> ImageArray:
             warnings.simplefilter("ignore")  # e.g. palette transparency, broken EXIF: not pixels
             with Image.open(path) as image:
                 image.load()
-                return np.ascontiguousarray(_to_rgb(image))
+                return np.array(_to_rgb(image))  # a copy: Pillow's own memory is read-only
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

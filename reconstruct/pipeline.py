@@ -10,27 +10,34 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import model_validator
 
 from reconstruct import colmap
-from reconstruct.config import Section, apply_overrides, read_yaml, validate
+from reconstruct.config import NotIdentity, Section, apply_overrides, read_yaml, validate
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import ConfigError, UsageError, suggestion
 from reconstruct.progress import Reporter, logging_to
+from reconstruct.refinement.settings import RefineConfig
+from reconstruct.report_html import write_report
 from reconstruct.stages import Context, Plan, Stage, Summary
+from reconstruct.stages.benchmark import BenchmarkConfig, build_benchmark, load_benchmark
 from reconstruct.stages.evaluate import Evaluate, EvaluateConfig, read_metrics
+from reconstruct.stages.evaluate_queries import EvaluateQueries
 from reconstruct.stages.extract import Extract, ExtractConfig
-from reconstruct.stages.map import Map, MapConfig
+from reconstruct.stages.global_ import Global
+from reconstruct.stages.localize import Localize, LocalizeConfig
+from reconstruct.stages.map import DatabaseStage, Map, MapConfig
 from reconstruct.stages.match import Match, MatchConfig
 from reconstruct.stages.pair import Pair, PairConfig
+from reconstruct.stages.refine import Refine
 from reconstruct.stages.verify import Verify, VerifyConfig
 from reconstruct.torch_device import resolve_device
 from reconstruct.workspace import Workspace, atomic_path
@@ -41,9 +48,9 @@ logger = logging.getLogger("reconstruct")
 class PipelineConfig(Section):
     """A pipeline file: sections in the order of the flow; a missing one is a stage not run."""
 
-    name: str
+    name: Annotated[str, NotIdentity]
     """Names the run; the output folder is output/NAME where --output is not given."""
-    output: str | None = None
+    output: Annotated[str | None, NotIdentity] = None
     """Output folder."""
     seed: int = 0
     """Of every random choice."""
@@ -52,7 +59,9 @@ class PipelineConfig(Section):
     pair: PairConfig | None = None
     match: MatchConfig | None = None
     verify: VerifyConfig | None = None
+    refine: RefineConfig | None = None
     map: MapConfig | None = None
+    localize: LocalizeConfig | None = None
     evaluate: EvaluateConfig | None = None
 
     @model_validator(mode="after")
@@ -62,23 +71,41 @@ class PipelineConfig(Section):
         for name, expected in zip(present, flow, strict=False):
             if name != expected:
                 raise ValueError(f"section `{name}` needs section `{expected}` before it")
+        if self.localize is not None and self.map is None:
+            raise ValueError("section `localize` needs section `map` before it")
+        if self.refine is not None and self.verify is None:
+            raise ValueError("section `refine` needs section `verify` before it")
         return self
 
 
-def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> PipelineConfig:
-    """A pipeline file with ``overrides`` (dotted key -> value). Raises ConfigError."""
+AnyConfig = PipelineConfig | BenchmarkConfig
+
+
+def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
+    """A pipeline file with ``overrides`` (dotted key -> value). Raises ConfigError.
+
+    One with section ``methods`` is a benchmark of several extractors.
+    """
     data = apply_overrides(read_yaml(Path(path)), overrides or {})
+    if "methods" in data:
+        return validate(BenchmarkConfig, data, str(path))
     return validate(PipelineConfig, data, str(path))
 
 
-def build_stages(config: PipelineConfig, context: Context) -> list[Stage]:
+def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
     """The stages that the configuration names, each knowing those before it."""
+    if isinstance(config, BenchmarkConfig):
+        return build_benchmark(context, config)
     workspace = context.workspace
     extract = Extract(context, config.extract)
     stages: list[Stage] = [extract]
+    described = None
+    if config.extract.global_ is not None:
+        described = Global(context, config.extract.global_, extract)
+        stages.append(described)
     if config.pair is None:
         return stages
-    pair = Pair(context, config.pair, extract)
+    pair = Pair(context, config.pair, extract, described)
     stages.append(pair)
     if config.match is None:
         return stages
@@ -86,13 +113,26 @@ def build_stages(config: PipelineConfig, context: Context) -> list[Stage]:
     stages.append(match)
     if config.verify is None:
         return stages
-    verify = Verify(context, config.verify, config.dataset, extract, match, workspace.database)
+    database = workspace.database if config.refine is None else workspace.verified
+    verify = Verify(context, config.verify, config.dataset, extract, match, database)
     stages.append(verify)
+    before_map: DatabaseStage = verify
+    if config.refine is not None:
+        before_map = Refine(context, config.refine, verify)
+        stages.append(before_map)
     if config.map is None:
         return stages
-    mapped = Map(context, config.map, verify)
+    mapped = Map(context, config.map, before_map)
     stages.append(mapped)
-    if config.evaluate is not None:
+    if config.localize is not None:
+        limits = {name: getattr(config.verify, name) for name in ("max_error_px", "min_inliers")}
+        localize = Localize(
+            context, config.localize, extract, pair, match, mapped, config.dataset, limits
+        )
+        stages.append(localize)
+        if config.evaluate is not None:
+            stages.append(EvaluateQueries(context, config.evaluate, localize))
+    elif config.evaluate is not None:
         stages.append(Evaluate(context, config.evaluate, mapped))
     return stages
 
@@ -120,12 +160,21 @@ class Run:
 
 
 def open_context(
-    config: PipelineConfig, output: Path | str | None, device: str, reporter: Reporter
+    config: AnyConfig, output: Path | str | None, device: str, reporter: Reporter
 ) -> Context:
     """What the stages share. Raises UsageError for a missing folder or device."""
     workspace = Workspace(output or config.output or Path("output") / config.name)
     resolve_device(device)
-    dataset: Dataset = load_dataset(config.dataset, workspace.dataset)
+    if isinstance(config, BenchmarkConfig):
+        dataset: Dataset = load_benchmark(config).dataset
+    else:
+        dataset = load_dataset(config.dataset, workspace.dataset)
+        if config.map is not None and config.map.reference is not None:
+            poses = colmap.model_folder(Path(config.map.reference))
+            # Its intrinsics belong to its poses; cameras given for the photos come first.
+            dataset = replace(dataset, poses=poses, cameras=dataset.cameras or poses)
+        if config.localize is not None and not dataset.queries:
+            raise ConfigError("localize: needs dataset.queries, the photos to localize")
     summary = Summary(skipped=dict(dataset.skipped))
     return Context(
         workspace=workspace,
@@ -170,6 +219,7 @@ def run(
             if stage.name in force:
                 stage.discard()
         execute([stage for stage in stages if not only or stage.name in only])
+        write_report(workspace, context.summary, config.model_dump(mode="json", by_alias=True))
         return Run(workspace.root, context.summary)
 
 
@@ -212,12 +262,12 @@ def _check_names(names: Sequence[str], stages: Sequence[Stage]) -> None:
             raise UsageError(f"no stage {name!r} in this pipeline{suggestion(name, valid)}")
 
 
-def _write_run_file(workspace: Workspace, config: PipelineConfig, device: str) -> None:
+def _write_run_file(workspace: Workspace, config: AnyConfig, device: str) -> None:
     packages = ("reconstruct", "torch", "pycolmap", "numpy", "opencv-python-headless", "h5py")
     versions = {"python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in packages if _installed(name)}
     content = {
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", by_alias=True),
         "device": str(resolve_device(device)),
         "versions": versions,
         "command": " ".join(sys.argv),

@@ -90,6 +90,11 @@ def _lines(name: str, total: int, unit: str) -> Advance:
     return advance
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # so that a full disk ends the run with one line, not with a traceback for each
+
+
 @contextlib.contextmanager
 def logging_to(reporter: Reporter, file: Path | None) -> Iterator[None]:
     """Send the package's log to the console, and all of it to ``file``, for a while."""
@@ -104,7 +109,7 @@ def logging_to(reporter: Reporter, file: Path | None) -> Iterator[None]:
     console.setLevel(levels[reporter.verbosity])
     handlers = [console]
     if file is not None:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_LogFile(file, encoding="utf-8"))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     previous = logger.level
     logger.setLevel(logging.DEBUG)

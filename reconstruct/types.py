@@ -8,7 +8,7 @@ image therefore scales positions by the ratio of the sizes and nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,3 +65,46 @@ class LocalFeatures:
 
 ImagePair = tuple[str, str]
 """Two image names (relative to the image root), the smaller one first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intrinsics:
+    """A camera without a place: COLMAP's model name, (width, height), parameters in its order."""
+
+    model: str
+    size: tuple[int, int]
+    params: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A photo whose place is asked for.
+
+    name: relative to the image root, as all names. intrinsics: None where they are not known.
+    group: what it is reported under, e.g. ``day`` or ``night``.
+    """
+
+    name: str
+    intrinsics: Intrinsics | None = None
+    group: str = "queries"
+
+
+PoseStatus = Literal["ok", "too_few_matches", "ransac_failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PoseEstimate:
+    """The outcome of localizing one image; a pose is there if, and only if, ``status`` is ok.
+
+    cam_from_world: (3, 4). matches: 2D-3D matches given to the estimator. inliers: those that
+    agree with the pose. covariance: (6, 6) of rotation (tangent space, radians) and translation,
+    where it could be computed. params: the camera's parameters, refined where that was asked for.
+    """
+
+    name: str
+    status: PoseStatus
+    matches: int
+    inliers: int = 0
+    cam_from_world: NDArray[np.float64] | None = None
+    covariance: NDArray[np.float64] | None = None
+    params: tuple[float, ...] = ()

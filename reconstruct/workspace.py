@@ -13,11 +13,12 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reconstruct.errors import ArtifactError, WorkspaceBusyError
+from reconstruct.errors import ArtifactError, UsageError, WorkspaceBusyError
 
 SCHEMA_VERSION = 1
 """Part of every fingerprint: raise it when the meaning of a stored artifact changes."""
@@ -35,12 +36,15 @@ class Workspace:
         self.log = self.root / "log.txt"
         self.dataset = self.root / "dataset"
         self.features = self.root / "features"
+        self.global_ = self.root / "global"
         self.pairs = self.root / "pairs.txt"
         self.matches = self.root / "matches"
         self.verified = self.root / "verified.db"
         self.alignments = self.root / "alignments"
         self.database = self.root / "database.db"
         self.sparse = self.root / "sparse"
+        self.localized = self.root / "localized"
+        self.poses = self.root / "poses.txt"
         self.metrics = self.root / "metrics.json"
         self.report = self.root / "report.html"
         self._stamps = self.root / ".fingerprints.json"
@@ -55,9 +59,16 @@ class Workspace:
     def lock(self) -> Iterator[None]:
         """Hold the folder for one run, creating it; released by the system if the run is killed.
 
-        Raises WorkspaceBusyError naming the process that holds it.
+        Raises WorkspaceBusyError naming the process that holds it, UsageError if there can be no
+        such folder.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UsageError(
+                f"{self.root}: cannot be an output folder ({error.strerror}); "
+                "choose another --output"
+            ) from error
         with open(self.root / ".lock", "a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,26 +85,30 @@ class Workspace:
             yield
 
     def stamp(self, artifact: Path) -> str | None:
-        """The fingerprint under which a whole artifact was committed; None if it is not there."""
-        return self._read_stamps().get(artifact.name) if artifact.exists() else None
+        """The fingerprint under which an artifact was committed.
+
+        None if it is not there, or has not the size that it had: it was cut off or edited.
+        """
+        value, size = self._read_stamps().get(artifact.name, (None, -1))
+        return value if size == _size(artifact) else None
 
     def set_stamp(self, artifact: Path, fingerprint: str | None) -> None:
         """Record (None: forget) the fingerprint of an artifact, after it was committed."""
         stamps = self._read_stamps()
         stamps.pop(artifact.name, None)
         if fingerprint is not None:
-            stamps[artifact.name] = fingerprint
+            stamps[artifact.name] = (fingerprint, _size(artifact))
         with atomic_path(self._stamps) as temporary:
             temporary.write_text(json.dumps(stamps, indent=1, sort_keys=True), encoding="utf-8")
 
-    def _read_stamps(self) -> dict[str, str]:
+    def _read_stamps(self) -> dict[str, tuple[str, int]]:
         try:
             stamps = json.loads(self._stamps.read_text(encoding="utf-8"))
+            return {name: (str(value), int(size)) for name, (value, size) in stamps.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError):
+        except (AttributeError, OSError, TypeError, ValueError):
             return {}  # unreadable counts as missing: everything is then made anew
-        return stamps if isinstance(stamps, dict) else {}
 
 
 def fingerprint(kind: str, *parts: Any) -> str:
@@ -146,12 +161,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
 
 
+def reserve(folder: Path, size: int) -> None:
+    """Make sure that ``size`` bytes can be written to ``folder``.
+
+    For writers that do not notice a full disk, or crash on it. Raises OSError if there is no room.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder; nothing to do if it is not there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _flush(path: Path) -> None:

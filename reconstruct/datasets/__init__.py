@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reconstruct.types import Query
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
@@ -16,6 +18,8 @@ class Dataset:
     masks: folder with ``NAME.png`` (0 = no keypoints there), or None.
     cameras: COLMAP model with known intrinsics, or None.
     reference: COLMAP model with ground-truth poses, or None.
+    poses: COLMAP model with the poses from which the map is triangulated, or None.
+    queries: photos to localize, sorted; they are among ``names``, and not mapped.
     """
 
     root: Path
@@ -24,7 +28,14 @@ class Dataset:
     masks: Path | None = None
     cameras: Path | None = None
     reference: Path | None = None
+    poses: Path | None = None
+    queries: tuple[Query, ...] = ()
 
     def path(self, name: str) -> Path:
         """The file of an image."""
         return self.root / name
+
+    @property
+    def query_names(self) -> frozenset[str]:
+        """Names of the photos to localize."""
+        return frozenset(query.name for query in self.queries)

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import Dataset
+from reconstruct.errors import UsageError, suggestion
 from reconstruct.workspace import tree_hash
+
+
+def _known(model: str) -> str:
+    if model not in colmap.camera_models():
+        raise ValueError(f"unknown model {model!r}{suggestion(model, colmap.camera_models())}")
+    return model
 
 
 class CameraSpec(Section):
     """One camera for all images."""
 
-    model: str
+    model: Annotated[str, AfterValidator(_known)]
     """COLMAP's name: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV ..."""
     params: tuple[float, ...] = Field(strict=False)
     """COLMAP's parameters in its order, e.g. fx, fy, cx, cy for PINHOLE, in pixels."""
+
+    @model_validator(mode="after")
+    def _check(self) -> CameraSpec:
+        try:
+            colmap.make_camera(self.model, self.params, (1, 1))
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class CamerasConfig(Section):
@@ -31,7 +46,7 @@ class CamerasConfig(Section):
     ``{model: PINHOLE, params: [fx, fy, cx, cy]}``. null: from EXIF, as COLMAP infers them."""
     camera_sharing: Literal["image", "folder", "single"] = "image"
     """Which photos share a camera where none is given (only photos of one size do)."""
-    camera_model: str = "SIMPLE_RADIAL"
+    camera_model: Annotated[str, AfterValidator(_known)] = "SIMPLE_RADIAL"
     """COLMAP's camera model where none is given."""
 
 
@@ -40,7 +55,8 @@ def assign(
 ) -> colmap.CameraAssignment:
     """The cameras of the images in ``sizes`` (name -> (width, height)).
 
-    Raises UsageError if a given camera does not fit its image.
+    A query with intrinsics of its own has these. Raises UsageError if a given camera does not fit
+    its image.
     """
     return colmap.assign_cameras(
         sizes,
@@ -50,10 +66,20 @@ def assign(
     )
 
 
+def check(config: CamerasConfig, dataset: Dataset) -> None:
+    """Raises UsageError if the given intrinsics are not there."""
+    folder = _folder(config, dataset)
+    if folder is not None:
+        colmap.check_model(folder)
+
+
 def identity(config: CamerasConfig, dataset: Dataset) -> list[Any]:
     """JSON-able: what decides the cameras, beside the images themselves."""
-    folder = _folder(config, dataset)
-    return [config.identity(), tree_hash(folder) if folder else None]
+    folder, settings = _folder(config, dataset), config.identity()
+    shared = {name: settings[name] for name in CamerasConfig.model_fields}
+    if isinstance(config.cameras, str):
+        del shared["cameras"]  # its content counts, not its place
+    return [shared, tree_hash(folder) if folder else None]
 
 
 def _folder(config: CamerasConfig, dataset: Dataset) -> Path | None:
@@ -63,6 +89,20 @@ def _folder(config: CamerasConfig, dataset: Dataset) -> Path | None:
 
 
 def _given(
+    config: CamerasConfig, dataset: Dataset, sizes: Mapping[str, tuple[int, int]]
+) -> Callable[[str], colmap.Camera | None]:
+    queries = {
+        query.name: colmap.make_camera(
+            query.intrinsics.model, query.intrinsics.params, query.intrinsics.size
+        )
+        for query in dataset.queries
+        if query.intrinsics is not None and query.name in sizes
+    }
+    others = _given_to_all(config, dataset, sizes)
+    return lambda name: queries.get(name) or others(name)
+
+
+def _given_to_all(
     config: CamerasConfig, dataset: Dataset, sizes: Mapping[str, tuple[int, int]]
 ) -> Callable[[str], colmap.Camera | None]:
     folder = _folder(config, dataset)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from reconstruct.errors import DataError, UsageError
-from reconstruct.images import EXTENSIONS
+from reconstruct.images import EXTENSIONS, FOREIGN
 
 
 def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -21,11 +21,14 @@ def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     skipped: dict[str, str] = {}
     for folder, subfolders, files in os.walk(root, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for file in files:
-            if file.startswith(".") or Path(file).suffix.lower() not in EXTENSIONS:
+        for file in sorted(files):
+            suffix = Path(file).suffix.lower()
+            if file.startswith(".") or suffix not in EXTENSIONS | FOREIGN:
                 continue
             name = (Path(folder) / file).relative_to(root).as_posix()
             reason = _bad_name(name)
+            if suffix in FOREIGN:
+                reason = f"COLMAP cannot read {suffix} files; convert it to .jpg or .png"
             if reason:
                 skipped[name.encode("utf-8", "replace").decode()] = reason
             else:

@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from reconstruct.config import Section
+from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets import Dataset
+from reconstruct.datasets.aachen import AachenConfig, load_aachen
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.folder import list_images
+from reconstruct.datasets.queries import check_size, find_queries
 from reconstruct.datasets.synthetic import write_dataset
 from reconstruct.errors import UsageError
 from reconstruct.workspace import atomic_path, fingerprint
@@ -20,10 +22,13 @@ class FolderConfig(CamerasConfig):
     """A folder of photos."""
 
     format: Literal["folder"]
-    images: str
+    images: Annotated[str, NotIdentity]
     """The folder, subfolders included; names are relative to it."""
-    masks: str | None = None
+    masks: Annotated[str | None, NotIdentity] = None
     """Folder with NAME.png (so photo.jpg.png) for images with masks: 0 = no keypoints there."""
+    queries: str | None = None
+    """Photos to localize, and not to map: a folder inside of ``images``, or a text file with
+    ``name camera_model width height params...`` a line (a name alone: camera from EXIF)."""
 
 
 class SyntheticConfig(CamerasConfig):
@@ -39,7 +44,9 @@ class SyntheticConfig(CamerasConfig):
     """Map with the exact intrinsics; false: they are guessed and refined, as with any photo."""
 
 
-DatasetConfig = Annotated[FolderConfig | SyntheticConfig, Field(discriminator="format")]
+DatasetConfig = Annotated[
+    FolderConfig | SyntheticConfig | AachenConfig, Field(discriminator="format")
+]
 
 
 def load_dataset(config: Section, scratch: Path) -> Dataset:
@@ -49,12 +56,18 @@ def load_dataset(config: Section, scratch: Path) -> Dataset:
     """
     if isinstance(config, SyntheticConfig):
         return _synthetic(config, scratch)
+    if isinstance(config, AachenConfig):
+        return load_aachen(config, scratch)
     assert isinstance(config, FolderConfig)
     names, skipped = list_images(Path(config.images))
     masks = Path(config.masks) if config.masks else None
     if masks is not None and not masks.is_dir():
         raise UsageError(f"{masks}: no such folder (dataset.masks)")
-    return Dataset(root=Path(config.images), names=names, skipped=skipped, masks=masks)
+    root = Path(config.images)
+    queries, missing = find_queries(root, names, config.queries) if config.queries else ((), {})
+    for query in queries:
+        check_size(root / query.name, query.intrinsics)
+    return Dataset(root=root, names=names, skipped=skipped | missing, masks=masks, queries=queries)
 
 
 def _synthetic(config: SyntheticConfig, folder: Path) -> Dataset:

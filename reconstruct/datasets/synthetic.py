@@ -22,13 +22,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from reconstruct.datasets import textures
 from reconstruct.datasets.rendering import LitScene, illuminate, render
 from reconstruct.datasets.scene import Camera, Lighting, Quad, Scene, View, look_at
 from reconstruct.errors import UsageError
-from reconstruct.geometry import Float64
+from reconstruct.geometry import quaternion
+from reconstruct.types import FloatArray, ImageArray
 
 DAY = Lighting(
     sky=(0.30, 0.34, 0.42),
@@ -69,10 +69,10 @@ class SyntheticDataset:
 def build_scene(seed: int = 0, *, texels_per_m: float = 96.0) -> Scene:
     """The square: 30 m wide, houses up to 8 m high, origin in its centre on the ground.
 
-    ``texels_per_m``: 96 keeps pictures of up to about 1000 pixels sharp.
+    texels_per_m: 96 keeps pictures of up to about 1000 pixels sharp; shapes do not depend on it.
     """
     rng = np.random.default_rng(seed)
-    ground = textures.paving(rng, (30.0, 24.0), texels_per_m * 0.75)
+    ground = textures.paving(rng.spawn(1)[0], (30.0, 24.0), texels_per_m * 0.75)
     corner, right, down = np.array([(-15.0, 14.0, 0.0), (30.0, 0.0, 0.0), (0.0, -24.0, 0.0)])
     quads = [Quad(origin=corner, edge_u=right, edge_v=down, albedo=ground.albedo)]
     for angle_deg in (-84.0, -57.0, -29.0, -2.0, 27.0, 55.0, 83.0):
@@ -82,14 +82,14 @@ def build_scene(seed: int = 0, *, texels_per_m: float = 96.0) -> Scene:
     quads += _furniture(rng, texels_per_m)
     lamps = [(-4.6, 2.6), (-1.9, 4.4), (2.6, 3.6), (4.9, 0.8), (-5.2, -1.4)]
     for x, y in lamps:
-        quads += _box(rng, textures.stone, (x, y, 0.0), (0.14, 0.14, 3.0), 20.0, texels_per_m)
+        quads += box(rng, textures.stone, (x, y, 0.0), (0.14, 0.14, 3.0), 20.0, texels_per_m)
         # The lantern hangs beside its post, which would else stand in the light.
         lantern = (x + 0.24, y - 0.1, 2.75)
-        quads += _box(rng, textures.lantern, lantern, (0.3, 0.3, 0.4), 20.0, texels_per_m)
+        quads += box(rng, textures.lantern, lantern, (0.3, 0.3, 0.4), 20.0, texels_per_m)
     return Scene(quads=tuple(quads), lamps=np.array([(x + 0.24, y - 0.1, 2.95) for x, y in lamps]))
 
 
-def _box(
+def box(
     rng: Generator,
     painter: textures.Painter,
     base: tuple[float, float, float],
@@ -97,7 +97,10 @@ def _box(
     heading_deg: float,
     density: float,
 ) -> list[Quad]:
-    """A box on the ``base`` centre (metres); its front faces -y turned by the heading about z."""
+    """A box on the ``base`` centre (metres); its front faces -y turned by the heading about z.
+
+    It is painted by children of ``rng``, so that shapes do not depend on the density.
+    """
     angle = np.radians(heading_deg)
     width, depth, height = size
     x = width * np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -116,7 +119,7 @@ def _box(
     quads = []
     for origin, u, v in faces:
         extent = float(np.linalg.norm(u)), float(np.linalg.norm(v))
-        albedo, glow = painter(rng, extent, density)
+        albedo, glow = painter(rng.spawn(1)[0], extent, density)
         quads.append(Quad(origin=origin, edge_u=u, edge_v=v, albedo=albedo, glow=glow))
     return quads
 
@@ -137,7 +140,7 @@ def _house(rng: Generator, angle_deg: float, front: float, density: float) -> li
         painter: textures.Painter, ahead: float, z: float, size: tuple[float, float, float]
     ) -> list[Quad]:
         x, y = outward * (front + depth / 2 - ahead) + along * rng.uniform(-0.05, 0.05)
-        return _box(rng, painter, (float(x), float(y), z), size, heading, density)
+        return box(rng, painter, (float(x), float(y), z), size, heading, density)
 
     quads = part(textures.facade, 0.0, 0.0, (width, depth, height))
     quads += part(textures.stone, 0.0, height, (width + 0.3, depth + 0.4, 0.35))
@@ -162,7 +165,7 @@ def _furniture(rng: Generator, density: float) -> list[Quad]:
     )
     quads = []
     for painter, (x, y, z), size, heading_deg in pieces:
-        quads += _box(rng, painter, (x, y, z), size, heading_deg, density)
+        quads += box(rng, painter, (x, y, z), size, heading_deg, density)
     return quads
 
 
@@ -181,14 +184,14 @@ def orbit_views(
     width, height = size
     focal = width / 2 / np.tan(np.radians(31.0))
     camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2.0, cy=height / 2.0)
-    views = []
+    views, digits = [], max(2, len(str(count - 1)))
     for k, angle in enumerate(np.radians(np.linspace(-arc_deg / 2, arc_deg / 2, count))):
         # Heights and targets follow the angle, not the index: views between views fit in.
-        z, turn = 2.4 + 1.0 * np.sin(14.0 * angle), 0.5 * np.cos(9.0 * angle)
+        z, turn = 2.4 + 1.0 * np.sin(6.0 * angle), 0.3 * np.cos(4.0 * angle)
         pose = look_at(
             (radius_m * np.sin(angle), -radius_m * np.cos(angle), z), (turn, 0.5, 2.3 - 0.1 * z)
         )
-        views.append(View(name=f"{prefix}-{k:02d}", camera=camera, cam_from_world=pose))
+        views.append(View(name=f"{prefix}-{k:0{digits}d}", camera=camera, cam_from_world=pose))
     return tuple(views)
 
 
@@ -200,50 +203,59 @@ def write_dataset(
     seed: int = 0,
     night: bool = False,
     arc_deg: float = 110.0,
+    texels_per_m: float = 96.0,
 ) -> SyntheticDataset:
     """Render the square and write it below ``folder`` (see the module for the layout).
 
-    ``night`` adds ``views - 1`` night photos, each half-way between two day photos. Files of the
-    same names are overwritten; to get all or nothing, pass a new folder and rename it.
-    Raises UsageError for fewer than 2 views.
+    seed: 0 or more. ``night`` adds ``views - 1`` night photos, each half-way between two day
+    photos. Files of the same names are overwritten; to get all or nothing, pass a new folder and
+    rename it. Raises UsageError for fewer than 2 views.
     """
     if views < 2:
         raise UsageError(f"a synthetic dataset needs at least 2 views, got {views}")
-    root, scene = Path(folder), build_scene(seed)
-    shots = orbit_views(views, size, arc_deg=arc_deg)
-    names = _write_shots(root, "images", illuminate(scene, DAY), shots, seed)
-    write_model(root / "reference", shots)
-    night_names: tuple[str, ...] = ()
+    root, scene = Path(folder), build_scene(seed, texels_per_m=texels_per_m)
+    day = orbit_views(views, size, arc_deg=arc_deg)
+    _write_shots(root, "images", illuminate(scene, DAY), day, seed)
+    write_model(root / "reference", day)
+    between: tuple[View, ...] = ()
     if night:
-        between = orbit_views(
-            views - 1, size, arc_deg=arc_deg * (views - 2) / (views - 1), prefix="night"
-        )
-        night_names = _write_shots(root, "night", illuminate(scene, NIGHT), between, seed)
+        inner_deg = arc_deg * (views - 2) / (views - 1)
+        between = orbit_views(views - 1, size, arc_deg=inner_deg, prefix="night")
+        _write_shots(root, "night", illuminate(scene, NIGHT), between, seed)
         write_model(root / "night_reference", between)
     return SyntheticDataset(
         images=root / "images",
-        names=names,
+        names=tuple(f"{view.name}.jpg" for view in day),
         depth=root / "depth",
         reference=root / "reference",
         night=root / "night" if night else None,
-        night_names=night_names,
+        night_names=tuple(f"{view.name}.jpg" for view in between),
         night_reference=root / "night_reference" if night else None,
     )
 
 
 def _write_shots(
     root: Path, subfolder: str, lit: LitScene, views: Sequence[View], seed: int
-) -> tuple[str, ...]:
+) -> None:
     (root / subfolder).mkdir(parents=True, exist_ok=True)
     (root / "depth").mkdir(exist_ok=True)
-    for index, view in enumerate(views):
-        rendered = render(lit, view, np.random.default_rng((seed, index)))
-        jpeg = cv2.imencode(".jpg", rendered.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
-        (root / subfolder / f"{view.name}.jpg").write_bytes(jpeg.tobytes())
-        millimetres = np.round(rendered.depth * 1000.0).clip(0, 65535).astype(np.uint16)
-        png = cv2.imencode(".png", millimetres)[1]
-        (root / "depth" / f"{view.name}.png").write_bytes(png.tobytes())
-    return tuple(f"{view.name}.jpg" for view in views)
+    for view in views:
+        noise = np.random.default_rng([seed, *view.name.encode()])
+        rendered = render(lit, view, noise)
+        write_photo(root / subfolder / f"{view.name}.jpg", rendered.image)
+        write_depth(root / "depth" / f"{view.name}.png", rendered.depth)
+
+
+def write_photo(path: Path, image: ImageArray) -> None:
+    """(H, W, 3) uint8 RGB as a JPEG of quality 95."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+    path.write_bytes(cv2.imencode(".jpg", image[..., ::-1], quality)[1].tobytes())
+
+
+def write_depth(path: Path, depth: FloatArray) -> None:
+    """(H, W) metres as a PNG of uint16 millimetres; what is beyond 65.535 m is set to that."""
+    millimetres = np.round(depth * 1000.0).clip(0, 65535).astype(np.uint16)
+    path.write_bytes(cv2.imencode(".png", millimetres)[1].tobytes())
 
 
 def write_model(folder: Path, views: Sequence[View]) -> None:
@@ -266,18 +278,3 @@ def write_model(folder: Path, views: Sequence[View]) -> None:
         lines.append(f"{number} {numbers} {cameras.index(view.camera) + 1} {view.name}.jpg\n")
     (folder / "images.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "points3D.txt").write_text("", encoding="utf-8")
-
-
-def quaternion(rotation: NDArray[np.float64]) -> Float64:
-    """(4,) unit quaternion (w, x, y, z), w >= 0, of a (3, 3) rotation matrix.
-
-    The eigenvector of the largest eigenvalue (Bar-Itzhack 2000): exact for all angles.
-    """
-    r = np.asarray(rotation, np.float64)
-    symmetric = np.empty((4, 4))
-    symmetric[0, 0] = np.trace(r)
-    symmetric[0, 1:] = r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]
-    symmetric[1:, 0] = symmetric[0, 1:]
-    symmetric[1:, 1:] = r + r.T - np.eye(3) * np.trace(r)
-    vector = np.linalg.eigh(symmetric)[1][:, -1]
-    return np.asarray(-vector if vector[0] < 0 else vector)

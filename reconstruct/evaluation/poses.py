@@ -1,4 +1,4 @@
-"""Pose errors of a model against ground truth: numpy only, but for the alignment.
+"""Pose errors of a model against ground truth: numpy only.
 
 Poses are (3, 4) cam_from_world matrices by image name.
 """
@@ -22,6 +22,7 @@ from reconstruct.geometry import (
 )
 
 Poses = Mapping[str, NDArray[np.float64]]
+Similarity = tuple[float, NDArray[np.float64], NDArray[np.float64]]
 THRESHOLDS_DEG = (1.0, 3.0, 5.0)
 
 
@@ -77,7 +78,7 @@ def area_under_recall(errors: Sequence[float], thresholds: Sequence[float]) -> l
         last = int(np.searchsorted(values, threshold))
         x = np.append(values[:last], threshold)
         y = np.append(recall[:last], recall[last - 1] if last else 0.0)
-        areas.append(float(np.trapezoid(y, x) / threshold))
+        areas.append(float(np.diff(x) @ (y[1:] + y[:-1]) / 2 / threshold))
     return areas
 
 
@@ -91,6 +92,30 @@ def scene_errors_deg(estimated: Poses, reference: Poses) -> list[float]:
         else:
             errors.append(float("inf"))
     return errors
+
+
+def similarity(source: NDArray[Any], target: NDArray[Any]) -> Similarity:
+    """Scale, (3, 3) rotation and (3,) translation target_from_source, by least squares.
+
+    source, target: (N, 3) positions. Umeyama, TPAMI 1991; unlike COLMAP's it takes positions in
+    one plane too. Raises ReconstructionError for fewer than three, or if they lie on a line.
+    """
+    if len(source) < 3:
+        raise ReconstructionError(
+            f"three common images are needed to align a model with its reference, got {len(source)}"
+        )
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    centered = source - source_mean
+    u, sigma, vt = np.linalg.svd((target - target_mean).T @ centered)
+    if sigma[1] <= 1e-9 * sigma[0]:  # the rotation about the line stays open
+        raise ReconstructionError(
+            "the cameras lie on one line or point, which leaves the alignment with the reference "
+            "open; compare without alignment"
+        )
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])  # a rotation, not a mirror
+    rotation = (u * signs) @ vt
+    scale = float(sigma @ signs / np.sum(centered**2))
+    return scale, rotation, target_mean - scale * rotation @ source_mean
 
 
 def transform_pose(

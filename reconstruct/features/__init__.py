@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from reconstruct.config import Section, validate
 from reconstruct.errors import UnknownNameError
@@ -17,7 +18,11 @@ from reconstruct.types import ImageArray, LocalFeatures
 EXTRACTORS: dict[str, tuple[str, str, str]] = {
     # name: (module, settings, class)
     "d2net": ("reconstruct.features.d2net", "D2NetConfig", "D2Net"),
+    "hesaff": ("reconstruct.features.hesaff", "HesaffConfig", "Hesaff"),
+    "kornia": ("reconstruct.features.kornia", "KorniaConfig", "Kornia"),
+    "precomputed": ("reconstruct.features.precomputed", "PrecomputedConfig", "Precomputed"),
     "sift": ("reconstruct.features.sift", "SiftConfig", "Sift"),
+    "superpoint": ("reconstruct.features.superpoint", "SuperPointConfig", "SuperPoint"),
 }
 
 
@@ -41,6 +46,17 @@ class Extractor(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """What decides the result (settings, content hash of the weights); JSON types only."""
+
+
+@runtime_checkable
+class ReadsFiles(Protocol):
+    """An extractor whose features stand in files beside the images, found by the image's name."""
+
+    def file(self, root: Path, name: str) -> Path:
+        """The file that belongs to image ``name`` below ``root``; it need not exist."""
+
+    def prepare_file(self, root: Path, name: str) -> Any:
+        """In place of `Extractor.prepare`. Raises ImageError if the file will not do."""
 
 
 def config_class(name: str) -> type[Section]:

@@ -67,7 +67,7 @@ class TorchNetwork:
 
     def __call__(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.fp16):
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=self.fp16):
             features: Tensor = self.trunk(images)
         return features.float()
 
@@ -138,6 +138,6 @@ def _convolution_nodes(name: str, source: str, use_relu: bool) -> list[Any]:
     if name in MAX_POOL_AFTER or name == AVERAGE_POOL_AFTER:
         kind, stride = ("AveragePool", 1) if name == AVERAGE_POOL_AFTER else ("MaxPool", 2)
         before, after = nodes[-1].output[0], f"{name}.pool"
-        sizes = {"kernel_shape": [2, 2], "strides": [stride, stride]}
-        nodes.append(helper.make_node(kind, [before], [after], None, None, None, None, **sizes))
+        sizes: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [stride, stride]}
+        nodes.append(helper.make_node(kind, [before], [after], **sizes))
     return nodes

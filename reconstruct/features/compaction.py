@@ -67,8 +67,8 @@ def compact(
         values = _unit(values @ basis)
     if encoding == "uint8":
         largest = np.abs(values).max(axis=1, keepdims=True, initial=1e-12)
-        return (_ZERO + np.rint(127 / largest * values)).astype(np.uint8)
-    return values.astype(encoding)
+        return np.asarray(_ZERO + np.rint(127 / largest * values), np.uint8)
+    return np.asarray(values, encoding)
 
 
 def expand(descriptors: NDArray[Any]) -> Float32:

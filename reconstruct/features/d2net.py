@@ -7,7 +7,7 @@ making a `D2Net` reads no weights: both happen with the first image.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -20,12 +20,19 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import suggestion
 from reconstruct.features.selection import keep_best
-from reconstruct.features.weights import SUFFIXES, TrunkWeights, load_weights, valid_names
+from reconstruct.features.weights import (
+    SUFFIXES,
+    Preprocessing,
+    TrunkWeights,
+    load_weights,
+    valid_names,
+)
 from reconstruct.geometry import fit_size, rescale_points
 from reconstruct.types import ImageArray, LocalFeatures
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from reconstruct.features.pyramid import Keypoints, Network
 
@@ -83,9 +90,6 @@ class D2NetConfig(Section):
     backend: Annotated[Literal["auto", "torch", "onnxruntime"], NotIdentity] = "auto"
     """What runs the network. `auto`: onnxruntime on a CPU, torch elsewhere. The results agree to
     1e-3, as those of two devices do, hence outside of the fingerprint."""
-
-    batch_size: Annotated[PositiveInt, NotIdentity] = 1
-    """Images of equal size that go through the network together; larger pays on CUDA."""
 
     mirrors: Annotated[tuple[str, ...], BeforeValidator(_tuple_from_list), NotIdentity] = ()
     """Base addresses to try for downloads before the authors' own."""
@@ -164,9 +168,13 @@ class D2Net:
         shrink = _shrink_as_release if self.config.cell_center == "release" else _shrink
         return Prepared(shrink(image, *limits), size)
 
-    def extract(self, batch: Sequence[Prepared]) -> list[LocalFeatures]:
+    def extract(
+        self, batch: Sequence[Prepared], observe: Callable[[Tensor], None] | None = None
+    ) -> list[LocalFeatures]:
         """Features of prepared images of one shape, in their order.
 
+        observe: is shown the (B, 512, h, w) maps of the pyramid's level nearest to scale 1, where
+        the images are large enough for one.
         Raises WeightsError if the weights cannot be had, ValueError if the shapes differ.
         """
         if len({item.shape for item in batch}) > 1:
@@ -176,10 +184,23 @@ class D2Net:
         import torch
 
         with torch.inference_mode():
-            found = self._search([item.pixels for item in batch])
+            found = self._search([item.pixels for item in batch], observe)
             return [
                 self._finish(keypoints, item) for keypoints, item in zip(found, batch, strict=True)
             ]
+
+    def maps(self, batch: Sequence[Prepared]) -> Tensor | None:
+        """(B, 512, h, w) maps of prepared images of one shape, not searched for keypoints; None
+        where they are too small for the network."""
+        import torch
+
+        from reconstruct.features.vgg import MIN_EDGE_PX
+
+        if min(batch[0].shape[:2]) < MIN_EDGE_PX:
+            return None
+        with torch.inference_mode():
+            images, network = self._forward([item.pixels for item in batch])
+            return network(images)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, with the weights by content, not by name."""
@@ -193,13 +214,30 @@ class D2Net:
             )
         return self._weights
 
-    def _search(self, pixels: Sequence[ImageArray]) -> list[Keypoints | None]:
+    def _search(
+        self, pixels: Sequence[ImageArray], observe: Callable[[Tensor], None] | None
+    ) -> list[Keypoints | None]:
         from reconstruct.features.alignment import Corners, HalfPixel
-        from reconstruct.features.backend import choose_backend, make_network
         from reconstruct.features.pyramid import extract_pyramid
 
+        images, network = self._forward(pixels)
+        scales = self.config.scales if self.config.multiscale else (1.0,)
+        alignment = Corners() if self.config.cell_center == "release" else HalfPixel()
+        shown = min(scales, key=lambda scale: abs(scale - 1.0))
+
+        def show(scale: float, maps: Tensor) -> None:
+            if observe is not None and scale == shown:
+                observe(maps)
+
+        return extract_pyramid(images, network, scales, alignment, show)
+
+    def _forward(self, pixels: Sequence[ImageArray]) -> tuple[Tensor, Network]:
+        """The normalised images on the device, and the network."""
+        from reconstruct.features.backend import choose_backend, make_network
+        from reconstruct.torch_device import resolve_device
+
         config = self.config
-        device = _torch_device(self.device)
+        device = resolve_device(self.device)
         if self._network is None:
             self._network = make_network(
                 choose_backend(config.backend, device),
@@ -208,10 +246,7 @@ class D2Net:
                 device=device,
                 fp16=config.fp16,
             )
-        images = _normalised(pixels, self._load(), device)
-        scales = config.scales if config.multiscale else (1.0,)
-        alignment = Corners() if config.cell_center == "release" else HalfPixel()
-        return extract_pyramid(images, self._network, scales, alignment)
+        return normalised(pixels, self._load().preprocessing, device), self._network
 
     def _finish(self, keypoints: Keypoints | None, item: Prepared) -> LocalFeatures:
         """Keypoints of the network input -> features of the photo."""
@@ -262,24 +297,19 @@ def _shrink_as_release(
     return np.ascontiguousarray(image)
 
 
-def _torch_device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
-def _normalised(
-    pixels: Sequence[ImageArray], weights: TrunkWeights, device: torch.device
-) -> torch.Tensor:
-    """(B, 3, H, W) float32 as the weights want it, on the device."""
+def normalised(
+    pixels: Sequence[ImageArray], preprocessing: Preprocessing, device: torch.device
+) -> Tensor:
+    """(h, w, 3) uint8 RGB images -> (B, 3, h, w) float32 as the weights want it, on the device."""
     import torch
 
     stack = torch.from_numpy(np.stack(pixels))
     if device.type == "cuda":
         stack = stack.pin_memory().to(device, non_blocking=True)
-    p = weights.preprocessing
-    images = stack[..., list(p.order)].permute(0, 3, 1, 2).float().div_(p.scale)
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (p.mean, p.std))
+    order = list(preprocessing.order)
+    images = stack[..., order].permute(0, 3, 1, 2).float().div_(preprocessing.scale)
+    mean, std = (
+        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
     return images.sub_(mean).div_(std)

@@ -20,6 +20,9 @@ from reconstruct.features.vgg import MIN_EDGE_PX
 Network = Callable[[Tensor], Tensor]
 """(B, 3, H, W) normalised images -> (B, 512, h, w) float32 maps that the caller may change."""
 
+Observer = Callable[[float, Tensor], None]
+"""Is shown the scale of a level and the network's own maps of it, before they change."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keypoints:
@@ -40,7 +43,11 @@ class _Level:
 
 
 def extract_pyramid(
-    images: Tensor, network: Network, scales: Sequence[float], alignment: Alignment
+    images: Tensor,
+    network: Network,
+    scales: Sequence[float],
+    alignment: Alignment,
+    observe: Observer = lambda scale, maps: None,
 ) -> list[Keypoints | None]:
     """Keypoints of each of (B, 3, H, W) normalised images; ``scales`` ascend.
 
@@ -54,7 +61,9 @@ def extract_pyramid(
         size = (int(input_size[0] * scale), int(input_size[1] * scale))
         if min(size) < MIN_EDGE_PX:
             continue
-        level = _level(network(alignment.resize(images, size)), size, previous, alignment)
+        maps = network(alignment.resize(images, size))
+        observe(scale, maps)
+        level = _level(maps, size, previous, alignment)
         previous = None  # the coarser map, while this one is searched
         for index, features in enumerate(level.features):
             keypoints = _search(features, level.banned[index], alignment, size, input_size)

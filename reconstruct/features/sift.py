@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cv2
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from reconstruct import colmap
@@ -67,7 +67,8 @@ class Sift:
         grey = to_grey(image)
         size = fit_size(original, self.config.max_edge, None)
         if size != original:
-            grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+            # Antialiased bicubic: more observations survive mapping than with area averaging.
+            grey = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC))
         return _Prepared(np.ascontiguousarray(grey), original)
 
     def extract(self, batch: Sequence[_Prepared]) -> list[LocalFeatures]:

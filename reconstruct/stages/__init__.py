@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from reconstruct.datasets import Dataset
+from reconstruct.errors import UsageError
 from reconstruct.progress import Reporter
 from reconstruct.workspace import Workspace
 
@@ -27,10 +28,13 @@ class Summary:
     """What a run tells at its end.
 
     skipped: image or file -> why it was left out. figures: stage -> name -> value, in order.
+    tables: title -> rows, the first of them the head. drawings: title -> SVG, for the report.
     """
 
     skipped: dict[str, str] = field(default_factory=dict)
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: dict[str, list[list[str]]] = field(default_factory=dict)
+    drawings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,15 @@ class Stage(Protocol):
 
     def discard(self) -> None:
         """Forget the artifact, so that the next `run` makes it anew."""
+
+
+def need(ready: bool, stage: str, before: str) -> None:
+    """Raises UsageError if what ``stage`` reads is not ready: it was named alone in ``only``."""
+    if not ready:
+        raise UsageError(
+            f"{stage}: what it reads of stage {before} is missing or stale; "
+            f"add {before} to --only, or leave --only out"
+        )
 
 
 def plan_whole(context: Context, artifact: Any, fingerprint: str | None, unit: str) -> Plan:

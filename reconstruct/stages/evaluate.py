@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from reconstruct import colmap
-from reconstruct.config import Section
+from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, UsageError
-from reconstruct.evaluation.poses import PoseMetrics, Poses, pose_metrics, transform_pose
+from reconstruct.evaluation.localization import THRESHOLDS
+from reconstruct.evaluation.poses import (
+    PoseMetrics,
+    Poses,
+    Similarity,
+    pose_metrics,
+    similarity,
+    transform_pose,
+)
 from reconstruct.geometry import projection_center
-from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.stages import Context, Plan, need, plan_whole
 from reconstruct.stages.map import Map
 from reconstruct.workspace import Workspace, atomic_path, fingerprint, tree_hash
 
@@ -21,22 +30,33 @@ from reconstruct.workspace import Workspace, atomic_path, fingerprint, tree_hash
 class EvaluateConfig(Section):
     """Section ``evaluate``."""
 
-    reference: str | None = None
+    reference: Annotated[str | None, NotIdentity] = None
     """COLMAP model with ground-truth poses; null: the one that comes with the data set."""
     align: bool = True
     """Align the model with the reference by a similarity first; false where poses were given."""
+    thresholds: tuple[Annotated[tuple[float, float], Field(strict=False)], ...] = Field(
+        THRESHOLDS, strict=False
+    )
+    """Of queries: largest position error in metres and rotation error in degrees."""
+    submission: str | None = None
+    """Of queries: write ``Aachen_eval_[NAME].txt`` for visuallocalization.net."""
 
 
-def aligned(estimated: Poses, reference: Poses) -> Poses:
-    """``estimated`` moved onto ``reference`` by the similarity that fits camera centres best.
+def similarity_to(estimated: Poses, reference: Poses) -> Similarity:
+    """The similarity reference_from_estimated that fits camera centres best.
 
     Raises ReconstructionError if fewer than three cameras, or only ones on a line, are in both.
     """
     common = sorted(set(estimated) & set(reference))
     source = np.array([projection_center(estimated[name]) for name in common]).reshape(-1, 3)
     target = np.array([projection_center(reference[name]) for name in common]).reshape(-1, 3)
-    similarity = colmap.align_centers(source, target)
-    return {name: transform_pose(pose, *similarity) for name, pose in estimated.items()}
+    return similarity(source, target)
+
+
+def aligned(estimated: Poses, reference: Poses) -> Poses:
+    """``estimated`` moved onto ``reference`` by `similarity_to`, which may raise."""
+    moved = similarity_to(estimated, reference)
+    return {name: transform_pose(pose, *moved) for name, pose in estimated.items()}
 
 
 def evaluate_output(output: Path, reference: Path, *, align: bool = True) -> PoseMetrics:
@@ -84,6 +104,7 @@ class Evaluate:
             raise ConfigError(
                 "evaluate.reference: required, as the data set brings no ground truth of its own"
             )
+        colmap.check_model(folder)
         self.reference = folder
 
     def fingerprint(self) -> str | None:
@@ -104,6 +125,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Write metrics.json."""
+        need(self.map.plan().state == "done", self.name, self.map.name)
         workspace = self.context.workspace
         found = evaluate_output(workspace.root, self.reference, align=self.config.align)
         workspace.set_stamp(workspace.metrics, self.fingerprint())

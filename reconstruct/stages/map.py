@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
-from reconstruct.errors import ReconstructionError
-from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.stages import Context, Plan, need, plan_whole
 from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
 
 logger = logging.getLogger(__name__)
@@ -22,11 +22,15 @@ class MapConfig(Section):
     """Section ``map``."""
 
     method: Literal["incremental", "global", "hierarchical", "triangulate"] = "incremental"
-    reference: str | None = None
-    """triangulate: COLMAP model whose poses and intrinsics are kept as they are."""
+    reference: Annotated[str | None, NotIdentity] = None
+    """triangulate: COLMAP model, or output folder of a finished run, whose poses and intrinsics
+    are kept as they are; null: the one that comes with the data set."""
     refine_intrinsics: bool | None = None
     """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
     given."""
+    robust_loss_px: float | None = Field(None, gt=0)
+    """End with a bundle adjustment under a Cauchy loss of this scale: observations that lie
+    farther off count less, as those of keypoints that `refine` could not move. null: none."""
     min_model_size: int = Field(3, ge=2)
     """Models with fewer images are dropped where there are several."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -36,20 +40,30 @@ class MapConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> MapConfig:
-        if (self.method == "triangulate") != (self.reference is not None):
+        if self.method != "triangulate" and self.reference is not None:
             raise ValueError("`reference` goes with `method: triangulate`, and only with it")
+        if self.method == "triangulate" and self.robust_loss_px is not None:
+            raise ValueError("`method: triangulate` adjusts no pose: leave `robust_loss_px` out")
         if self.method == "triangulate" and self.refine_intrinsics:
             raise ValueError(
                 "`method: triangulate` keeps the reference's intrinsics: "
                 "leave `refine_intrinsics` out"
             )
+        try:
+            colmap.check_options(self.method, self.options)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
         return self
 
 
 class DatabaseStage(Protocol):
     """What comes before: the stage that leaves the database to map."""
 
+    name: str
     database: Path
+
+    def plan(self) -> Plan:
+        """Whether the database is there and up to date."""
 
     def fingerprint(self) -> str | None:
         """Of the database; None while it cannot be known."""
@@ -67,13 +81,21 @@ class Map:
         self.context = context
         self.config = config
         self.before = before
+        self.reference = context.dataset.poses if config.method == "triangulate" else None
+        if config.method == "triangulate" and self.reference is None:
+            raise ConfigError(
+                "map.reference: required with `method: triangulate`, as the data set brings no "
+                "poses of its own"
+            )
+        if self.reference is not None:
+            colmap.check_model(self.reference)
 
     def fingerprint(self) -> str | None:
         """Over settings, the reference's content, and the database's fingerprint."""
         before = self.before.fingerprint()
         if before is None:
             return None
-        reference = self.config.reference and tree_hash(Path(self.config.reference))
+        reference = self.reference and tree_hash(self.reference)
         return fingerprint("map", self.config.identity(), reference, self.context.seed, before)
 
     def plan(self) -> Plan:
@@ -89,6 +111,7 @@ class Map:
     def run(self) -> None:
         """Write the models. Raises ReconstructionError if there is none."""
         workspace = self.context.workspace
+        need(self.before.plan().state == "done", self.name, self.before.name)
         if self.plan().state != "done":
             value = self.fingerprint()
             models = self._models()
@@ -107,13 +130,13 @@ class Map:
             "options": self.config.options,
         }
         try:
-            if self.config.reference is not None:
-                reference = colmap.read_model(Path(self.config.reference))
+            if self.reference is not None:
+                reference = colmap.read_model(self.reference)
                 model = colmap.triangulate(
                     self.before.database, dataset.root, scratch, reference, **common
                 )
                 return [model]
-            images = len(dataset.names)
+            images = len(dataset.names) - len(dataset.queries)
             with self.context.reporter.task(self.name, images, "images") as advance:
                 models = colmap.map_images(
                     self.config.method,
@@ -127,6 +150,11 @@ class Map:
                 )
         finally:
             remove(scratch)
+        if self.config.robust_loss_px is not None:
+            for model in models:
+                colmap.adjust_robustly(
+                    model, self.config.robust_loss_px, self._constant_cameras(), self.config.threads
+                )
         if not models or not models[0].num_reg_images():
             raise ReconstructionError(
                 f"{self.config.method} mapping found no model: no two photos have enough verified "
@@ -145,20 +173,21 @@ class Map:
         for i, model in enumerate(models):
             path = workspace.sparse if i == 0 else workspace.root / f"sparse_{i}"
             with atomic_path(path) as temporary:
-                temporary.mkdir()
-                model.write(temporary)
+                colmap.write_model(model, temporary)
         for path in workspace.models()[len(models) :]:
             remove(path)
 
     def _report(self, models: list[colmap.Reconstruction]) -> None:
         figures: dict[str, Any] = {"models": len(models), **colmap.model_summary(models[0])}
-        names = set(self.context.dataset.names) - set(self.context.summary.skipped)
+        dataset = self.context.dataset
+        names = set(dataset.names) - dataset.query_names - set(self.context.summary.skipped)
         poses: Mapping[str, Any] = colmap.model_poses(models[0])
-        figures["of_images"] = len(self.context.dataset.names)
+        figures["of_images"] = len(dataset.names) - len(dataset.queries)
         missing = sorted(names - set(poses))
         if missing:
             figures["not_registered"] = missing
-        if self.config.reference is not None:
-            known = colmap.model_poses(colmap.read_model(Path(self.config.reference)))
-            figures["reference_without_photo"] = sorted(set(known) - set(poses))
+        if self.reference is not None:
+            known = colmap.model_poses(colmap.read_model(self.reference))
+            unused = set(known) - set(poses) - dataset.query_names
+            figures["reference_without_photo"] = sorted(unused)
         self.context.summary.figures[self.name] = figures

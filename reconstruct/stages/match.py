@@ -7,9 +7,8 @@ stay in a bounded cache, and pairs are visited tile by tile to keep them there.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from reconstruct.config import NotIdentity, Section
-from reconstruct.stages import Context, Plan
+from reconstruct.features.compaction import expand
+from reconstruct.stages import Context, Plan, need
 from reconstruct.stages.extract import Extract
-from reconstruct.stages.pair import Pair
+from reconstruct.storage.cache import Cache
 from reconstruct.storage.matches import MatchStore, pair_key
 from reconstruct.storage.shards import Record, clean_temporaries, shard_size, write_in_shards
 from reconstruct.torch_device import resolve_device
@@ -65,8 +65,11 @@ def match(
 
 
 def as_tensor(descriptors: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """(N, D) float32 on ``device``."""
-    return torch.from_numpy(np.ascontiguousarray(descriptors)).to(device).float()
+    """(N, D) float32 unit vectors on ``device``, of descriptors in any stored form."""
+    compact = descriptors.dtype in (np.float16, np.uint8)
+    values = expand(descriptors) if compact else np.asarray(descriptors, np.float32)
+    shared = np.require(values, requirements=["C", "W"])  # torch takes no read-only memory
+    return torch.from_numpy(shared).to(device)
 
 
 def match_tensors(
@@ -129,21 +132,18 @@ def tiled(pairs: Sequence[ImagePair], tile: int = TILE) -> list[ImagePair]:
     return sorted(pairs, key=place)
 
 
-class Cache:
-    """Tensors by name, the least recently used ones dropped beyond ``limit`` bytes."""
+class PairSource(Protocol):
+    """Where the pairs come from: `reconstruct.stages.pair.Pair`, or a benchmark's list."""
 
-    def __init__(self, load: Callable[[str], torch.Tensor], limit: int) -> None:
-        self._load, self._limit, self._bytes = load, limit, 0
-        self._items: OrderedDict[str, torch.Tensor] = OrderedDict()
+    def choose(self, names: Sequence[str]) -> list[ImagePair] | None:
+        """The pairs that will be matched once ``names`` have features; None where that depends on
+        the features themselves."""
 
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name not in self._items:
-            self._items[name] = item = self._load(name)
-            self._bytes += item.nbytes
-            while self._bytes > self._limit and len(self._items) > 2:  # a pair must fit
-                self._bytes -= self._items.popitem(last=False)[1].nbytes
-        self._items.move_to_end(name)
-        return self._items[name]
+    def pairs(self) -> list[ImagePair]:
+        """The pairs to be matched now."""
+
+    def up_to_date(self) -> bool:
+        """Whether `pairs` stands for the present images."""
 
 
 class Match:
@@ -151,7 +151,9 @@ class Match:
 
     name = "match"
 
-    def __init__(self, context: Context, config: MatchConfig, extract: Extract, pair: Pair) -> None:
+    def __init__(
+        self, context: Context, config: MatchConfig, extract: Extract, pair: PairSource
+    ) -> None:
         self.context = context
         self.config = config
         self.extract = extract
@@ -172,7 +174,10 @@ class Match:
 
     def plan(self) -> Plan:
         """How many pairs lack matches, foreseeing the pairs where they are not chosen yet."""
-        wanted = self.wanted(self.pair.choose(list(self.extract.wanted())))
+        pairs = self.pair.choose(list(self.extract.wanted()))
+        if pairs is None:
+            return Plan("waiting", "the pairs follow from global descriptors")
+        wanted = self.wanted(pairs)
         todo = self._todo(wanted)
         if not todo:
             return Plan("done", "up to date", 0, len(wanted))
@@ -191,6 +196,7 @@ class Match:
 
     def run(self) -> None:
         """Match the pairs that are missing."""
+        need(self.pair.up_to_date(), self.name, "pair")
         clean_temporaries(self.store.folder)
         wanted = self.wanted(self.pair.pairs())
         todo = self._todo(wanted)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import numpy as np
@@ -12,23 +12,52 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from reconstruct import colmap
-from reconstruct.config import Section
-from reconstruct.errors import ReconstructionError
+from reconstruct.config import NotIdentity, Section
+from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.features.retrieval import nearest, neighbor_pairs
 from reconstruct.geometry import projection_center
 from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.stages.covisibility import covisibility_pairs
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.global_ import Global
 from reconstruct.storage.pairs import ordered, read_pairs, write_pairs
 from reconstruct.types import ImagePair
 from reconstruct.workspace import file_hash, fingerprint, tree_hash
 
 
-class ExhaustiveConfig(Section):
+class QueryExhaustive(Section):
+    """Every image with every other; every query with every image of the map."""
+
+    method: Literal["exhaustive"] = "exhaustive"
+
+
+class QueryRetrieval(Section):
+    """The most similar by global descriptor (``extract.global``)."""
+
+    method: Literal["retrieval"]
+    neighbors: int = Field(20, ge=1)
+    """How many for each image (or query)."""
+
+
+class QueryList(Section):
+    """Two names a line in a text file."""
+
+    method: Literal["list"]
+    path: Annotated[str, NotIdentity]
+
+
+class _MapPairs(Section):
+    queries: Annotated[
+        QueryExhaustive | QueryRetrieval | QueryList, Field(discriminator="method")
+    ] = QueryExhaustive()
+    """How photos to localize are paired with those of the map."""
+
+
+class ExhaustiveConfig(_MapPairs, QueryExhaustive):
     """Every image with every other: best up to some hundred images."""
 
-    method: Literal["exhaustive"]
 
-
-class SequentialConfig(Section):
+class SequentialConfig(_MapPairs):
     """Each image with its successors in the order of names: videos."""
 
     method: Literal["sequential"]
@@ -40,27 +69,47 @@ class SequentialConfig(Section):
     """Every so many images, one is matched with all others that are so chosen: closes loops."""
 
 
-class PosesConfig(Section):
+class RetrievalConfig(_MapPairs, QueryRetrieval):
+    """The most similar by global descriptor (``extract.global``): large collections."""
+
+    within_folders: bool = False
+    """Only images of the same folder."""
+
+
+class PosesConfig(_MapPairs):
     """The nearest by position and view direction in a reference model."""
 
     method: Literal["poses"]
-    reference: str
-    """COLMAP model folder with poses."""
+    reference: Annotated[str | None, NotIdentity] = None
+    """COLMAP model folder with poses; null: that from which the map is triangulated."""
     neighbors: int = Field(20, ge=1)
     """How many for each image."""
     max_angle_deg: float = Field(45.0, gt=0, le=180)
     """Images that look farther apart than this are not matched."""
 
 
-class ListConfig(Section):
-    """Two names a line in a text file."""
+class CovisibilityConfig(_MapPairs):
+    """Those that share most points of a reference model."""
 
-    method: Literal["list"]
-    path: str
+    method: Literal["covisibility"]
+    reference: Annotated[str | None, NotIdentity] = None
+    """COLMAP model folder with points; null: that from which the map is triangulated."""
+    neighbors: int = Field(20, ge=1)
+    """How many for each image."""
+
+
+class ListConfig(_MapPairs, QueryList):
+    """Two names a line in a text file."""
 
 
 PairConfig = Annotated[
-    ExhaustiveConfig | SequentialConfig | PosesConfig | ListConfig, Field(discriminator="method")
+    ExhaustiveConfig
+    | SequentialConfig
+    | RetrievalConfig
+    | PosesConfig
+    | CovisibilityConfig
+    | ListConfig,
+    Field(discriminator="method"),
 ]
 
 
@@ -113,41 +162,163 @@ class Pair:
 
     name = "pair"
 
-    def __init__(self, context: Context, config: PairConfig, extract: Extract) -> None:
+    def __init__(
+        self,
+        context: Context,
+        config: PairConfig,
+        extract: Extract,
+        global_: Global | None = None,
+    ) -> None:
         self.context = context
         self.config = config
         self.extract = extract
+        self.global_ = global_
+        self.with_queries = bool(context.dataset.queries)
+        if self._retrieves() and global_ is None:
+            raise ConfigError("pair.method: retrieval needs section `extract.global`, e.g. gem")
+        self.reference = self._reference()
+        if self.reference is not None:
+            colmap.check_model(self.reference)
+        for path in self._lists():
+            if not path.is_file():
+                raise UsageError(f"{path}: no such list of pairs")
+
+    def _lists(self) -> list[Path]:
+        parts = (self.config, self.config.queries)
+        return [Path(part.path) for part in parts if isinstance(part, QueryList)]
+
+    def _reference(self) -> Path | None:
+        if not isinstance(self.config, PosesConfig | CovisibilityConfig):
+            return None
+        given = self.config.reference
+        folder = colmap.model_folder(Path(given)) if given else self.context.dataset.poses
+        if folder is None:
+            raise ConfigError(
+                "pair.reference: required (a COLMAP model), as neither the data set nor "
+                "map.reference brings poses"
+            )
+        return folder
+
+    def _retrieves(self) -> bool:
+        used = [self.config, self.config.queries] if self.with_queries else [self.config]
+        return any(isinstance(part, QueryRetrieval) for part in used)
 
     def fingerprint(self, names: Sequence[str]) -> str:
         """Over the settings, what they point to, and the images."""
-        content = None
-        if isinstance(self.config, ListConfig):
-            content = file_hash(Path(self.config.path))
-        if isinstance(self.config, PosesConfig):
-            content = tree_hash(Path(self.config.reference))
-        return fingerprint("pairs", self.config.identity(), content, list(names))
+        content: list[str] = [file_hash(path) for path in self._lists()]
+        if self.reference is not None:
+            content.append(tree_hash(self.reference))
+        if self._retrieves() and self.global_ is not None:
+            content.append(self.global_.fingerprint())
+        queries = sorted(self.context.dataset.query_names & set(names))
+        return fingerprint("pairs", self.config.identity(), content, list(names), queries)
 
-    def choose(self, names: Sequence[str]) -> list[ImagePair]:
-        """The pairs of ``names`` by the configured method; what it leaves out is reported."""
+    def choose(self, names: Sequence[str]) -> list[ImagePair] | None:
+        """The pairs of ``names`` by the configured methods; what they leave out is reported.
+
+        None where that depends on global descriptors that are not there yet.
+        """
+        if self._retrieves() and not (self.global_ and self.global_.up_to_date()):
+            return None
+        queries = self.context.dataset.query_names
+        mapped = [name for name in names if name not in queries]
+        pairs = set(self._map_pairs(mapped, names))
+        if self.with_queries:
+            asked = [name for name in names if name in queries]
+            pairs |= set(self._query_pairs(asked, mapped, names))
+        return sorted(pairs)
+
+    def _map_pairs(self, mapped: Sequence[str], names: Sequence[str]) -> list[ImagePair]:
         config = self.config
-        if isinstance(config, ExhaustiveConfig):
-            return exhaustive_pairs(names)
         if isinstance(config, SequentialConfig):
-            return sequential_pairs(names, config.overlap, config.quadratic, config.loop_every)
+            return sequential_pairs(mapped, config.overlap, config.quadratic, config.loop_every)
+        if isinstance(config, RetrievalConfig):
+            return self._similar(mapped, mapped, config.neighbors, config.within_folders)
         if isinstance(config, PosesConfig):
-            poses = colmap.model_poses(colmap.read_model(Path(config.reference)))
-            for name in sorted(set(names) - set(poses)):
-                self.context.summary.skipped[name] = f"no pose in {config.reference}: not paired"
-            known = {name: poses[name] for name in names if name in poses}
+            poses = colmap.model_poses(colmap.read_model(self._model()))
+            known = {name: poses[name] for name in self._known(mapped, poses)}
             return pose_pairs(known, config.neighbors, config.max_angle_deg)
-        pairs, absent = read_pairs(Path(config.path), names)
+        if isinstance(config, CovisibilityConfig):
+            tracks = colmap.Tracks(colmap.read_model(self._model()))
+            seen = {name: tracks.points(name) for name in self._known(mapped, tracks.names)}
+            pairs = covisibility_pairs(seen, config.neighbors)
+            if len(seen) > 1 and not pairs:
+                raise ReconstructionError(
+                    f"{self.reference}: no two photos of it share a 3D point; for a model of "
+                    "poses alone use pair.method: poses"
+                )
+            return pairs
+        if isinstance(config, ListConfig):
+            known_names = set(mapped)
+            return [pair for pair in self._listed(config.path, names) if set(pair) <= known_names]
+        return exhaustive_pairs(mapped)
+
+    def _query_pairs(
+        self, asked: Sequence[str], mapped: Sequence[str], names: Sequence[str]
+    ) -> list[ImagePair]:
+        config = self.config.queries
+        if isinstance(config, QueryRetrieval):
+            return self._similar(asked, mapped, config.neighbors)
+        if isinstance(config, QueryList):
+            queries = set(asked)
+            listed = self._listed(config.path, names)
+            return [pair for pair in listed if len(queries & set(pair)) == 1]
+        return [ordered(query, other) for query in asked for other in mapped]
+
+    def _model(self) -> Path:
+        assert self.reference is not None  # the methods that ask for it have one
+        return self.reference
+
+    def _known(self, names: Sequence[str], posed: Collection[str]) -> list[str]:
+        posed = set(posed)
+        for name in sorted(set(names) - posed):
+            self.context.summary.skipped[name] = f"no pose in {self.reference}: not paired"
+        return [name for name in names if name in posed]
+
+    def _listed(self, path: str, names: Sequence[str]) -> list[ImagePair]:
+        pairs, absent = read_pairs(Path(path), names)
         for line in absent:
-            self.context.summary.skipped[line] = f"pair in {config.path} without its images"
+            self.context.summary.skipped[line] = f"pair in {path} without its images"
         return pairs
+
+    def _similar(
+        self,
+        asked: Sequence[str],
+        mapped: Sequence[str],
+        neighbors: int,
+        within_folders: bool = False,
+    ) -> list[ImagePair]:
+        if not asked or not mapped:
+            return []
+        assert self.global_ is not None  # checked when the stage was made
+        index = self.global_.index()
+        labels = None
+        if within_folders:
+            folders = [str(PurePosixPath(name).parent) for name in mapped]
+            labels = np.unique(folders, return_inverse=True)[1].astype(np.int64)
+        found, _ = nearest(
+            index.select(list(asked)),
+            index.select(list(mapped)),
+            neighbors,
+            query_labels=labels,
+            database_labels=labels,
+            itself=asked is mapped,
+        )
+        return neighbor_pairs(asked, mapped, found)
 
     def pairs(self) -> list[ImagePair]:
         """The committed pairs."""
         return read_pairs(self.context.workspace.pairs, self.extract.available())[0]
+
+    def query_pairs(self) -> dict[str, list[str]]:
+        """Query -> the images of the map that it is paired with, both sorted."""
+        queries = self.context.dataset.query_names
+        found: dict[str, list[str]] = {name: [] for name in self.extract.available()}
+        for first, second in self.pairs():
+            for query, other in ((first, second), (second, first)):
+                if query in queries and other not in queries:
+                    found[query].append(other)
+        return {name: others for name, others in found.items() if name in queries}
 
     def up_to_date(self) -> bool:
         """Whether pairs.txt stands for the extracted images and the settings."""
@@ -156,9 +327,9 @@ class Pair:
 
     def plan(self) -> Plan:
         """Whether pairs.txt will still stand once the images are extracted."""
-        foreseen = self.fingerprint(list(self.extract.wanted()))
-        if self.up_to_date() and self.extract.plan().todo:
+        if self.extract.plan().todo and (self.up_to_date() or self._retrieves()):
             return Plan("waiting", "the list of images may change with extract")
+        foreseen = self.fingerprint(list(self.extract.wanted()))
         return plan_whole(self.context, self.context.workspace.pairs, foreseen, "pairs.txt")
 
     def discard(self) -> None:
@@ -170,6 +341,8 @@ class Pair:
         workspace, names = self.context.workspace, self.extract.available()
         value = self.fingerprint(names)
         pairs = self.choose(names)
+        if pairs is None:
+            raise UsageError("pairs from retrieval need global descriptors: run stage global first")
         if not pairs:
             raise ReconstructionError(
                 f"{len(names)} readable image(s) and no pair to match: at least two photos of one "
@@ -178,4 +351,7 @@ class Pair:
         if not self.up_to_date():
             write_pairs(workspace.pairs, pairs)
             workspace.set_stamp(workspace.pairs, value)
-        self.context.summary.figures[self.name] = {"pairs": len(pairs)}
+        figures = {"pairs": len(pairs)}
+        if self.with_queries:
+            figures["of_queries"] = sum(map(len, self.query_pairs().values()))
+        self.context.summary.figures[self.name] = figures

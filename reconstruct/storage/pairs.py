@@ -32,8 +32,9 @@ def write_pairs(path: Path, pairs: Iterable[ImagePair]) -> None:
 def read_pairs(path: Path, names: Collection[str]) -> tuple[list[ImagePair], list[str]]:
     """The sorted pairs of a list whose images are both in ``names``, and the lines left out.
 
-    Blank lines and lines that start with ``#`` are passed over; a pair in both orders counts
-    once. Raises ArtifactError if the file is unreadable or a line is not two names.
+    Blank lines are passed over, and so are lines that start with ``#`` and do not name two known
+    images; a pair in both orders counts once. Raises ArtifactError if the file is unreadable or a
+    line is not two names.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -43,13 +44,13 @@ def read_pairs(path: Path, names: Collection[str]) -> tuple[list[ImagePair], lis
     pairs: set[ImagePair] = set()
     absent: list[str] = []
     for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
+        if not line.strip():
             continue
         pair = _split(line, known, f"{path}:{number}")
-        if pair is None or pair[0] == pair[1]:
-            absent.append(line)
-        else:
+        if pair is not None and pair[0] != pair[1]:
             pairs.add(pair)
+        elif not line.startswith("#"):  # a comment, and no image of a name with #
+            absent.append(line)
     return sorted(pairs), absent
 
 
@@ -61,7 +62,7 @@ def _split(line: str, known: set[str], place: str) -> ImagePair | None:
         cuts = range(1, len(words))
         candidates = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in cuts]
     candidates = [pair for pair in candidates if len(pair) == 2]
-    if not candidates:
+    if not candidates and not line.startswith("#"):
         raise ArtifactError(f"{place}: expected two image names, got {line!r}")
     found = [pair for pair in candidates if set(pair) <= known]
     if len(found) > 1:

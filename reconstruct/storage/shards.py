@@ -26,9 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError
-from reconstruct.workspace import TEMPORARY, atomic_path, remove
+from reconstruct.storage.hdf5 import new_hdf5
+from reconstruct.workspace import TEMPORARY, remove
 
 logger = logging.getLogger(__name__)
+UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
+"""What h5py raises for a file that is cut off, damaged, or of another layout."""
 Fields = dict[str, NDArray[Any]]
 
 
@@ -71,7 +74,7 @@ class ShardStore:
         try:
             with h5py.File(place.shard, "r") as file:
                 return _read_row(file, place.row, only)
-        except (OSError, KeyError) as error:
+        except UNREADABLE as error:
             raise ArtifactError(
                 f"{place.shard}: cannot be read ({error}); delete it and run again"
             ) from error
@@ -120,7 +123,7 @@ class ShardStore:
         try:
             with h5py.File(path, "r") as file:
                 keys, prints = file["keys"].asstr()[:], file["fingerprints"].asstr()[:]
-        except (OSError, KeyError) as error:
+        except UNREADABLE as error:
             logger.warning("%s: unreadable, counts as missing (%s)", path, error)
             self._dirty.add(path)
             return
@@ -144,7 +147,7 @@ def _read_row(file: h5py.File, row: int, only: str | None) -> Fields:
 
 
 def _write_shard(path: Path, records: list[Record]) -> None:
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with new_hdf5(path) as file:
         text = h5py.string_dtype("utf-8")
         file.create_dataset("keys", data=[record.key for record in records], dtype=text)
         prints = [record.fingerprint for record in records]
@@ -171,6 +174,26 @@ def write_in_shards(store: ShardStore, records: Iterable[Record], size: int) -> 
         yield record
     if buffer:
         store.write(buffer)
+
+
+class ShardWriter:
+    """Commits what is added in shards of ``size`` records, and the rest when flushed."""
+
+    def __init__(self, store: ShardStore, size: int) -> None:
+        self._store, self._size = store, size
+        self._buffer: list[Record] = []
+
+    def add(self, record: Record) -> None:
+        """Keep a record for the present shard; commits the shard when it is full."""
+        self._buffer.append(record)
+        if len(self._buffer) == self._size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is left."""
+        if self._buffer:
+            self._store.write(self._buffer)
+            self._buffer = []
 
 
 def shard_size(total: int, low: int, high: int) -> int:

@@ -1,0 +1,60 @@
+"""Matches and estimated homographies against a true homography: numpy only.
+
+Positions are COLMAP pixels; homographies are (3, 3) second_from_first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.geometry import Float64
+
+
+def transfer_errors_px(
+    first: NDArray[Any], second: NDArray[Any], homography: NDArray[Any]
+) -> Float64:
+    """(M,) distances |x_second - H x_first| in the second image.
+
+    first, second: (M, 2) matched positions. Infinite where H sends a point to infinity or behind
+    the camera.
+    """
+    homogeneous = np.column_stack([np.asarray(first, np.float64), np.ones(len(first))])
+    mapped = homogeneous @ np.asarray(homography, np.float64).T
+    visible = mapped[:, 2] > 0
+    errors = np.full(len(mapped), np.inf)
+    offsets = mapped[visible, :2] / mapped[visible, 2:] - np.asarray(second)[visible]
+    errors[visible] = np.linalg.norm(offsets, axis=1)
+    return errors
+
+
+def share_within(errors: NDArray[Any] | Sequence[float], thresholds: Sequence[float]) -> Float64:
+    """(T,) share of ``errors`` up to each threshold (included); 0 where there is none at all."""
+    values = np.asarray(errors, np.float64).reshape(-1, 1)
+    if not len(values):
+        return np.zeros(len(thresholds))
+    return np.asarray((values <= np.asarray(thresholds, np.float64)).mean(axis=0))
+
+
+def corner_error_px(
+    estimated: NDArray[Any] | None, truth: NDArray[Any], size: tuple[int, int]
+) -> float:
+    """Mean distance in the second image between the first image's corners under both homographies.
+
+    size: (width, height) of the first image; its corners are the centres of the corner pixels, as
+    in SuperPoint's evaluation (DeTone et al., 2018). Infinite if there is no estimate, or one that
+    sends a corner to infinity.
+    """
+    if estimated is None:
+        return float("inf")
+    right, bottom = size[0] - 0.5, size[1] - 0.5
+    corners = np.array([[0.5, 0.5], [right, 0.5], [right, bottom], [0.5, bottom]])
+    homogeneous = np.column_stack([corners, np.ones(4)])
+    true, found = homogeneous @ np.asarray(truth).T, homogeneous @ np.asarray(estimated).T
+    if (true[:, 2] == 0).any() or (found[:, 2] == 0).any():
+        return float("inf")
+    offsets = true[:, :2] / true[:, 2:] - found[:, :2] / found[:, 2:]
+    return float(np.linalg.norm(offsets, axis=1).mean())

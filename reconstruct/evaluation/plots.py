@@ -1,0 +1,45 @@
+"""Curves as SVG text, drawn with matplotlib where it is installed (extra ``plot``)."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Mapping
+
+Curve = Mapping[str, float]
+"""Position on the x axis (a number as text, as JSON keys are) -> value."""
+
+COLORS = 10
+"""Of matplotlib's default cycle; methods beyond them are dashed, then dotted."""
+
+
+def draw_curves(
+    panels: Mapping[str, Mapping[str, Curve]], *, xlabel: str, ylabel: str
+) -> str | None:
+    """Panels side by side with one y axis from 0 to 1 and one legend; None without matplotlib.
+
+    panels: title -> label -> curve. Equal input gives equal text.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "reconstruct", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(3.6 * len(panels), 3.6), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+            for number, curve in enumerate(curves.values()):
+                style = ("-", "--", ":")[number // COLORS % 3]
+                x, y = [float(key) for key in curve], list(curve.values())
+                axis.plot(x, y, style, color=f"C{number % COLORS}", marker=".")
+            axis.set(title=title, xlabel=xlabel, ylim=(0, 1))
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel(ylabel)
+        labels = list(next(iter(panels.values()), {}))
+        if labels:
+            figure.legend(axes[0].lines, labels, loc="outside lower center", ncols=3)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]  # without the XML head: it goes into a page

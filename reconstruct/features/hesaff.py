@@ -1,0 +1,103 @@
+"""Hessian-affine regions with RootSIFT: the classical extractor that D2-Net is compared with.
+
+Detection and SIFT come from the library pyhesaff, which wraps the code of Perdoch, Chum and Matas
+("Efficient Representation of Local Geometry for Large Scale Object Retrieval", CVPR 2009); RootSIFT
+(Arandjelovic and Zisserman, CVPR 2012) is applied here. Without that library, COLMAP's own affine
+SIFT is at hand as ``{name: sift, affine_shape: true}``: regions of another detector (DoG).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from reconstruct.config import Section
+from reconstruct.errors import UsageError
+from reconstruct.features.resizing import ResizedImage, shrink
+from reconstruct.features.selection import keep_best
+from reconstruct.geometry import rescale_points
+from reconstruct.images import to_grey
+from reconstruct.types import FloatArray, ImageArray, LocalFeatures
+
+
+class HesaffConfig(Section):
+    """Section ``extract.local`` with ``name: hesaff``."""
+
+    name: Literal["hesaff"] = "hesaff"
+    threshold: float = Field(16 / 3, gt=0)
+    """Least response of the Hessian's determinant."""
+    upright: bool = True
+    """One orientation, along gravity; false: those of the gradients."""
+    max_keypoints: int | None = Field(None, ge=1)
+    """Keep the largest so many (the library tells no response)."""
+    max_edge: int | None = Field(1600, ge=16)
+    """Longest edge in pixels to which larger images are shrunk first; null: as stored."""
+
+
+class Hesaff:
+    """``scales`` are in original pixels; scores too, as the library keeps no response."""
+
+    dim = 128
+
+    def __init__(self, config: HesaffConfig, *, device: str = "auto") -> None:
+        self.config = config
+
+    def identity(self) -> dict[str, Any]:
+        """The settings and the library's version."""
+        _library()
+        return {**self.config.identity(), "pyhesaff": metadata.version("pyhesaff")}
+
+    def __call__(self, image: ImageArray) -> LocalFeatures:
+        """Features of one (H, W, 3) uint8 RGB image."""
+        return self.extract([self.prepare(image)])[0]
+
+    def prepare(self, image: ImageArray) -> ResizedImage:
+        """The grey image, shrunk to ``max_edge``."""
+        return shrink(to_grey(image), self.config.max_edge)
+
+    def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
+        """Features of prepared images. Raises UsageError if the library is not installed."""
+        return [self._extract(item) for item in batch]
+
+    def _extract(self, item: ResizedImage) -> LocalFeatures:
+        found = _library().detect_feats_in_image(
+            np.repeat(item.pixels[..., None], 3, axis=2),
+            threshold=self.config.threshold,
+            rotation_invariance=not self.config.upright,
+        )
+        regions, sift = (np.asarray(values) for values in found)
+        # The library counts from the first pixel's centre, COLMAP from its corner.
+        positions = rescale_points(regions[:, :2] + 0.5, item.size, item.original_size)
+        # Ellipses are the unit circle under [[a, 0], [c, d]].
+        scales = np.sqrt(np.abs(regions[:, 2] * regions[:, 4])) * item.enlargement
+        features = LocalFeatures(
+            keypoints=positions.astype(np.float32),
+            scales=scales.astype(np.float32),
+            scores=scales.astype(np.float32),
+            descriptors=root_sift(sift),
+            image_size=item.original_size,
+        )
+        return keep_best(features, max_keypoints=self.config.max_keypoints)
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("pyhesaff")
+    except ImportError as error:
+        raise UsageError(
+            "extractor hesaff needs the library pyhesaff: pip install 'reconstruct[hesaff]'; or "
+            "use {name: sift, affine_shape: true}, COLMAP's affine SIFT"
+        ) from error
+
+
+def root_sift(sift: NDArray[Any]) -> FloatArray:
+    """(N, 128) non-negative SIFT vectors -> unit vectors, the roots of their shares in the sum."""
+    values = np.asarray(sift, np.float64)
+    shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(np.sqrt(shares), np.float32)

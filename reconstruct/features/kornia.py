@@ -1,0 +1,217 @@
+"""Extractors of the library kornia: HesAffNet + HardNet, DISK, ALIKED (optional extra).
+
+kornia fetches trained weights from its authors' addresses when they are first used and keeps them
+in torch's hub folder; where there is no network, a state dict from a local file will do. Its
+keypoints count from the first pixel's centre.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from reconstruct.config import Section
+from reconstruct.errors import UsageError, WeightsError
+from reconstruct.features.resizing import ResizedImage, shrink
+from reconstruct.features.selection import keep_best
+from reconstruct.geometry import rescale_points
+from reconstruct.types import ImageArray, LocalFeatures
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MIN_EDGE = 32
+"""Smaller images have no features: the networks' own minima lie between 17 and 32 pixels."""
+
+Model = Literal["hesaffnet_hardnet", "disk", "aliked-n16", "aliked-n16rot", "aliked-n32"]
+
+
+class KorniaConfig(Section):
+    """Section ``extract.local`` with ``name: kornia``."""
+
+    name: Literal["kornia"] = "kornia"
+    model: Model = "hesaffnet_hardnet"
+    """`hesaffnet_hardnet`: Hessian regions shaped by AffNet, HardNet descriptors (Mishkin et al.,
+    ECCV 2018); `disk` (Tyszkiewicz et al., NeurIPS 2020), trained on depth; `aliked-*` (Zhao et
+    al., 2023)."""
+    weights: str | None = None
+    """Path of a state dict of the whole model; null: kornia's, fetched once."""
+    max_keypoints: int = Field(4096, ge=1)
+    """At most this many, the best by score."""
+    upright: bool = True
+    """hesaffnet_hardnet: one orientation, along gravity; false: that of the gradients."""
+    max_edge: int | None = Field(1600, ge=16)
+    """Longest edge in pixels to which larger images are shrunk first; null: as stored."""
+
+
+class Kornia:
+    """See `reconstruct.features.Extractor`; the network is made with the first image."""
+
+    dim = 128
+
+    def __init__(self, config: KorniaConfig, *, device: str = "auto") -> None:
+        self.config = config
+        self.device = device
+        self._network: torch.nn.Module | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_network": None}
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, the library's version, and the weights by content."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self._load().state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value.cpu().numpy()).tobytes())
+        version = metadata.version("kornia")
+        return {**self.config.identity(), "kornia": version, "weights": digest.hexdigest()}
+
+    def __call__(self, image: ImageArray) -> LocalFeatures:
+        """Features of one (H, W, 3) uint8 RGB image."""
+        return self.extract([self.prepare(image)])[0]
+
+    def prepare(self, image: ImageArray) -> ResizedImage:
+        """The image, shrunk to ``max_edge``."""
+        return shrink(image, self.config.max_edge)
+
+    def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
+        """Features of prepared images. Raises UsageError without kornia, WeightsError without
+        weights."""
+        return [self._extract(item) for item in batch]
+
+    def _extract(self, item: ResizedImage) -> LocalFeatures:
+        import torch
+
+        if min(item.size) < MIN_EDGE:
+            return LocalFeatures.empty(item.original_size, self.dim)
+        network = self._load()
+        device = next(network.parameters()).device
+        channels = item.pixels.transpose(2, 0, 1)[None].astype(np.float32)
+        pixels = torch.from_numpy(channels).to(device) / 255
+        with torch.inference_mode():
+            search = _affine_regions if self.config.model == "hesaffnet_hardnet" else _points
+            xy, scales, scores, descriptors = (
+                values.float().cpu().numpy()
+                for values in search(network, pixels, self.config.max_keypoints)
+            )
+        # kornia counts from the first pixel's centre, COLMAP from its corner.
+        positions = rescale_points(xy + 0.5, item.size, item.original_size)
+        features = LocalFeatures(
+            keypoints=positions.astype(np.float32),
+            scales=(scales * item.enlargement).astype(np.float32),
+            scores=scores,
+            descriptors=descriptors,
+            image_size=item.original_size,
+        )
+        return keep_best(features, max_keypoints=self.config.max_keypoints)
+
+    def _load(self) -> torch.nn.Module:
+        if self._network is None:
+            from reconstruct.torch_device import resolve_device
+
+            network = build(self.config)
+            if self.config.weights is not None:
+                _fill(network, Path(self.config.weights).expanduser())
+            self._network = network.eval().to(resolve_device(self.device))
+        return self._network
+
+
+def _affine_regions(
+    network: Any, image: Tensor, limit: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(N, 2) centres, (N,) scales, (N,) scores, (N, D) descriptors of a grey copy of the image."""
+    grey = (image * image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    frames, scores, descriptors = network(grey)
+    # Slots that the detector did not fill hold a zero frame; all share one descriptor.
+    area = frames[0, :, :, :2].det().abs()
+    filled = area > 0
+    return frames[0, filled, :, 2], area[filled].sqrt(), scores[0, filled], descriptors[0, filled]
+
+
+def _points(network: Any, image: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `_affine_regions`, for networks with points of one scale."""
+    import torch.nn.functional as F
+
+    height, width = image.shape[2:]
+    # DISK halves the image four times, and wants that to come out even.
+    padded = F.pad(image, (0, -width % 16, 0, -height % 16))
+    found = network(padded)[0]
+    scores = found.keypoint_scores if hasattr(found, "keypoint_scores") else found.detection_scores
+    xy = found.keypoints.float()
+    inside = (xy[:, 0] <= width - 1) & (xy[:, 1] <= height - 1)
+    return xy[inside], xy.new_ones(int(inside.sum())), scores[inside], found.descriptors[inside]
+
+
+def build(config: KorniaConfig) -> torch.nn.Module:
+    """The model: with kornia's weights, or with random ones if the settings name a file.
+
+    Raises UsageError if kornia is missing, WeightsError if its weights cannot be fetched.
+    """
+    try:
+        library: Any = importlib.import_module("kornia.feature")
+    except ImportError as error:
+        raise UsageError(
+            "extractor kornia needs the library of that name: pip install 'reconstruct[kornia]'"
+        ) from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # one for each source that fails: the error says it
+            return _make(library, config, pretrained=config.weights is None)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        raise WeightsError(
+            f"{config.model}: kornia cannot fetch its weights ({error}); run once with a network, "
+            "or give the path of a state dict as `weights`"
+        ) from error
+
+
+def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Module:
+    model: torch.nn.Module
+    if config.model == "hesaffnet_hardnet":
+        model = _hesaffnet_hardnet(library, config, pretrained)
+    elif config.model == "disk":
+        model = library.DISK.from_pretrained() if pretrained else library.DISK()
+    else:
+        model = (library.ALIKED.from_pretrained if pretrained else library.ALIKED)(config.model)
+    return model
+
+
+def _hesaffnet_hardnet(library: Any, config: KorniaConfig, pretrained: bool) -> Any:
+    """kornia's own preset, but for the weights, which the preset would always fetch."""
+    pyramid = importlib.import_module("kornia.geometry").ScalePyramid
+    detector = library.ScaleSpaceDetector(
+        config.max_keypoints,
+        resp_module=library.BlobHessian(),
+        scale_pyr_module=pyramid(3, 1.6, 32, double_image=True, extra_levels=2),
+        ori_module=library.PassLAF() if config.upright else library.LAFOrienter(19),
+        aff_module=library.LAFAffNetShapeEstimator(pretrained, preserve_orientation=False),
+        scale_space_response=False,
+        minima_are_also_good=False,
+        mr_size=6.0,
+    )
+    describe = library.LAFDescriptor(library.HardNet(pretrained), 32, grayscale_descriptor=True)
+    return library.LocalFeature(detector, describe)
+
+
+def _fill(network: torch.nn.Module, path: Path) -> None:
+    import torch
+
+    try:
+        entries = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path}: not a readable state dict ({error})") from error
+    if isinstance(entries, Mapping) and isinstance(entries.get("extractor"), Mapping):
+        entries = entries["extractor"]  # the layout of DISK's own checkpoints
+    try:
+        network.load_state_dict(entries)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: not a state dict of this model ({error})") from error

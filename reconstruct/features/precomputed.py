@@ -1,0 +1,131 @@
+"""Features that another program made, as files beside the images (or in a folder of their own).
+
+The layout is that of D2-Net's release: for ``a/1.ppm`` and method ``lf-net`` the file
+``a/1.ppm.lf-net``, an .npz archive with
+
+    keypoints    (N, 2) or (N, 3): x, y in pixels of the image, and a scale
+    scores       (N,), may be absent
+    descriptors  (N, D); brought to unit length here, as matching compares dot products
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from reconstruct.config import Section
+from reconstruct.errors import ImageError, UsageError
+from reconstruct.images import image_size
+from reconstruct.types import ImageArray, LocalFeatures
+
+
+class PrecomputedConfig(Section):
+    """Section ``extract.local`` with ``name: precomputed``."""
+
+    name: Literal["precomputed"] = "precomputed"
+    method: str = Field("precomputed", min_length=1)
+    """What follows the image's name and a dot in the name of the file."""
+    folder: str | None = None
+    """Where the files stand, under the images' names; null: beside the images."""
+    first_pixel: float = Field(0.0, ge=0, le=1)
+    """Coordinate of the first pixel's centre in the files: 0 (most programs), 0.5 (COLMAP) or 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    found: LocalFeatures
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.found.image_size
+
+
+class Precomputed:
+    """Reads, rather than computes; see `reconstruct.features.ReadsFiles`."""
+
+    dim = 0
+    """Not known before a file is read."""
+
+    def __init__(self, config: PrecomputedConfig, *, device: str = "auto") -> None:
+        self.config = config
+
+    def identity(self) -> dict[str, Any]:
+        """How files are read; their content counts image by image."""
+        return {key: v for key, v in self.config.identity().items() if key != "folder"}
+
+    def __call__(self, image: ImageArray) -> LocalFeatures:
+        """Always raises UsageError: pixels do not tell which file belongs to them."""
+        return self.extract([self.prepare(image)])[0]
+
+    def prepare(self, image: ImageArray) -> _Prepared:
+        """Always raises UsageError, see `prepare_file`."""
+        raise UsageError(
+            "precomputed features are found by an image's name, not by its pixels: use them in a "
+            "pipeline file, or read_precomputed(path, image_size, first_pixel)"
+        )
+
+    def file(self, root: Path, name: str) -> Path:
+        """``<image>.<method>`` beside the image or below ``folder``."""
+        folder = root if self.config.folder is None else Path(self.config.folder)
+        return folder / f"{name}.{self.config.method}"
+
+    def prepare_file(self, root: Path, name: str) -> _Prepared:
+        """The features of image ``name``. Raises ImageError if they cannot be read."""
+        path = self.file(root, name)
+        return _Prepared(read_precomputed(path, image_size(root / name), self.config.first_pixel))
+
+    def extract(self, batch: Sequence[_Prepared]) -> list[LocalFeatures]:
+        """What `prepare_file` read."""
+        return [item.found for item in batch]
+
+
+def read_precomputed(
+    path: Path, image_size: tuple[int, int], first_pixel: float = 0.0
+) -> LocalFeatures:
+    """The features in a file of the layout above, of an image of (width, height).
+
+    first_pixel: coordinate of the first pixel's centre in the file. Raises ImageError.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no precomputed features") from error
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ImageError(f"{path}: not a readable .npz archive ({error})") from error
+    keypoints, descriptors = (_array(arrays, n, path) for n in ("keypoints", "descriptors"))
+    count = len(keypoints)
+    scores = _array(arrays, "scores", path) if "scores" in arrays else np.ones(count)
+    if keypoints.shape[1:] not in ((2,), (3,)) or descriptors.ndim != 2:
+        raise ImageError(
+            f"{path}: expected keypoints (N, 2) or (N, 3) and descriptors (N, D), got "
+            f"{keypoints.shape} and {descriptors.shape}"
+        )
+    if len(descriptors) != count or scores.size != count:
+        raise ImageError(
+            f"{path}: {count} keypoints, {len(descriptors)} descriptors, {scores.size} scores"
+        )
+    lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
+    # COLMAP pixels: the first pixel's centre is at (0.5, 0.5).
+    positions = keypoints[:, :2] - first_pixel + 0.5
+    return LocalFeatures(
+        keypoints=positions.astype(np.float32),
+        scales=(keypoints[:, 2] if keypoints.shape[1] == 3 else np.ones(count)).astype(np.float32),
+        scores=scores.reshape(-1).astype(np.float32),
+        descriptors=(descriptors / np.maximum(lengths, 1e-12)).astype(np.float32),
+        image_size=image_size,
+    )
+
+
+def _array(arrays: dict[str, Any], name: str, path: Path) -> Any:
+    if name not in arrays:
+        raise ImageError(f"{path}: no array {name!r}; found {', '.join(arrays) or 'none'}")
+    if arrays[name].dtype.kind not in "fiu" or not np.isfinite(arrays[name]).all():
+        raise ImageError(f"{path}: {name} holds something else than finite numbers")
+    return arrays[name].astype(np.float64)

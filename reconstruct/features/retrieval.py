@@ -1,0 +1,84 @@
+"""The nearest images by global descriptors, block by block: memory does not grow with N x N."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.types import FloatArray, ImagePair
+
+ROWS, COLUMNS = 1024, 16384
+"""Size of a block of similarities: 64 MiB of float32."""
+
+
+def nearest(
+    queries: FloatArray,
+    database: FloatArray,
+    count: int,
+    *,
+    query_labels: NDArray[np.int64] | None = None,
+    database_labels: NDArray[np.int64] | None = None,
+    itself: bool = False,
+    block: tuple[int, int] = (ROWS, COLUMNS),
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """The ``count`` rows of ``database`` with the largest dot product with each query row.
+
+    queries: (Q, D). database: (N, D). Labels, (Q,) and (N,), restrict to rows of equal label.
+    itself: the two sets are the same one, and a row is no neighbour of itself.
+    Returns (Q, k) indices, the most similar first and of equal ones the smaller index, -1 where
+    there are fewer; and (Q, k) similarities, -inf there. k = min(count, N).
+    """
+    size = min(count, len(database))
+    index = np.full((len(queries), size), -1, np.int64)
+    score = np.full((len(queries), size), -np.inf, np.float32)
+    for r in range(0, len(queries), block[0]):
+        rows = slice(r, min(r + block[0], len(queries)))
+        for c in range(0, len(database), block[1]):
+            columns = slice(c, min(c + block[1], len(database)))
+            table = queries[rows] @ database[columns].T
+            if query_labels is not None and database_labels is not None:
+                table[query_labels[rows, None] != database_labels[None, columns]] = -np.inf
+            if itself:
+                same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
+                table[same - r, same - c] = -np.inf
+            index[rows], score[rows] = _merge(index[rows], score[rows], table, c, size)
+    return index, score
+
+
+def _merge(
+    index: NDArray[np.int64], score: FloatArray, table: FloatArray, offset: int, size: int
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """The best of those found so far and of a further block, whose columns start at ``offset``."""
+    part = _largest(table, size)
+    scores = np.concatenate([score, np.take_along_axis(table, part, axis=1)], axis=1)
+    indices = np.concatenate([index, part + offset], axis=1)
+    # Earlier blocks have the smaller indices, and come first: a stable sort settles ties.
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :size]
+    scores = np.take_along_axis(scores, order, axis=1)
+    indices = np.take_along_axis(indices, order, axis=1)
+    return np.where(np.isneginf(scores), -1, indices), scores
+
+
+def _largest(table: FloatArray, size: int) -> NDArray[np.int64]:
+    """(R, min(size, C)) columns of the largest values of each row, by value, then by column."""
+    size = min(size, table.shape[1])
+    limit = -np.partition(-table, size - 1, axis=1)[:, size - 1]
+    result = np.empty((len(table), size), np.int64)
+    for row, values in enumerate(table):
+        candidates = np.flatnonzero(values >= limit[row])
+        result[row] = candidates[np.argsort(-values[candidates], kind="stable")[:size]]
+    return result
+
+
+def neighbor_pairs(
+    queries: Sequence[str], database: Sequence[str], index: NDArray[np.int64]
+) -> list[ImagePair]:
+    """Sorted pairs of names, the smaller name first, each once. index: as `nearest` returns it."""
+    found: set[ImagePair] = set()
+    for name, row in zip(queries, index, strict=True):
+        for i in row[row >= 0]:
+            other = database[i]
+            found.add((name, other) if name <= other else (other, name))
+    return sorted(found)

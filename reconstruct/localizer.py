@@ -1,0 +1,160 @@
+"""One photo against a finished map: where was it taken?
+
+localizer = Localizer("out")                 # a folder that `reconstruct.run` mapped
+found = localizer("photo.jpg", camera)       # PoseEstimate
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from reconstruct import colmap, features
+from reconstruct.config import validate
+from reconstruct.errors import UsageError
+from reconstruct.features.compaction import compact, read_basis
+from reconstruct.features.global_ import create_describer
+from reconstruct.features.index import GlobalIndex, read_index
+from reconstruct.features.retrieval import nearest
+from reconstruct.images import read_image
+from reconstruct.pipeline import PipelineConfig, Run
+from reconstruct.stages.localize import LocalizeConfig, localize_matches
+from reconstruct.stages.match import MatchConfig, as_tensor, match_tensors
+from reconstruct.storage.features import FeatureStore
+from reconstruct.torch_device import resolve_device
+from reconstruct.types import FloatArray, ImageArray, Intrinsics, LocalFeatures, PoseEstimate
+from reconstruct.workspace import Workspace
+
+
+class Localizer:
+    """A map with its extractor, loaded once for many photos.
+
+    run_or_output: a `Run` or its output folder; it needs ``features/`` and ``sparse/``.
+    neighbors: how many images of the map a photo is matched with, by global descriptors where the
+    run had them (``extract.global``); without them it is matched with all.
+    config: settings of the pose estimation; None: those of the run, or the defaults.
+
+    Raises UsageError if the folder holds no map.
+    """
+
+    def __init__(
+        self,
+        run_or_output: Run | Path | str,
+        *,
+        neighbors: int = 20,
+        config: LocalizeConfig | None = None,
+        device: str = "auto",
+    ) -> None:
+        output = run_or_output.output if isinstance(run_or_output, Run) else Path(run_or_output)
+        workspace = Workspace(output)
+        if not workspace.sparse.is_dir() or not workspace.config.is_file():
+            raise UsageError(f"{output}: no mapped model (sparse/) here; run the pipeline first")
+        settings = _read_settings(workspace.config)
+        self.neighbors, self.device = neighbors, device
+        self.config = config or settings.localize or LocalizeConfig()
+        self._match = settings.match or MatchConfig()
+        self._seed = settings.seed
+        self._store = FeatureStore(workspace.features)
+        self._tracks = colmap.Tracks(colmap.read_model(workspace.sparse))
+        colmap.set_verbosity(False)
+        self._extractor = features.create(settings.extract.local, device)
+        stored_as = settings.extract.compact
+        own = workspace.features / "basis.safetensors"
+        basis = Path(stored_as.basis) if stored_as.basis else own
+        self._encoding = stored_as.encoding
+        self._basis = None if stored_as.dim is None else read_basis(basis)
+        self._describer = None
+        self._index: GlobalIndex | None = None
+        stored = self._store.fingerprints()
+        self._names = [name for name in self._tracks.names if name in stored]
+        if settings.extract.global_ is not None:
+            self._describer = create_describer(settings.extract.global_, self._extractor, device)
+            self._index = read_index(workspace.global_ / "index.h5")
+
+    def __call__(
+        self, image: ImageArray | Path | str, camera: colmap.Camera | Intrinsics | None = None
+    ) -> PoseEstimate:
+        """The pose of a photo in the map's frame, or why there is none.
+
+        image: (H, W, 3) uint8 RGB, or a file. camera: its intrinsics (pycolmap.Camera or
+        `Intrinsics`); None: a file's are guessed from EXIF, and the focal length is estimated.
+        Raises ImageError for an unreadable file, UsageError for an array without a camera or a
+        camera of another size.
+        """
+        name = "query" if isinstance(image, np.ndarray) else str(image)
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        known = _as_camera(image, camera, (pixels.shape[1], pixels.shape[0]))
+        found, descriptor = self._describe(pixels)
+        where = resolve_device(self.device)
+        # As those of the map are stored, which is what the map's own matches came from.
+        asked = as_tensor(compact(found.descriptors, self._basis, self._encoding), where)
+        matches = {}
+        for other in self._candidates(descriptor):
+            stored = self._store.read(other, only="descriptors")["descriptors"]
+            matches[other] = match_tensors(
+                asked, as_tensor(stored, where), self._match.ratio, self._match.min_score
+            )
+        refine = self.config.refine_focal
+        return localize_matches(
+            name,
+            found.keypoints,
+            matches,
+            self._tracks,
+            known,
+            self.config,
+            refine_focal=camera is None if refine is None else refine,
+            seed=self._seed,
+        )
+
+    def _describe(self, pixels: ImageArray) -> tuple[LocalFeatures, FloatArray | None]:
+        prepared = self._extractor.prepare(pixels)
+        if self._describer is None or self._index is None:
+            return self._extractor.extract([prepared])[0], None
+        found, rows = self._describer.extract([prepared], [self._describer.prepare(pixels)])
+        return found[0], self._index.aggregation(rows[0])
+
+    def _candidates(self, descriptor: FloatArray | None) -> list[str]:
+        if descriptor is None or self._index is None:
+            return self._names
+        known = set(self._index.names)
+        names = [name for name in self._names if name in known]
+        found, _ = nearest(descriptor[None], self._index.select(names), self.neighbors)
+        return sorted(names[i] for i in found[0])
+
+
+def localize(
+    run_or_output: Run | Path | str,
+    image: ImageArray | Path | str,
+    camera: colmap.Camera | Intrinsics | None = None,
+    *,
+    neighbors: int = 20,
+    device: str = "auto",
+) -> PoseEstimate:
+    """`Localizer` for a single photo."""
+    return Localizer(run_or_output, neighbors=neighbors, device=device)(image, camera)
+
+
+def _read_settings(path: Path) -> PipelineConfig:
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return validate(PipelineConfig, data["config"], f"{path}: config")
+
+
+def _as_camera(
+    image: ImageArray | Path | str,
+    camera: colmap.Camera | Intrinsics | None,
+    size: tuple[int, int],
+) -> colmap.Camera:
+    if camera is None:
+        if isinstance(image, np.ndarray):
+            raise UsageError("camera: required with an array of pixels, which has no EXIF data")
+        return colmap.guess_camera(Path(image), "SIMPLE_RADIAL")
+    if isinstance(camera, Intrinsics):
+        camera = colmap.make_camera(camera.model, camera.params, camera.size)
+    if (camera.width, camera.height) != size:
+        raise UsageError(
+            f"camera: for {camera.width} x {camera.height} pixels, but the image is "
+            f"{size[0]} x {size[1]}; resize the image or the camera"
+        )
+    return camera

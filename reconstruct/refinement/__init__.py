@@ -1,0 +1,29 @@
+"""Keypoint refinement: D2-Net's matches with SIFT's precision. Pure functions, no files.
+
+    align_pair            the patches of every match of two images -> how far the match is off
+    split_tracks          which matches may stay: no track joins two places of one image
+    refine_keypoints      one displacement a keypoint that agrees with all its alignments
+
+Nothing here assumes mapping: images, keypoints and matches come in. The idea of one displacement
+a keypoint over the match graph is that of Dusmanu, Schoenberger and Pollefeys, "Multi-View
+Optimization of Local Feature Geometry" (ECCV 2020); the alignment is classical Lucas-Kanade.
+"""
+
+from __future__ import annotations
+
+from reconstruct.refinement.pairs import PairAlignment, align_pair
+from reconstruct.refinement.patches import Pyramid, build_pyramid
+from reconstruct.refinement.settings import RefineConfig
+from reconstruct.refinement.solve import Refined, refine_keypoints
+from reconstruct.refinement.tracks import split_tracks
+
+__all__ = [
+    "PairAlignment",
+    "Pyramid",
+    "RefineConfig",
+    "Refined",
+    "align_pair",
+    "build_pyramid",
+    "refine_keypoints",
+    "split_tracks",
+]

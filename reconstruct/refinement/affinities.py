@@ -1,0 +1,64 @@
+"""Local affinities of matches, from how their neighbours lie in both images."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from reconstruct.geometry import Float64
+
+ROUNDS: Final = 8
+RESIDUAL_PX: Final = 3.0
+"""Scale of the Cauchy weights of neighbours: D2-Net's matches are off by pixels, some are wrong."""
+SIMILARITY_PRIOR_PX2: Final = 44.0
+"""Weight of the similarity that fits the same neighbours: few or collinear neighbours say little
+about shear."""
+MIN_STRETCH, MAX_STRETCH = 0.15, 7.0
+"""Singular values beyond these are no view of the same surface; the identity is taken instead."""
+
+
+def local_affinities(points0: Float64, points1: Float64, neighbors: int) -> Float64:
+    """(M, 2, 2) affinity ``1 from 0`` at each of M matches (M, 2), (M, 2), in pixels.
+
+    Weighted least squares over the nearest matches in image 0 with Cauchy weights, pulled to the
+    similarity that fits them. With fewer than 4 matches: identity.
+    """
+    count = len(points0)
+    if count < 4:
+        return np.tile(np.eye(2), (count, 1, 1))
+    _, near = cKDTree(points0).query(points0, min(neighbors, count - 1) + 1)
+    x, y = points0[near], points1[near]
+    weights = np.ones(near.shape)
+    for _ in range(ROUNDS):
+        affinity, residual = _fit(x, y, weights)
+        weights = 1.0 / (1.0 + (residual / RESIDUAL_PX) ** 2)
+    stretch = np.linalg.svd(affinity, compute_uv=False)
+    wrong = np.linalg.det(affinity) <= 0
+    wrong |= (stretch[:, 1] < MIN_STRETCH) | (stretch[:, 0] > MAX_STRETCH)
+    affinity[wrong] = np.eye(2)
+    return affinity
+
+
+def _fit(x: Float64, y: Float64, weights: Float64) -> tuple[Float64, Float64]:
+    """(M, 2, 2) affinities of (M, K, 2) neighbours, and their (M, K) residuals in pixels."""
+    share = (weights / weights.sum(1, keepdims=True))[..., None]
+    x = x - (share * x).sum(1, keepdims=True)
+    y = y - (share * y).sum(1, keepdims=True)
+    similarity = _similarity(x, y, weights)
+    eye = SIMILARITY_PRIOR_PX2 * np.eye(2)
+    covariance = np.einsum("mk,mki,mkj->mij", weights, x, x) + eye
+    cross = np.einsum("mk,mki,mkj->mij", weights, y, x) + SIMILARITY_PRIOR_PX2 * similarity
+    affinity = cross @ np.linalg.inv(covariance)
+    residual = np.linalg.norm(y - np.einsum("mij,mkj->mki", affinity, x), axis=-1)
+    return affinity, residual
+
+
+def _similarity(x: Float64, y: Float64, weights: Float64) -> Float64:
+    """(M, 2, 2) scaled rotations y ~ S x: one complex number each."""
+    zx, zy = x[..., 0] + 1j * x[..., 1], y[..., 0] + 1j * y[..., 1]
+    power = np.maximum((weights * np.abs(zx) ** 2).sum(1), 1e-9)
+    s = (weights * zx.conj() * zy).sum(1) / power
+    rows = [np.stack([s.real, -s.imag], -1), np.stack([s.imag, s.real], -1)]
+    return np.stack(rows, 1)

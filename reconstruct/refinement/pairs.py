@@ -1,0 +1,166 @@
+"""The patches of every match of two images, aligned: how far each match is off, and how surely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reconstruct.geometry import Float64
+from reconstruct.refinement.affinities import local_affinities
+from reconstruct.refinement.alignment import Warp, align
+from reconstruct.refinement.patches import Pyramid
+from reconstruct.refinement.settings import RefineConfig
+
+WINDOWS: Final = ((2, 8), (1, 10), (0, 12))
+"""(pyramid level, radius in its pixels), coarse to fine: 32, 20 and 12 pixels of the photo."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PairAlignment:
+    """What M matches of images 0 and 1 say, in pixels of the photos at ``max_edge``.
+
+    displacement: (M, 2) by which the keypoint of image 1 would have to move if that of image 0
+        stayed. affinity: (M, 2, 2) ``1 from 0``, so the residual of two displacements is
+        delta1 - affinity delta0 - displacement. covariance: (M, 2, 2) of the displacement, from
+        image noise. correlation: (M,) of the patches, -1 where there is none. aligned: (M,) bool.
+    """
+
+    displacement: NDArray[np.float32]
+    affinity: NDArray[np.float32]
+    covariance: NDArray[np.float32]
+    correlation: NDArray[np.float32]
+    aligned: NDArray[np.bool_]
+
+
+def align_pair(
+    pyramid0: Pyramid,
+    pyramid1: Pyramid,
+    keypoints0: NDArray[Any],
+    keypoints1: NDArray[Any],
+    matches: NDArray[Any],
+    config: RefineConfig,
+) -> PairAlignment:
+    """Align the patches of all matches of two images.
+
+    keypoints0, keypoints1: (N, 2) COLMAP pixels of the photos. matches: (M, 2) indices.
+    The template comes from the image that shows a patch coarser: the finer one can be blurred to
+    match it, and not the other way round.
+    """
+    first = keypoints0[matches[:, 0]].astype(np.float64) * pyramid0.scale
+    second = keypoints1[matches[:, 1]].astype(np.float64) * pyramid1.scale
+    affinity = local_affinities(first, second, config.neighbors)
+    found = _Columns.start(affinity)
+    finer = np.linalg.det(affinity) >= 1  # image 1 shows the patch finer: image 0 is the template
+    inverse = np.linalg.inv(affinity)
+    for rows in _same_level(np.flatnonzero(finer), affinity, pyramid1, config.chunk):
+        part = _align_rows(pyramid0, pyramid1, first[rows], second[rows], affinity[rows], config)
+        found.put(rows, part)
+    for rows in _same_level(np.flatnonzero(~finer), inverse, pyramid0, config.chunk):
+        part = _align_rows(pyramid1, pyramid0, second[rows], first[rows], inverse[rows], config)
+        found.put(rows, part.reversed())
+    return found.judged(config)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """Alignments as float64 columns, source from template."""
+
+    displacement: Float64
+    affinity: Float64
+    covariance: Float64
+    correlation: Float64
+
+    @classmethod
+    def start(cls, affinity: Float64) -> _Columns:
+        count = len(affinity)
+        nothing = np.full(count, -1.0)
+        unsure = np.tile(np.eye(2), (count, 1, 1))
+        return cls(np.zeros((count, 2)), affinity.copy(), unsure, nothing)
+
+    def put(self, rows: NDArray[Any], part: _Columns) -> None:
+        self.displacement[rows] = part.displacement
+        self.affinity[rows] = part.affinity
+        self.covariance[rows] = part.covariance
+        self.correlation[rows] = part.correlation
+
+    def reversed(self) -> _Columns:
+        """The same alignments with the two images' roles swapped: y = A x + d, x = A^-1 (y - d)."""
+        singular = np.abs(np.linalg.det(self.affinity)) < 1e-4
+        safe = np.where(singular[:, None, None], np.eye(2), self.affinity)
+        inverse = np.linalg.inv(safe)
+        return _Columns(
+            -np.einsum("mij,mj->mi", inverse, self.displacement),
+            inverse,
+            inverse @ self.covariance @ inverse.transpose(0, 2, 1),
+            np.where(singular, -1.0, self.correlation),
+        )
+
+    def judged(self, config: RefineConfig) -> PairAlignment:
+        sigma = np.sqrt(np.linalg.eigvalsh(self.covariance)[:, 1].clip(min=0))
+        back = np.linalg.norm(self.reversed().displacement, axis=1)
+        move = np.minimum(np.linalg.norm(self.displacement, axis=1), back)
+        aligned = self.correlation > config.min_correlation
+        aligned &= (move < config.max_move_px) & (sigma < config.max_sigma_px)
+        return PairAlignment(
+            displacement=self.displacement.astype(np.float32),
+            affinity=self.affinity.astype(np.float32),
+            covariance=self.covariance.astype(np.float32),
+            correlation=self.correlation.astype(np.float32),
+            aligned=aligned,
+        )
+
+
+def _same_level(
+    rows: NDArray[Any], source_from_template: NDArray[Any], source: Pyramid, chunk: int
+) -> list[NDArray[Any]]:
+    """Chunks of rows whose source patches come from one pyramid level: the one on which they are
+    about as large as their templates."""
+    scale = np.sqrt(np.linalg.det(source_from_template[rows]))
+    level = np.clip(np.round(np.log2(scale)), 0, len(source.levels) - 1).astype(int)
+    groups = [rows[level == each] for each in np.unique(level)]
+    return [group[i : i + chunk] for group in groups for i in range(0, len(group), chunk)]
+
+
+def _align_rows(
+    template: Pyramid,
+    source: Pyramid,
+    positions: Float64,
+    start: Float64,
+    affinity: Float64,
+    config: RefineConfig,
+) -> _Columns:
+    """Alignments of patches at ``positions`` in the template's level 0, ``start`` in the source's;
+    all rows belong to one level of the source (see `_same_level`)."""
+    scale = float(np.sqrt(np.linalg.det(affinity[0])))
+    base = int(np.clip(np.round(np.log2(scale)), 0, len(source.levels) - 1))
+    device = template.levels[0].device
+
+    def tensor(values: Float64) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(device)
+
+    at, begin = tensor(positions), tensor(start / 2**base)
+    warp = Warp(center=begin, affinity=tensor(affinity / 2**base))
+    for wanted, radius in WINDOWS:
+        # A shift by whole levels on both sides: the affinity between them stays.
+        level = min(wanted, len(template.levels) - 1, len(source.levels) - 1 - base)
+        factor = 2**level
+        fit = align(
+            template.levels[level],
+            at / factor,
+            source.levels[base + level],
+            Warp(center=warp.center / factor, affinity=warp.affinity),
+            radius=radius,
+            iterations=config.iterations,
+        )
+        warp = Warp(center=fit.warp.center * factor, affinity=fit.warp.affinity)
+    return _Columns(
+        ((warp.center - begin) * 2**base).cpu().numpy().astype(np.float64),
+        (warp.affinity * 2**base).cpu().numpy().astype(np.float64),
+        (fit.covariance * 4**base).cpu().numpy().astype(np.float64),
+        fit.correlation.cpu().numpy().astype(np.float64),
+    )

@@ -1,0 +1,71 @@
+"""Tracks of the match graph, split where they would join two places of one image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
+
+def split_tracks(
+    image_of: NDArray[Any],
+    positions: NDArray[Any],
+    first: NDArray[Any],
+    second: NDArray[Any],
+    score: NDArray[Any],
+    duplicate_px: float,
+) -> NDArray[np.bool_]:
+    """Which matches are kept, so that no track joins two places of one image.
+
+    image_of: (N,) image of every keypoint. positions: (N, 2) where each lies once aligned. first,
+    second: (E,) keypoints of every match. score: (E,) trust in it. Matches join keypoints to
+    tracks from the most trusted one down (as in Kruskal's spanning forest); one that would bring
+    together keypoints of an image that lie more than ``duplicate_px`` apart in x or y is cut.
+    Closer ones are one point that was detected twice, and may stay. Equal scores keep their order.
+    """
+    parent = list(range(len(image_of)))
+    seen: list[dict[int, Box] | None] = [None] * len(image_of)
+    owner, place = image_of.tolist(), positions.tolist()
+    ends = list(zip(first.tolist(), second.tolist(), strict=True))
+
+    def root(x: int) -> int:
+        while parent[x] != x:
+            parent[x] = parent[parent[x]]
+            x = parent[x]
+        return x
+
+    def boxes(x: int) -> dict[int, Box]:
+        return seen[x] or {owner[x]: (*place[x], *place[x])}
+
+    keep = np.zeros(len(ends), np.bool_)
+    for edge in np.argsort(-score, kind="stable").tolist():
+        a, b = root(ends[edge][0]), root(ends[edge][1])
+        if a != b:
+            large, small = boxes(a), boxes(b)
+            if len(large) < len(small):
+                a, b, large, small = b, a, small, large
+            joined = _join(large, small, duplicate_px)
+            if joined is None:
+                continue
+            large.update(joined)
+            parent[b], seen[a], seen[b] = a, large, None
+        keep[edge] = True
+    return keep
+
+
+def _join(large: dict[int, Box], small: dict[int, Box], limit_px: float) -> dict[int, Box] | None:
+    """The boxes of ``small``, grown by those that ``large`` has of the same images; None if one
+    becomes larger than the limit."""
+    joined: dict[int, Box] = {}
+    for image, box in small.items():
+        other = large.get(image, box)
+        left, top = min(box[0], other[0]), min(box[1], other[1])
+        right, bottom = max(box[2], other[2]), max(box[3], other[3])
+        if max(right - left, bottom - top) > limit_px:
+            return None
+        joined[image] = (left, top, right, bottom)
+    return joined

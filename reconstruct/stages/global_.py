@@ -1,0 +1,117 @@
+"""Global: the rows that extract left in global/ -> one descriptor an image, global/index.h5.
+
+What needs the whole run is learned here, on images that are mapped, not on queries: the
+vocabulary of VLAD and the whitening. Both are stored, so that a further photo can be described.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.features.aggregation import Aggregation, kmeans, learn_whitening
+from reconstruct.features.global_ import GlobalConfig, NetVladConfig, VladConfig
+from reconstruct.features.index import GlobalIndex, read_index, write_index
+from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.stages.extract import Extract
+from reconstruct.types import FloatArray
+from reconstruct.workspace import fingerprint
+
+VOCABULARY_ROWS = 100_000
+WHITENING_IMAGES = 2_000
+"""Learning looks at no more than this: a sample of 100,000 images says no more."""
+
+
+def sampled(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """At most ``count`` of ``names``, drawn by ``seed``, in their order."""
+    if len(names) <= count:
+        return list(names)
+    chosen = np.random.default_rng(seed).choice(len(names), count, replace=False)
+    return [names[i] for i in sorted(chosen)]
+
+
+class Global:
+    """The stage; pairing asks it for descriptors."""
+
+    name = "global"
+
+    def __init__(self, context: Context, config: GlobalConfig, extract: Extract) -> None:
+        self.context = context
+        self.config = config
+        self.extract = extract
+        self.path = context.workspace.global_ / "index.h5"
+
+    def fingerprint(self) -> str:
+        """Over settings, the images, and which of them are queries."""
+        prints = self.extract.wanted_rows()
+        rows = [[name, prints[name]] for name in self.extract.available()]
+        learned_on = self.extract.to_map()
+        seed = self.context.seed
+        return fingerprint("index", self.config.identity(), seed, rows, learned_on)
+
+    def plan(self) -> Plan:
+        """Whether the index stands for the present images."""
+        if self.extract.plan().todo:
+            return Plan("waiting", "follows the images that extract brings")
+        return plan_whole(self.context, self.path, self.fingerprint(), "global/index.h5")
+
+    def up_to_date(self) -> bool:
+        """Whether the index stands for the available images."""
+        return self.context.workspace.stamp(self.path) == self.fingerprint()
+
+    def discard(self) -> None:
+        """Forget the index."""
+        self.context.workspace.set_stamp(self.path, None)
+
+    def run(self) -> None:
+        """Write the index."""
+        if not self.up_to_date():
+            value = self.fingerprint()
+            self.context.workspace.set_stamp(self.path, None)
+            write_index(self.path, self._describe())
+            self.context.workspace.set_stamp(self.path, value)
+        index = self.index()
+        self.context.summary.figures[self.name] = {
+            "images": len(index.names),
+            "descriptor_length": index.descriptors.shape[1],
+        }
+
+    def index(self) -> GlobalIndex:
+        """The committed index."""
+        return read_index(self.path)
+
+    def _describe(self) -> GlobalIndex:
+        names = self.extract.available()
+        learned_on = self.extract.to_map() or names
+        aggregation = Aggregation(vocabulary=self._vocabulary(learned_on))
+        if not isinstance(self.config, NetVladConfig) and len(learned_on) > 1:
+            sample = sampled(learned_on, WHITENING_IMAGES, self.context.seed)
+            vectors = np.stack([aggregation.vector(self._rows(name)) for name in sample])
+            whitening = learn_whitening(vectors, self.config.dim, strength=self.config.whitening)
+            aggregation = Aggregation(vocabulary=aggregation.vocabulary, whitening=whitening)
+        with self.context.reporter.task(self.name, len(names), "images") as advance:
+            descriptors = []
+            for name in names:
+                descriptors.append(aggregation(self._rows(name)))
+                advance()
+        return GlobalIndex(
+            names=tuple(names), descriptors=np.stack(descriptors), aggregation=aggregation
+        )
+
+    def _vocabulary(self, names: Sequence[str]) -> FloatArray | None:
+        if not isinstance(self.config, VladConfig):
+            return None
+        rng = np.random.default_rng(self.context.seed)
+        share = max(1, VOCABULARY_ROWS // len(names))
+        parts = []
+        for name in sampled(names, VOCABULARY_ROWS, self.context.seed):
+            rows = self._rows(name)
+            chosen = rng.choice(len(rows), min(share, len(rows)), replace=False)
+            parts.append(rows[np.sort(chosen)].astype(np.float32))
+        return kmeans(np.concatenate(parts), self.config.clusters, seed=self.context.seed)
+
+    def _rows(self, name: str) -> NDArray[Any]:
+        return self.extract.rows.read(name)["rows"]

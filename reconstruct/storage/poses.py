@@ -1,0 +1,57 @@
+"""Text lists of poses: ``name qw qx qy qz tx ty tz`` a line, camera from world.
+
+The quaternion is of unit length; a name may hold spaces, as the last seven words are the pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.errors import ArtifactError
+from reconstruct.geometry import quaternion, rotation_matrix
+from reconstruct.workspace import atomic_path
+
+
+def write_poses(path: Path, poses: Mapping[str, NDArray[Any]]) -> None:
+    """Write (3, 4) cam_from_world by name, sorted, all digits kept, atomically."""
+    with atomic_path(path) as temporary:
+        lines = [pose_line(name, poses[name]) + "\n" for name in sorted(poses)]
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def pose_line(name: str, cam_from_world: NDArray[Any]) -> str:
+    """``name qw qx qy qz tx ty tz``."""
+    numbers = [*quaternion(cam_from_world[:, :3]), *cam_from_world[:, 3]]
+    return " ".join([name, *(f"{value:.17g}" for value in numbers)])
+
+
+def read_poses(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Name -> (3, 4) cam_from_world. Raises ArtifactError naming the line that is not a pose."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be read as a list of poses ({error})") from error
+    poses: dict[str, NDArray[np.float64]] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not line.startswith("#"):
+            name, values = parse_pose_line(line, f"{path}:{number}")
+            rotation = rotation_matrix(values[:4])
+            poses[name] = np.column_stack([rotation, values[4:]])
+    return poses
+
+
+def parse_pose_line(line: str, place: str) -> tuple[str, NDArray[np.float64]]:
+    """The name and the seven numbers of a line. Raises ArtifactError, as for a zero quaternion."""
+    name, *numbers = line.strip().rsplit(maxsplit=7) or [""]
+    try:
+        values = np.array([float(word) for word in numbers])
+    except ValueError:
+        values = np.empty(0)
+    if len(values) != 7 or not name or not np.isfinite(values).all() or not values[:4].any():
+        raise ArtifactError(f"{place}: expected `name qw qx qy qz tx ty tz`, got {line!r}")
+    return name, values

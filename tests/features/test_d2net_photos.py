@@ -1,0 +1,116 @@
+"""D2-Net on real photos: exact against the literal version, and the same at any image size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from literal_detection import literal_release
+from numpy.typing import NDArray
+
+from reconstruct.features.backend import make_network
+from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared, normalised
+from reconstruct.features.weights import load_weights
+from reconstruct.images import read_image
+from reconstruct.types import ImageArray, LocalFeatures
+
+pytestmark = pytest.mark.real
+
+PHOTOS = (
+    "strecha/fountain-P11/images/0003.jpg",
+    "strecha/fountain-P11/images/0007.jpg",
+    "strecha/herz-jesu-P8/images/0003.jpg",
+    "strecha/herz-jesu-P8/images/0006.jpg",
+)
+
+
+def _resized(image: ImageArray, size: tuple[int, int]) -> ImageArray:
+    shrinks = size[0] < image.shape[1]
+    kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=kind), np.uint8)
+
+
+def _photo(path: Path, longest_px: int) -> ImageArray:
+    image = read_image(path)
+    factor = longest_px / max(image.shape)
+    return _resized(image, (int(image.shape[1] * factor), int(image.shape[0] * factor)))
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.0, 2.0)])
+def test_release_equals_the_literal_version(shared_data: Path, scales: tuple[float, ...]) -> None:
+    image = _photo(shared_data / PHOTOS[0], 640 if len(scales) == 1 else 280)
+    config = D2NetConfig(cell_center="release", multiscale=True, scales=scales)
+    found = D2Net(config, device="cpu")(image)
+    weights, cpu = load_weights("vgg16"), torch.device("cpu")
+    network = make_network("torch", weights.tensors, use_relu=True, device=cpu)
+    with torch.inference_mode():
+        pixels = normalised([image], weights.preprocessing, cpu)
+        xy, sizes, scores, descriptors = literal_release(pixels, network, scales)
+    assert len(xy) > 300
+    distance = np.abs(xy[:, None] - (found.keypoints - 0.5)).max(2)
+    distance += 1e3 * ~np.isclose(sizes[:, None], found.scales)
+    nearest = distance.argmin(1)
+    close = distance.min(1) < 0.01
+    assert close.mean() >= 0.995
+    assert (distance.min(0) < 0.01).mean() >= 0.995  # and none that the literal one lacks
+    np.testing.assert_allclose(found.scores[nearest[close]], scores[close], rtol=1e-3)
+    cosines = (found.descriptors[nearest[close]] * descriptors[close]).sum(1)
+    assert cosines.min() >= 0.9999
+
+
+def _offsets(first: LocalFeatures, second: LocalFeatures) -> NDArray[np.float64]:
+    """(M, 2) position of a match in the second image minus where the first one puts it, among
+    mutual nearest neighbours less than 4 px apart."""
+    similarity = first.descriptors @ second.descriptors.T
+    forward = similarity.argmax(1)
+    mutual = similarity.argmax(0)[forward] == np.arange(len(first))
+    ratio = np.array(second.image_size) / first.image_size
+    offsets = second.keypoints[forward[mutual]] - first.keypoints[mutual] * ratio
+    return np.asarray(offsets[np.abs(offsets).max(1) < 4])
+
+
+def _median_offset(
+    shared_data: Path, config: D2NetConfig, longest_px: int, factor: float, photos: int
+) -> tuple[NDArray[np.float64], int]:
+    extractor, offsets = D2Net(config, device="cpu"), []
+    for name in PHOTOS[:photos]:
+        image = _photo(shared_data / name, longest_px)
+        height, width = image.shape[:2]
+        other = _resized(image, (round(width * factor), round(height * factor)))
+        offsets.append(_offsets(extractor(image), extractor(other)))
+    joined = np.concatenate(offsets)
+    return np.median(joined, axis=0), len(joined)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1.3])
+@pytest.mark.parametrize(("multiscale", "longest_px", "photos"), [(False, 1000, 4), (True, 600, 1)])
+def test_a_photo_matches_itself_at_another_size_without_offset(
+    shared_data: Path, multiscale: bool, longest_px: int, photos: int, factor: float
+) -> None:
+    config = D2NetConfig(multiscale=multiscale, max_edge=None, max_sum_edges=None)
+    median, count = _median_offset(shared_data, config, longest_px, factor, photos)
+    assert count > 200
+    assert (np.abs(median) < 0.15).all(), median
+
+
+@pytest.mark.slow
+def test_the_release_is_off_by_pixels(shared_data: Path) -> None:
+    config = D2NetConfig(cell_center="release", max_edge=None, max_sum_edges=None)
+    median, _ = _median_offset(shared_data, config, 800, 0.7, 1)
+    assert np.abs(median).max() > 0.3
+
+
+def test_backends_agree(shared_data: Path) -> None:
+    image = _photo(shared_data / PHOTOS[1], 400)
+    prepared = Prepared(image, (image.shape[1], image.shape[0]))
+    a, b = (
+        D2Net(D2NetConfig(backend=backend), device="cpu").extract([prepared])[0]
+        for backend in ("torch", "onnxruntime")
+    )
+    assert abs(len(a) - len(b)) <= 0.005 * len(a)
+    distance = np.abs(a.keypoints[:, None] - b.keypoints).max(2)
+    assert (distance.min(1) < 0.01).mean() >= 0.995

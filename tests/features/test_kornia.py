@@ -1,0 +1,87 @@
+"""kornia's extractors with random weights, and what is said where something is missing."""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reconstruct.errors import UsageError, WeightsError
+from reconstruct.features import load_extractor
+from reconstruct.features.kornia import KorniaConfig, build
+
+MODELS = ["hesaffnet_hardnet", "disk", "aliked-n16"]
+
+
+def random_weights(model: str, folder: Path) -> str:
+    """Path of a state dict with the weights that kornia initialises a model with."""
+    path = folder / f"{model}.pth"
+    torch.manual_seed(0)
+    network = build(KorniaConfig.model_validate({"model": model, "weights": str(path)}))
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kornia.feature", None)
+    with pytest.raises(UsageError, match=r"reconstruct\[kornia\]"):
+        load_extractor("kornia")(np.zeros((32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_offline(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> None:
+        raise urllib.error.URLError("no network")
+
+    networks = SimpleNamespace(from_pretrained=unreachable)
+    library = SimpleNamespace(DISK=networks, ALIKED=networks, ScaleSpaceDetector=unreachable)
+    for name in ("BlobHessian", "PassLAF", "LAFAffNetShapeEstimator"):
+        setattr(library, name, lambda *args, **kwargs: None)
+    geometry = SimpleNamespace(ScalePyramid=lambda *args, **kwargs: None)
+    monkeypatch.setitem(sys.modules, "kornia.feature", library)
+    monkeypatch.setitem(sys.modules, "kornia.geometry", geometry)
+    with pytest.raises(WeightsError, match=f"{model}: kornia cannot fetch.*no network.*weights"):
+        load_extractor("kornia", model=model)(np.zeros((32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_features(model: str, tmp_path: Path) -> None:
+    pytest.importorskip("kornia")
+    weights = random_weights(model, tmp_path)
+    extractor = load_extractor("kornia", model=model, weights=weights, max_keypoints=50)
+    image = np.random.default_rng(0).integers(0, 255, (75, 101, 3), np.uint8)
+    found = extractor(image)
+    assert 0 < len(found) <= 50
+    assert found.descriptors.shape[1] == extractor.dim
+    assert found.keypoints.min() >= 0
+    assert (found.keypoints <= [101, 75]).all()
+    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-4)
+    for size in (8, 31, 32, 33):
+        assert extractor(image[:size, :size]).image_size == (size, size)
+        assert len(extractor(np.full((size, size + 9, 3), 90, np.uint8))) >= 0
+
+
+def test_regions_are_in_colmap_pixels(tmp_path: Path) -> None:
+    pytest.importorskip("kornia")
+    rows, columns = np.mgrid[:80, :100] + 0.5
+    grey = 255 * np.exp(-((columns - 60.5) ** 2 + (rows - 30.5) ** 2) / (2 * 4**2))
+    image = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+    weights = random_weights("hesaffnet_hardnet", tmp_path)
+    found = load_extractor("kornia", weights=weights, max_keypoints=1)(image)
+    np.testing.assert_allclose(found.keypoints, [[60.5, 30.5]], atol=0.3)
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    pytest.importorskip("kornia")
+    weights = random_weights("disk", tmp_path)
+    with pytest.raises(WeightsError, match="not a state dict of this model"):
+        load_extractor("kornia", model="aliked-n16", weights=weights).identity()
+    (tmp_path / "bad.pth").write_bytes(b"nonsense")
+    with pytest.raises(WeightsError, match="not a readable"):
+        load_extractor("kornia", model="disk", weights=str(tmp_path / "bad.pth")).identity()

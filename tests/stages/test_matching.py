@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import reconstruct
+from reconstruct.errors import UsageError
+from reconstruct.stages import match as stage
+from reconstruct.stages.match import match, tiled
+from reconstruct.storage.cache import Cache
+
+Array = NDArray[Any]
+
+
+def unit(rng: np.random.Generator, count: int, dim: int = 8) -> Array:
+    values = rng.normal(size=(count, dim))
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+def oracle(a: Array, b: Array, ratio: float | None, min_score: float | None) -> list[list[int]]:
+    """Mutual nearest neighbours one by one, from the definition."""
+    if not len(a) or not len(b):
+        return []
+    similar = a.astype(np.float64) @ b.astype(np.float64).T
+    pairs = []
+    for i, row in enumerate(similar):
+        j = int(np.argmax(row))
+        if int(np.argmax(similar[:, j])) != i:
+            continue
+        if min_score is not None and row[j] < min_score:
+            continue
+        others = np.delete(row, j)
+        if ratio is not None and len(others):
+            nearest, second = (np.sqrt(max(0, 2 - 2 * s)) for s in (row[j], others.max()))
+            if not nearest < ratio * second:
+                continue
+        pairs.append([i, j])
+    return pairs
+
+
+@pytest.mark.parametrize("blocks", [(512, 8192), (1, 1), (3, 5), (7, 2), (40, 4)])
+@pytest.mark.parametrize(("ratio", "min_score"), [(None, None), (0.8, None), (None, 0.7), (0.9, 0)])
+def test_equals_the_definition_whatever_the_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+    blocks: tuple[int, int],
+    ratio: float | None,
+    min_score: float | None,
+) -> None:
+    monkeypatch.setattr(stage, "ROWS", blocks[0])
+    monkeypatch.setattr(stage, "COLUMNS", blocks[1])
+    rng = np.random.default_rng(0)
+    for count_a, count_b in [(40, 33), (7, 40), (1, 9), (9, 1), (1, 1), (0, 5), (5, 0), (0, 0)]:
+        a, b = unit(rng, count_a), unit(rng, count_b)
+        shared = min(count_a, count_b) // 2
+        b[:shared] = a[:shared] + rng.normal(scale=0.05, size=(shared, 8))
+        b /= np.linalg.norm(b, axis=1, keepdims=True)
+        found = match(a, b, ratio=ratio, min_score=min_score, device="cpu")
+        assert found.dtype == np.uint32
+        assert found.shape == (len(found), 2)
+        assert found.tolist() == oracle(a, b, ratio, min_score)
+
+
+@pytest.mark.parametrize("blocks", [(512, 8192), (1, 1), (2, 3)])
+def test_of_equal_similarities_the_first_wins(
+    monkeypatch: pytest.MonkeyPatch, blocks: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(stage, "ROWS", blocks[0])
+    monkeypatch.setattr(stage, "COLUMNS", blocks[1])
+    axes = np.eye(4, dtype=np.float32)
+    a = axes[[0, 0, 1, 2, 1]]
+    b = axes[[1, 0, 0, 1, 3, 3]]
+    # 0-1: first of two equal rows and columns; 2-0 likewise. Row 3 is at right angles to all.
+    assert match(a, b).tolist() == [[0, 1], [2, 0]]
+    assert match(a, b, ratio=0.9).tolist() == [], "the second nearest is as near: ambiguous"
+    for ratio, min_score in itertools.product((None, 0.5, 0.99), (None, -1.0, 0.0, 1.0)):
+        found = match(a, b, ratio=ratio, min_score=min_score).tolist()
+        assert found == oracle(a, b, ratio, min_score)
+
+
+def test_any_float_type_and_memory_layout() -> None:
+    rng = np.random.default_rng(1)
+    a, b = unit(rng, 20), unit(rng, 30)
+    expected = match(a, b).tolist()
+    assert expected
+    assert match(np.asfortranarray(a), b[::1]).tolist() == expected
+    assert match(a.astype(np.float64), b.astype(np.float64)).tolist() == expected
+    assert match(a[:0].astype(np.float16), b).shape == (0, 2)
+    frozen = a.copy()
+    frozen.flags.writeable = False
+    assert match(frozen, b).tolist() == expected
+    assert reconstruct.match(a, b).tolist() == expected
+
+
+def test_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+    update = stage._update
+
+    def watch(best: torch.Tensor, *rest: Any) -> None:
+        nonlocal largest
+        largest = max(largest, best.numel())
+        update(best, *rest)
+
+    monkeypatch.setattr(stage, "_update", watch)
+    monkeypatch.setattr(stage, "ROWS", 64)
+    monkeypatch.setattr(stage, "COLUMNS", 128)
+    rng = np.random.default_rng(2)
+    match(unit(rng, 300), unit(rng, 500), ratio=0.9)
+    assert largest == 128, "no piece of work is larger than a block's edge"
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", "cuda:x"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(UsageError, match=f"--device {device}"):
+        match(np.zeros((1, 4)), np.zeros((1, 4)), device=device)
+
+
+def loads(pairs: list[tuple[str, str]], images_in_cache: int) -> Counter[str]:
+    counter: Counter[str] = Counter()
+
+    def load(name: str) -> torch.Tensor:
+        counter[name] += 1
+        return torch.zeros(256)  # 1 KiB
+
+    cache = Cache(load, images_in_cache << 10)
+    for first, second in tiled(pairs):
+        a, b = cache[first], cache[second]
+        assert a is cache[first]
+        assert b is cache[second], "both of a pair are kept"
+    return counter
+
+
+def test_tiles_keep_all_pairs_and_read_features_seldom() -> None:
+    names = [f"{i:03d}" for i in range(64)]
+    exhaustive = list(itertools.combinations(names, 2))
+    assert sorted(tiled(exhaustive)) == exhaustive
+    assert set(loads(exhaustive, 64).values()) == {1}
+    # With room for two tiles of 16, four tiles: at most once for each tile of the others.
+    few = loads(exhaustive, 32)
+    assert max(few.values()) <= 4
+    naive = loads_in_order(exhaustive, 32)
+    assert sum(few.values()) < naive / 4
+    sequential = [(names[i], names[i + k]) for i in range(60) for k in (1, 2, 3)]
+    assert max(loads(sequential, 32).values()) <= 2
+    assert tiled([]) == []
+
+
+def loads_in_order(pairs: list[tuple[str, str]], images_in_cache: int) -> int:
+    counter = 0
+
+    def load(name: str) -> torch.Tensor:
+        nonlocal counter
+        counter += 1
+        return torch.zeros(256)
+
+    cache = Cache(load, images_in_cache << 10)
+    for first, second in pairs:
+        assert cache[first] is not cache[second]
+    return counter
+
+
+def test_a_pair_fits_into_the_smallest_cache() -> None:
+    assert loads([("a", "b"), ("a", "c"), ("b", "c")], 0) == {"a": 1, "b": 2, "c": 1}

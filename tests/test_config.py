@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reconstruct.config import NotIdentity, Section, parse_override
+from reconstruct.errors import ConfigError
+from reconstruct.pipeline import PipelineConfig, load_config
+
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+
+OUTSIDE_OF_FINGERPRINTS = {
+    # paths of what is fingerprinted by its content, and names
+    *("name", "output", "images", "masks", "reference", "path"),
+    # speed
+    *("loaders", "batch_size", "backend", "cache_mb", "chunk", "threads"),
+    # where weights, which count by content, are looked for
+    *("mirrors", "cache_dir"),
+}
+
+MISTAKES = [
+    # what is set, and all that the message must hold
+    ({"mach": {}}, ["mach: unknown key (did you mean 'match'?)"]),
+    ({"match.ration": 0.9}, ["match.ration: unknown key (did you mean 'ratio'?)", "cache_mb"]),
+    (
+        {"extract.local.max_edeg": 900},
+        ["extract.local.max_edeg: unknown key (did you mean 'max_edge'?)"],
+    ),
+    (
+        {"pair": {"method": "sequential", "overlapp": 3}},
+        ["pair.overlapp: unknown key (did you mean 'overlap'?)"],
+    ),
+    ({"pair.method": "exhaustif"}, ["pair.method: unknown name 'exhaustif'", "'exhaustive'"]),
+    ({"dataset.format": "foldr"}, ["dataset.format: unknown name 'foldr'", "'folder'"]),
+    ({"extract.local.name": "sfit"}, ["extract.local.name: unknown name 'sfit'", "'sift'"]),
+    ({"extract.local": {}}, ["extract.local.name: required, but absent; valid:", "d2net"]),
+    (
+        {"extract.local": {"name": "d2net", "weights": "vgg61"}},
+        ["extract.local.weights: unknown weights 'vgg61' (did you mean 'vgg16'?)"],
+    ),
+    ({"extract.global": {"name": "gemm"}}, ["extract.global.name: unknown name 'gemm'"]),
+    ({"extract.global": {}}, ["extract.global.name: required, but absent; valid:"]),
+    ({"dataset.cameras": 3}, ["dataset.cameras: expected a valid string, got 3"]),
+    (
+        {"dataset.cameras": {"model": "PINHOLE", "parms": [1]}},
+        ["dataset.cameras.parms: unknown key (did you mean 'params'?)", "cameras.params: required"],
+    ),
+    (
+        {"dataset.cameras": {"model": "PINHLE", "params": [1, 2, 3, 4]}},
+        ["dataset.cameras.model: unknown model 'PINHLE' (did you mean 'PINHOLE'?)"],
+    ),
+    (
+        {"dataset.cameras": {"model": "PINHOLE", "params": [1, 2, 3]}},
+        ["dataset.cameras: camera model PINHOLE takes", "fx, fy, cx, cy"],
+    ),
+    ({"dataset.camera_model": "FUNNY"}, ["dataset.camera_model: unknown model 'FUNNY'"]),
+    ({"match.ratio": "0.9"}, ["match.ratio: expected a valid number, got '0.9'"]),
+    ({"match.ratio": 1.5}, ["match.ratio: expected less than 1, got 1.5"]),
+    ({"verify.min_inliers": 2.5}, ["verify.min_inliers: expected a valid integer, got 2.5"]),
+    ({"extract": 3}, ["extract: expected a section", "got 3"]),
+    ({"map.method": "incrmental"}, ["map.method: expected 'incremental'", "got 'incrmental'"]),
+    ({"map.reference": "model"}, ["map: `reference` goes with `method: triangulate`"]),
+    ({"pair": None}, ["section `match` needs section `pair` before it"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "parts"), MISTAKES, ids=[str(c) for c, _ in MISTAKES])
+def test_a_mistake_names_file_place_and_remedy(
+    chain: Path, changes: dict[str, Any], parts: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(chain, changes)
+    message = str(caught.value)
+    assert all(line.startswith(f"{chain}: ") for line in message.splitlines())
+    for part in parts:
+        assert part in message
+    for internal in ("CameraSpec", "Config", "function-", "valid dictionary"):
+        assert internal not in message, "the file has no such level"
+
+
+def test_a_union_member_does_not_hide_mistakes_elsewhere(chain: Path) -> None:
+    changes = {"extract.loaders": "two", "extract.local.max_edge": "big", "match.cache_mb": "lots"}
+    with pytest.raises(ConfigError) as caught:
+        load_config(chain, changes)
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == [
+        "extract.local.max_edge",
+        "extract.loaders",
+        "match.cache_mb",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (None, "cannot read the pipeline file"),
+        ("name: [", "not valid YAML"),
+        ("match: {}\nname: x\nmatch: {}\n", "the key 'match' stands twice"),
+        ("match: {ratio: 0.8, ratio: 0.9}", "the key 'ratio' stands twice"),
+        ("- a\n- b\n", "expected sections"),
+        ("", "expected sections"),
+        (b"name: \xff\xfe", "not UTF-8"),
+    ],
+)
+def test_an_unusable_file_is_named(tmp_path: Path, text: str | bytes | None, part: str) -> None:
+    path = tmp_path / "bad.yaml"
+    if text is not None:
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ConfigError, match=part) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_overrides_are_typed_nested_and_leave_the_rest(chain: Path) -> None:
+    texts = ["match.min_score=0.5", "verify.min_inliers=20", "pair={method: list, path: p q.txt}"]
+    config = load_config(chain, dict(map(parse_override, texts)))
+    assert isinstance(config, PipelineConfig)
+    assert config.match is not None
+    assert (config.match.min_score, config.match.ratio) == (0.5, 0.9)
+    assert config.verify is not None
+    assert config.verify.min_inliers == 20
+    assert config.pair is not None
+    assert config.pair.path == "p q.txt"
+
+
+@pytest.mark.parametrize("text", ["match.ratio", "=3", "match.ratio=[", ""])
+def test_an_override_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        parse_override(text)
+
+
+def test_an_override_through_a_value_is_an_error(chain: Path) -> None:
+    with pytest.raises(ConfigError, match=r"match\.ratio is 0\.9, not a section"):
+        load_config(chain, {"match.ratio.x": 1})
+
+
+def test_cameras_take_a_folder_or_one_camera(chain: Path) -> None:
+    folder = load_config(chain, {"dataset.cameras": "some/model"})
+    assert folder.dataset.cameras == "some/model"
+    spec = {"model": "SIMPLE_RADIAL", "params": [500, 160, 120, 0]}
+    assert load_config(chain, {"dataset.cameras": spec}).dataset.cameras.params[0] == 500
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_pipeline_loads(path: Path) -> None:
+    assert load_config(path).name == yaml.safe_load(path.read_text(encoding="utf-8"))["name"]
+
+
+def sections(annotation: Any) -> set[type[Section]]:
+    """All sections that stand in an annotation, and those inside of them."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        fields = annotation.model_fields.values()
+        return {annotation}.union(*(sections(field.annotation) for field in fields))
+    return set().union(*(sections(part) for part in typing.get_args(annotation)))
+
+
+FIELDS = [
+    (section, name)
+    for section in sorted(sections(PipelineConfig), key=lambda section: section.__name__)
+    for name in section.model_fields
+]
+
+
+def test_the_walk_sees_every_member_of_unions() -> None:
+    found = {section.__name__ for section, _ in FIELDS}
+    assert {"D2NetConfig", "SiftConfig", "ListConfig", "CameraSpec", "SyntheticConfig"} <= found
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), FIELDS, ids=[f"{section.__name__}.{name}" for section, name in FIELDS]
+)
+def test_every_field_is_part_of_the_identity(section: type[Section], name: str) -> None:
+    others = {field: None for field in section.model_fields if field != name}
+    first, second = (
+        section.model_construct(**others, **{name: value}).identity() for value in ("a", "b")
+    )
+    outside = NotIdentity in section.model_fields[name].metadata
+    assert (first == second) == outside
+    if outside:
+        assert name in OUTSIDE_OF_FINGERPRINTS, "a field left out of fingerprints needs a reason"

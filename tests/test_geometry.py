@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reconstruct.geometry import (
+    angle_between_deg,
+    apply_homography,
+    fit_size,
+    projection_center,
+    relative_pose,
+    rescale_points,
+    rotation_angle_deg,
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "max_edge", "max_sum", "expected"),
+    [
+        ((1600, 1200), 1600, 2800, (1600, 1200)),
+        ((1601, 1601), 1600, None, (1600, 1600)),
+        ((3200, 1000), 1600, 2800, (1600, 500)),
+        ((2000, 2000), 1600, 2800, (1400, 1400)),
+        ((1000, 3), 100, None, (100, 1)),
+        ((100, 50), None, None, (100, 50)),
+        ((999, 333), 500, None, (500, 166)),
+        ((10, 10), 1600, 2800, (10, 10)),
+    ],
+)
+def test_fit_size(
+    size: tuple[int, int], max_edge: int | None, max_sum: int | None, expected: tuple[int, int]
+) -> None:
+    assert fit_size(size, max_edge, max_sum) == expected
+
+
+def test_corners_and_centres_stay_when_an_image_is_resized() -> None:
+    points = [[0, 0], [8, 4], [0.5, 0.5], [4, 2]]
+    assert rescale_points(np.array(points), (8, 4), (4, 8)).tolist() == [
+        [0, 0],
+        [4, 8],
+        [0.25, 1.0],
+        [2, 4],
+    ]
+    assert rescale_points(np.zeros((0, 2)), (8, 4), (4, 8)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-7, 1.0, 90.0, 179.9999, 180.0])
+def test_rotation_angle_is_exact_near_its_ends(angle: float) -> None:
+    a = np.radians(angle)
+    rotation = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    assert rotation_angle_deg(rotation) == pytest.approx(angle, rel=1e-9, abs=1e-12)
+
+
+def test_angle_between() -> None:
+    assert angle_between_deg([1, 0, 0], [0, 3, 0]) == pytest.approx(90)
+    assert angle_between_deg([1, 1, 1], [-2, -2, -2]) == pytest.approx(180)
+    assert np.isnan(angle_between_deg([0, 0, 0], [1, 0, 0]))
+
+
+def test_relative_pose_leads_from_camera_to_camera() -> None:
+    quarter = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
+    a = np.column_stack([np.eye(3), [-1, 0, 0]])  # at (1, 0, 0)
+    b = np.column_stack([quarter, -quarter @ [0, 2, 0]])  # at (0, 2, 0)
+    np.testing.assert_allclose(projection_center(a), [1, 0, 0])
+    np.testing.assert_allclose(projection_center(b), [0, 2, 0])
+    point = np.array([3, -4, 5, 1.0])
+    b_from_a = relative_pose(a, b)
+    np.testing.assert_allclose(b_from_a[:, :3] @ (a @ point) + b_from_a[:, 3], b @ point)
+    np.testing.assert_allclose(relative_pose(a, a), np.eye(3, 4), atol=1e-15)
+
+
+def test_apply_homography() -> None:
+    shift_and_halve = np.array([[1, 0, 4], [0, 1, 6], [0, 0, 2.0]])
+    assert apply_homography(shift_and_halve, [[0, 0], [2, 4]]).tolist() == [[2, 3], [3, 5]]
+    assert apply_homography(shift_and_halve, np.zeros((0, 2))).shape == (0, 2)

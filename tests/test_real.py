@@ -1,0 +1,61 @@
+"""Real photos with surveyed poses: the chain must do as well as was measured for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import reconstruct
+from reconstruct import colmap
+
+pytestmark = pytest.mark.real
+
+PIPELINE = Path(__file__).parents[1] / "pipelines" / "sfm.yaml"
+
+
+def run(scene: Path, output: Path, extractor: dict[str, Any], **mapping: Any) -> reconstruct.Run:
+    reference = str(scene / "reference")
+    overrides = {
+        "dataset.cameras": reference,
+        "extract.local": {"max_edge": 1024, **extractor},
+        "match.ratio": 0.9 if extractor["name"] == "sift" else None,
+        "map": {"threads": 2, **mapping},
+        "evaluate": {"reference": reference, "align": not mapping},
+    }
+    return reconstruct.run(PIPELINE, scene / "images", output, overrides, verbosity=-1)
+
+
+@pytest.mark.slow
+def test_herz_jesu_with_d2net(shared_data: Path, tmp_path: Path) -> None:
+    found = run(shared_data / "strecha" / "herz-jesu-P8", tmp_path, {"name": "d2net"})
+    poses = found.metrics["poses"]
+    assert poses["registered"] == 8
+    assert poses["position_mean"] <= 0.012  # metres
+
+
+@pytest.mark.slow
+def test_fountain_with_sift(shared_data: Path, tmp_path: Path) -> None:
+    found = run(shared_data / "strecha" / "fountain-P11", tmp_path, {"name": "sift"})
+    poses = found.metrics["poses"]
+    assert poses["registered"] == 11
+    assert poses["position_mean"] <= 0.004
+
+
+def test_herz_jesu_triangulated_with_sift(shared_data: Path, tmp_path: Path) -> None:
+    scene = shared_data / "strecha" / "herz-jesu-P8"
+    mapping = {"method": "triangulate", "reference": str(scene / "reference")}
+    found = run(scene, tmp_path, {"name": "sift", "max_keypoints": 2000}, **mapping)
+    assert found.metrics["poses"]["registered"] == 8
+    assert found.metrics["poses"]["position_max"] < 1e-12
+    reference = colmap.read_model(scene / "reference")
+    expected = {image.name: image for image in reference.images.values()}
+    assert found.model is not None
+    for image in found.model.images.values():
+        pose, wanted = image.cam_from_world(), expected[image.name].cam_from_world()
+        np.testing.assert_array_max_ulp(pose.rotation.quat, wanted.rotation.quat, maxulp=2)
+        assert pose.translation.tolist() == wanted.translation.tolist()
+        assert image.camera.params.tolist() == expected[image.name].camera.params.tolist()
+    assert found.model.num_points3D() > 500

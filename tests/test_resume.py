@@ -1,0 +1,258 @@
+"""What is done again, and what is not: kills, new photos, changed settings, plans."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import reconstruct
+from reconstruct import colmap
+from reconstruct.datasets.synthetic import SyntheticDataset
+from reconstruct.features.sift import Sift
+from reconstruct.stages import match as match_stage
+from reconstruct.storage.features import open_features
+
+KILLED = """
+import os, signal, sys
+from reconstruct import colmap
+from reconstruct.__main__ import main
+from reconstruct.features.sift import Sift
+from reconstruct.stages import match
+
+place, survived, *arguments = sys.argv[1:]
+owner, name = {
+    "extract": (Sift, "_extract"),
+    "match": (match, "match_tensors"),
+    "verify": (colmap, "verify_database"),
+}[place]
+function, calls = getattr(owner, name), 0
+
+def die(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls > int(survived):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*args, **kwargs)
+
+setattr(owner, name, die)
+main(["run", *arguments, "-q"])
+"""
+
+Work = Counter[str]
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Counts the images extracted and the pairs matched from here on."""
+    counter: Work = Counter()
+
+    def counted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            counter[kind] += 1
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(Sift, "_extract", counted("extract", Sift._extract))
+    matched = counted("match", match_stage.match_tensors)
+    monkeypatch.setattr(match_stage, "match_tensors", matched)
+    return counter
+
+
+@pytest.fixture
+def run(chain: Path, photos: Path, tmp_path: Path) -> Callable[..., reconstruct.Run]:
+    """Runs the chain over ``photos`` into ``tmp_path / "out"``."""
+
+    def call(output: str = "out", **changes: Any) -> reconstruct.Run:
+        overrides = {key.replace("__", "."): value for key, value in changes.items()}
+        return reconstruct.run(chain, photos, tmp_path / output, overrides, verbosity=-1)
+
+    return call
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    files = [*(output / "features").iterdir(), *(output / "matches").iterdir()]
+    files += [output / "pairs.txt"]
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in sorted(files)}
+
+
+# Six photos are two shards (4 + 2), their fifteen pairs two (8 + 7).
+KILLS = [
+    ("extract", 2, {"extract": 6, "match": 15}),
+    ("extract", 5, {"extract": 2, "match": 15}),
+    ("match", 10, {"match": 7}),
+    ("verify", 0, {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "survived", "left"), KILLS, ids=[f"{place}-{n}" for place, n, _ in KILLS]
+)
+def test_a_killed_run_goes_on_and_ends_as_one_never_killed(
+    square: SyntheticDataset,
+    chain: Path,
+    finished: Path,
+    tmp_path: Path,
+    work: Work,
+    place: str,
+    survived: int,
+    left: dict[str, int],
+) -> None:
+    output = tmp_path / "out"
+    cameras = {"dataset.cameras": str(square.reference)}
+    arguments = [str(chain), "--images", str(square.images), "--output", str(output)]
+    arguments += ["--set", f"dataset.cameras='{square.reference}'"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, place, str(survived), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    found = reconstruct.run(chain, square.images, output, cameras, verbosity=-1)
+    assert work == left
+    assert contents(output) == contents(finished)
+    assert not list(output.rglob("*.tmp*"))
+    assert found.model is not None
+    model = colmap.read_model(finished / "sparse")
+    assert colmap.model_summary(found.model) == colmap.model_summary(model)
+    poses = colmap.model_poses(model)
+    for name, pose in colmap.model_poses(found.model).items():
+        np.testing.assert_array_equal(poses[name], pose)
+
+
+def test_one_more_photo_costs_one_extraction_and_its_pairs(
+    run: Callable[..., reconstruct.Run],
+    square: SyntheticDataset,
+    photos: Path,
+    tmp_path: Path,
+    work: Work,
+) -> None:
+    run()
+    assert work == {"extract": 4, "match": 6}
+    work.clear()
+    shutil.copy(square.images / square.names[4], photos / "0 new.jpg")
+    found = run()
+    assert work == {"extract": 1, "match": 4}
+    assert found.summary.figures["map"]["registered_images"] == 5
+    fresh = run("fresh")
+    assert fresh.summary.figures["pair"] == found.summary.figures["pair"] == {"pairs": 10}
+    assert fresh.summary.figures["verify"] == found.summary.figures["verify"]
+    first, second = open_features(tmp_path / "out"), open_features(tmp_path / "fresh")
+    assert first.fingerprints() == second.fingerprints()
+    for name in first.fingerprints():
+        np.testing.assert_array_equal(first.load(name).descriptors, second.load(name).descriptors)
+
+    work.clear()
+    (photos / "0 new.jpg").unlink()
+    assert run().summary.figures["map"]["registered_images"] == 4
+    assert not work, "what a photo less needs is there"
+
+
+def test_a_photo_that_changed_counts_by_its_content(
+    run: Callable[..., reconstruct.Run], photos: Path, work: Work
+) -> None:
+    run()
+    work.clear()
+    first, second, *_ = sorted(photos.iterdir())
+    first.touch()
+    run()
+    assert not work
+    shutil.copy(second, first)
+    run()
+    assert work == {"extract": 1, "match": 3}
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, int], str]] = [
+    # settings; work done again; states of extract, pair, match, verify, map before
+    ({}, {}, "done done done done done"),
+    ({"extract__loaders": 1, "match__cache_mb": 1}, {}, "done done done done done"),
+    ({"map__min_model_size": 2}, {}, "done done done done stale"),
+    ({"verify__min_inliers": 16}, {}, "done done done stale stale"),
+    ({"dataset__camera_sharing": "single"}, {}, "done done done stale stale"),
+    ({"seed": 1}, {}, "done done done stale stale"),
+    ({"match__ratio": 0.85}, {"match": 6}, "done done stale waiting waiting"),
+    (
+        {"pair": {"method": "sequential", "overlap": 3}},
+        {},
+        "done stale waiting waiting waiting",
+    ),
+    (
+        {"extract__local__upright": True},
+        {"extract": 4, "match": 6},
+        "stale waiting stale waiting waiting",
+    ),
+]
+
+
+def test_a_changed_setting_redoes_what_depends_on_it_and_plan_foretells_it(
+    run: Callable[..., reconstruct.Run], chain: Path, photos: Path, tmp_path: Path, work: Work
+) -> None:
+    def states(output: Path, changes: dict[str, Any]) -> str:
+        overrides = {key.replace("__", "."): value for key, value in changes.items()}
+        plans = reconstruct.plan(chain, photos, output, overrides)
+        assert [name for name, _ in plans] == ["extract", "pair", "match", "verify", "map"]
+        return " ".join(plan.state for _, plan in plans)
+
+    start = tmp_path / "out"
+    assert states(start, {}) == "missing missing missing waiting waiting"
+    assert not start.exists(), "a plan changes nothing"
+    run()
+    for changes, expected, before in CHANGES:
+        shutil.copytree(start, tmp_path / "changed")
+        assert states(tmp_path / "changed", changes) == before, changes
+        work.clear()
+        run("changed", **changes)
+        assert work == expected, changes
+        assert states(tmp_path / "changed", changes) == "done done done done done", changes
+        shutil.rmtree(tmp_path / "changed")
+
+
+def test_places_do_not_count(
+    run: Callable[..., reconstruct.Run], chain: Path, photos: Path, tmp_path: Path, work: Work
+) -> None:
+    run()
+    work.clear()
+    photos.rename(tmp_path / "moved")
+    (tmp_path / "out").rename(tmp_path / "renamed")
+    plans = reconstruct.plan(chain, tmp_path / "moved", tmp_path / "renamed")
+    assert {plan.state for _, plan in plans} == {"done"}
+
+
+def test_force_and_only(chain: Path, photos: Path, tmp_path: Path, work: Work) -> None:
+    def run(**arguments: Any) -> dict[str, Any]:
+        found = reconstruct.run(chain, photos, tmp_path / "out", verbosity=-1, **arguments)
+        return found.summary.figures
+
+    assert list(run(only=["extract", "pair"])) == ["extract", "pair"]
+    assert work == {"extract": 4}
+    assert list(run()) == ["extract", "pair", "match", "verify", "map"]
+    assert work == {"extract": 4, "match": 6}
+    run(force=["match"])
+    assert work == {"extract": 4, "match": 12}
+    run(force=["verify", "map"])
+    assert list(run(only=["map"])) == ["map"]
+    assert work == {"extract": 4, "match": 12}
+
+
+def test_a_plan_with_an_unreadable_photo(
+    run: Callable[..., reconstruct.Run], chain: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "text.jpg").write_text("not a photo")
+    run()
+    plans = dict(reconstruct.plan(chain, photos, tmp_path / "out"))
+    assert (plans["extract"].state, plans["extract"].todo, plans["extract"].total) == (
+        "missing",
+        1,
+        5,
+    )
+    assert plans["map"].state == "waiting", "nothing to do unless the photo was mended"

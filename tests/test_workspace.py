@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reconstruct.errors import UsageError, WorkspaceBusyError
+from reconstruct.workspace import Workspace, atomic_path, fingerprint, reserve, tree_hash
+
+HOLD = """
+import sys, time
+from reconstruct.workspace import Workspace
+with Workspace(sys.argv[1]).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def interrupted_write(path: Path, error: BaseException) -> None:
+    with atomic_path(path) as temporary:
+        if path.is_dir():
+            temporary.mkdir()
+            (temporary / "half").write_text("x")
+        else:
+            temporary.write_text("half")
+        raise error
+
+
+def test_a_file_stands_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("first")
+        assert not path.exists()
+    with pytest.raises(RuntimeError, match="half-way"):
+        interrupted_write(path, RuntimeError("half-way"))
+    assert path.read_text() == "first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_stands_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for content in ("first", "second"):
+        with atomic_path(path) as temporary:
+            (temporary / "sub").mkdir(parents=True)
+            (temporary / "sub" / content).write_text(content)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_write(path, KeyboardInterrupt())
+    assert [file.name for file in path.rglob("*")] == ["sub", "second"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.tmp").mkdir()
+    (tmp_path / "a.tmp" / "half").write_text("x")
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_stamp_holds_for_the_artifact_that_was_committed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert workspace.stamp(workspace.pairs) is None
+    workspace.pairs.write_text("a b\n")
+    workspace.set_stamp(workspace.pairs, "f1")
+    workspace.sparse.mkdir()
+    workspace.set_stamp(workspace.sparse, "f2")
+    assert Workspace(tmp_path).stamp(workspace.pairs) == "f1"
+    assert workspace.stamp(workspace.sparse) == "f2"
+    (workspace.sparse / "images.bin").write_text("more")
+    assert workspace.stamp(workspace.sparse) is None, "edited: no longer what was committed"
+    workspace.pairs.write_text("a")
+    assert workspace.stamp(workspace.pairs) is None, "cut off: counts as missing"
+    workspace.set_stamp(workspace.pairs, None)
+    workspace.pairs.write_text("a b\n")
+    assert workspace.stamp(workspace.pairs) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pairs.txt": "old form"}', '{"a": [1]}'])
+def test_unreadable_stamps_count_as_missing(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".fingerprints.json").write_text(text)
+    (tmp_path / "pairs.txt").write_text("")
+    workspace = Workspace(tmp_path)
+    assert workspace.stamp(workspace.pairs) is None
+    workspace.set_stamp(workspace.pairs, "f")
+    assert workspace.stamp(workspace.pairs) == "f"
+
+
+def test_fingerprints_tell_kinds_parts_and_order_apart() -> None:
+    parts = [("a", {"x": 1, "y": 2}), ("b", {"x": 1, "y": 2}), ("a", {"x": 1}), ("a", [1, 2])]
+    prints = [fingerprint(*part) for part in parts] + [fingerprint("a", [2, 1])]
+    assert len(set(prints)) == 5
+    assert fingerprint("a", {"y": 2, "x": 1}) == prints[0]
+    assert fingerprint("a", "\udcff") != fingerprint("a", "?"), "names that are not UTF-8"
+
+
+def test_a_tree_counts_by_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a").write_text("x")
+    before = tree_hash(tmp_path)
+    (tmp_path / "one").rename(tmp_path / "two")
+    renamed = tree_hash(tmp_path)
+    (tmp_path / "two" / "a").write_text("y")
+    assert len({before, renamed, tree_hash(tmp_path)}) == 3
+
+
+def test_models_are_listed_by_number(tmp_path: Path) -> None:
+    for name in ("sparse", "sparse_10", "sparse_2", "sparse_x", "sparse_3.tmp"):
+        (tmp_path / name).mkdir()
+    names = [path.name for path in Workspace(tmp_path).models()]
+    assert names == ["sparse", "sparse_2", "sparse_10"]
+
+
+def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(WorkspaceBusyError, match=f"process {holder.pid}"):
+            Workspace(tmp_path).lock().__enter__()
+        os.kill(holder.pid, signal.SIGKILL)
+    with Workspace(tmp_path).lock():
+        pass
+    with Workspace(tmp_path).lock():
+        pass
+
+
+def test_an_output_that_is_a_file_is_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="cannot be an output folder"):
+            Workspace(root).lock().__enter__()
+
+
+def test_reserve_takes_what_there_is_and_leaves_nothing(tmp_path: Path) -> None:
+    reserve(tmp_path, 1000)
+    with pytest.raises(OSError):  # noqa: PT011 - which one depends on the file system
+        reserve(tmp_path, 1 << 60)
+    assert not list(tmp_path.iterdir())
