@@ -30,7 +30,8 @@ class MapConfig(Section):
     given."""
     robust_loss_px: float | None = Field(None, gt=0)
     """End with a bundle adjustment under a Cauchy loss of this scale: observations that lie
-    farther off count less, as those of keypoints that `refine` could not move. null: none."""
+    farther off count less, as those of keypoints that `refine` could not move. null: none.
+    `triangulate` adjusts no pose and passes it over."""
     min_model_size: int = Field(3, ge=2)
     """Models with fewer images are dropped where there are several."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -42,8 +43,6 @@ class MapConfig(Section):
     def _check(self) -> MapConfig:
         if self.method != "triangulate" and self.reference is not None:
             raise ValueError("`reference` goes with `method: triangulate`, and only with it")
-        if self.method == "triangulate" and self.robust_loss_px is not None:
-            raise ValueError("`method: triangulate` adjusts no pose: leave `robust_loss_px` out")
         if self.method == "triangulate" and self.refine_intrinsics:
             raise ValueError(
                 "`method: triangulate` keeps the reference's intrinsics: "

@@ -7,6 +7,7 @@ resumed pair by pair, like matching; the solution over all tracks takes seconds 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,27 @@ from numpy.typing import NDArray
 from reconstruct import colmap
 from reconstruct.errors import ReconstructionError
 from reconstruct.images import read_image
-from reconstruct.refinement import Pyramid, RefineConfig, Refined, align_pair, refine_keypoints
+from reconstruct.refinement import (
+    PairAlignment,
+    Pyramid,
+    RefineConfig,
+    Refined,
+    align_pair,
+    refine_keypoints,
+)
 from reconstruct.refinement.patches import build_pyramid, level0_scale
 from reconstruct.stages import Context, Plan, need, plan_whole
 from reconstruct.stages.match import tiled
 from reconstruct.stages.verify import Verify
-from reconstruct.storage.alignments import AlignmentStore
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.matches import pair_key
-from reconstruct.storage.shards import Record, clean_temporaries, shard_size, write_in_shards
+from reconstruct.storage.shards import (
+    Record,
+    ShardStore,
+    clean_temporaries,
+    shard_size,
+    write_in_shards,
+)
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import ImagePair
 from reconstruct.workspace import atomic_path, fingerprint
@@ -41,7 +54,7 @@ class Refine:
         self.config = config
         self.verify = verify
         self.database = context.workspace.database
-        self.store = AlignmentStore(context.workspace.alignments)
+        self.store = ShardStore(context.workspace.alignments)
 
     def fingerprint(self) -> str | None:
         """Over settings and the verified database; None while that cannot be known."""
@@ -89,7 +102,7 @@ class Refine:
         refined = refine_keypoints(
             {name: rows * self._scale(name) for name, rows in keypoints.items()},
             inliers,
-            {pair: self.store.load(pair) for pair in inliers},
+            {pair: PairAlignment(**self.store.read(pair_key(pair))) for pair in inliers},
             self.config,
         )
         with atomic_path(self.database) as temporary:
@@ -138,7 +151,8 @@ class Refine:
                 inliers[pair],
                 self.config,
             )
-            yield AlignmentStore.record(pair, wanted[pair], found)
+            columns = {field.name: getattr(found, field.name) for field in fields(found)}
+            yield Record(pair_key(pair), wanted[pair], columns)
 
     def _pyramid(self, name: str) -> Pyramid:
         image = read_image(self.context.dataset.path(name))

@@ -91,10 +91,13 @@ def test_images_of_a_batch_do_not_mix() -> None:
         torch.testing.assert_close(one.descriptors, other.descriptors)
 
 
-def test_half_pixel_sum_puts_coarse_cell_p_on_fine_cell_2p_plus_1() -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_half_pixel_sum_puts_coarse_cell_p_on_fine_cell_2p_plus_1(
+    layout: torch.memory_format,
+) -> None:
     size, coarse_size = (80, 96), (40, 48)
-    coarse = torch.rand(1, 2, *map_size(*coarse_size))
-    fine = torch.ones(1, 2, *map_size(*size))
+    coarse = torch.rand(1, 70, *map_size(*coarse_size)).contiguous(memory_format=layout)
+    fine = torch.ones(1, 70, *map_size(*size)).contiguous(memory_format=layout)
     HalfPixel().add_coarser(fine, coarse, size, coarse_size)
     height, width = coarse.shape[2:]
     torch.testing.assert_close(
@@ -102,6 +105,18 @@ def test_half_pixel_sum_puts_coarse_cell_p_on_fine_cell_2p_plus_1() -> None:
     )
     between = (coarse[..., :-1] + coarse[..., 1:]) / 2 + 1
     torch.testing.assert_close(fine[:, :, 1 : 2 * height : 2, 2 : 2 * width - 1 : 2], between)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_corner_sum_is_the_interpolation_with_aligned_corners(layout: torch.memory_format) -> None:
+    coarse = torch.rand(2, 70, 7, 1).contiguous(memory_format=layout)
+    fine = torch.rand(2, 70, 15, 4).contiguous(memory_format=layout)
+    upsampled = torch.nn.functional.interpolate(
+        coarse, (15, 4), mode="bilinear", align_corners=True
+    )
+    expected = fine + upsampled
+    Corners().add_coarser(fine, coarse, (64, 20), (32, 10))
+    torch.testing.assert_close(fine, expected, atol=1e-5, rtol=0)
 
 
 def test_half_pixel_bans_two_by_two_blocks_around_the_same_point() -> None:
