@@ -549,6 +549,10 @@ def adjust_robustly(
         config.set_constant_cam_intrinsics(camera_id)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    # A robust loss lets go of what does not fit, even to infinity: COLMAP's own limits remove it.
+    limits = pycolmap.IncrementalMapperOptions()
+    manager = pycolmap.ObservationManager(model)
+    manager.filter_all_points3D(limits.filter_max_reproj_error, limits.filter_min_tri_angle)
     model.update_point_3d_errors()
 
 

@@ -24,7 +24,7 @@ Size = tuple[int, int]
 """(height, width)."""
 
 _CHANNELS: Final = 64
-_ROWS: Final = 16
+_ROWS: Final = 8
 """Parts of a map that are interpolated at once: they bound the memory beside the maps."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from reconstruct import colmap
@@ -26,6 +27,7 @@ from reconstruct.refinement import (
 )
 from reconstruct.refinement.patches import build_pyramid, level0_scale
 from reconstruct.stages import Context, Plan, need, plan_whole
+from reconstruct.stages.extract import ahead
 from reconstruct.stages.match import tiled
 from reconstruct.stages.verify import Verify
 from reconstruct.storage.cache import Cache
@@ -37,7 +39,7 @@ from reconstruct.storage.shards import (
     shard_size,
     write_in_shards,
 )
-from reconstruct.torch_device import resolve_device
+from reconstruct.torch_device import resolve_device, single_threaded
 from reconstruct.types import ImagePair
 from reconstruct.workspace import atomic_path, fingerprint
 
@@ -141,18 +143,19 @@ class Refine:
         keypoints: dict[str, NDArray[np.float32]],
     ) -> Iterator[Record]:
         pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
-        for pair in todo:
-            first, second = pair
-            found = align_pair(
-                pyramids[first],
-                pyramids[second],
-                keypoints[first],
-                keypoints[second],
-                inliers[pair],
-                self.config,
-            )
-            columns = {field.name: getattr(found, field.name) for field in fields(found)}
-            yield Record(pair_key(pair), wanted[pair], columns)
+        jobs = ((pair, *(pyramids[name] for name in pair)) for pair in todo)
+
+        def work(job: tuple[ImagePair, Pyramid, Pyramid]) -> tuple[ImagePair, PairAlignment]:
+            pair, first, second = job
+            points = keypoints[pair[0]], keypoints[pair[1]]
+            return pair, align_pair(first, second, *points, inliers[pair], self.config)
+
+        # Patches are small: a core is used better by a pair of its own than by a share of one.
+        threads = torch.get_num_threads()
+        with single_threaded():
+            for pair, found in ahead(work, jobs, threads):
+                columns = {field.name: getattr(found, field.name) for field in fields(found)}
+                yield Record(pair_key(pair), wanted[pair], columns)
 
     def _pyramid(self, name: str) -> Pyramid:
         image = read_image(self.context.dataset.path(name))

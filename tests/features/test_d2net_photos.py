@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from reconstruct.features.backend import make_network
 from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared, normalised
-from reconstruct.features.weights import load_weights
+from reconstruct.features.weights import TrunkWeights, load_weights
 from reconstruct.images import read_image
 from reconstruct.types import ImageArray, LocalFeatures
 
@@ -72,36 +73,69 @@ def _offsets(first: LocalFeatures, second: LocalFeatures) -> NDArray[np.float64]
     return np.asarray(offsets[np.abs(offsets).max(1) < 4])
 
 
-def _median_offset(
-    shared_data: Path, config: D2NetConfig, longest_px: int, factor: float, photos: int
-) -> tuple[NDArray[np.float64], int]:
-    extractor, offsets = D2Net(config, device="cpu"), []
-    for name in PHOTOS[:photos]:
-        image = _photo(shared_data / name, longest_px)
-        height, width = image.shape[:2]
-        other = _resized(image, (round(width * factor), round(height * factor)))
-        offsets.append(_offsets(extractor(image), extractor(other)))
-    joined = np.concatenate(offsets)
-    return np.median(joined, axis=0), len(joined)
+FACTORS = (0.5, 0.7, 1.3)
+
+
+def _offsets_at_factors(extractor: D2Net, image: ImageArray) -> dict[float, NDArray[np.float64]]:
+    height, width = image.shape[:2]
+    features = extractor(image)
+    return {
+        factor: _offsets(
+            features, extractor(_resized(image, (round(width * factor), round(height * factor))))
+        )
+        for factor in FACTORS
+    }
+
+
+def _mirrored(weights: TrunkWeights) -> TrunkWeights:
+    """Every kernel turned by 180 degrees: its own asymmetry changes sign, the cells stay."""
+    tensors = {
+        name: np.ascontiguousarray(value[..., ::-1, ::-1]) if value.ndim == 4 else value
+        for name, value in weights.tensors.items()
+    }
+    return replace(weights, tensors=tensors)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factor", [0.5, 0.7, 1.3])
-@pytest.mark.parametrize(("multiscale", "longest_px", "photos"), [(False, 1000, 4), (True, 600, 1)])
-def test_a_photo_matches_itself_at_another_size_without_offset(
-    shared_data: Path, multiscale: bool, longest_px: int, photos: int, factor: float
-) -> None:
-    config = D2NetConfig(multiscale=multiscale, max_edge=None, max_sum_edges=None)
-    median, count = _median_offset(shared_data, config, longest_px, factor, photos)
-    assert count > 200
-    assert (np.abs(median) < 0.15).all(), median
+def test_a_photo_matches_itself_at_another_size_multiscale(shared_data: Path) -> None:
+    config = D2NetConfig(multiscale=True, max_edge=None, max_sum_edges=None)
+    image = _photo(shared_data / PHOTOS[0], 640)
+    for factor, offsets in _offsets_at_factors(D2Net(config, device="cpu"), image).items():
+        median = np.median(offsets, axis=0)
+        assert len(offsets) > 200
+        assert (np.abs(median) < 0.15).all(), (factor, median)
 
 
 @pytest.mark.slow
-def test_the_release_is_off_by_pixels(shared_data: Path) -> None:
+def test_a_photo_matches_itself_at_another_size_single_scale(shared_data: Path) -> None:
+    # The filters of VGG-16 are not symmetric and shift what they find by some tenths of a pixel
+    # of the network's input. The mean over the filters and their mirror images has no such
+    # shift: what remains is where the cells are put.
+    config = D2NetConfig(max_edge=None, max_sum_edges=None)
+    parts: dict[float, list[list[NDArray[np.float64]]]] = {factor: [[], []] for factor in FACTORS}
+    for side, weights in enumerate((load_weights("vgg16"), _mirrored(load_weights("vgg16")))):
+        extractor = D2Net(config, device="cpu")
+        extractor._weights = weights
+        for name in PHOTOS[:3]:
+            image = _photo(shared_data / name, 800)
+            for factor, offsets in _offsets_at_factors(extractor, image).items():
+                parts[factor][side].append(offsets)
+    for factor, sides in parts.items():
+        joined = [np.concatenate(side) for side in sides]
+        median = np.mean([np.median(side, axis=0) for side in joined], axis=0)
+        # Standard error of a median: few keypoints of one scale survive a change to half of it.
+        error = 1.25 * np.concatenate(joined).std(axis=0) / np.sqrt(sum(map(len, joined)))
+        print(factor, [np.median(x, 0) for x in joined], median, error, [len(x) for x in joined])
+        assert error.max() < 0.2
+        assert (np.abs(median) < 0.15 + 2 * error).all(), (factor, median, error)
+
+
+@pytest.mark.slow
+def test_the_release_is_off(shared_data: Path) -> None:
     config = D2NetConfig(cell_center="release", max_edge=None, max_sum_edges=None)
-    median, _ = _median_offset(shared_data, config, 800, 0.7, 1)
-    assert np.abs(median).max() > 0.3
+    image = _photo(shared_data / PHOTOS[0], 640)
+    offsets = _offsets_at_factors(D2Net(config, device="cpu"), image)[0.7]
+    assert np.abs(np.median(offsets, axis=0)).max() > 0.3
 
 
 def test_backends_agree(shared_data: Path) -> None:

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import reconstruct
+from reconstruct import colmap
+from reconstruct.datasets.synthetic import SyntheticDataset
+from reconstruct.evaluation.poses import scene_errors_deg
+
+SETTINGS = {
+    "name": "refined",
+    "dataset": {"format": "folder", "images": "photos"},
+    "extract": {"local": {"name": "d2net"}},
+    "pair": {"method": "exhaustive"},
+    "match": {},
+    "verify": {},
+    "refine": {"method": "multiview"},
+    "map": {"threads": 1, "robust_loss_px": 0.5},
+}
+
+
+@pytest.fixture(scope="module")
+def refined(square: SyntheticDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("refined")
+    (folder / "sfm.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
+    run(folder, square)
+    return folder
+
+
+def run(folder: Path, square: SyntheticDataset, **overrides: object) -> reconstruct.Run:
+    settings = {"dataset.cameras": str(square.reference), **overrides}
+    return reconstruct.run(
+        folder / "sfm.yaml", square.images, folder / "out", overrides=settings, verbosity=-1
+    )
+
+
+def test_refinement_brings_the_poses_closer_and_keeps_the_observations(
+    refined: Path, square: SyntheticDataset, tmp_path: Path
+) -> None:
+    shutil.copytree(refined, tmp_path / "raw")
+    raw = run(tmp_path / "raw", square, refine=None, **{"map.robust_loss_px": None}).model
+    model = colmap.read_model(refined / "out" / "sparse")
+    assert raw is not None
+    truth = colmap.model_poses(colmap.read_model(square.reference))
+    before, after = (
+        np.median(scene_errors_deg(colmap.model_poses(m), truth)) for m in (raw, model)
+    )
+    assert after < 0.5 * before
+    assert model.num_reg_images() == raw.num_reg_images() == len(square.names)
+    assert model.compute_num_observations() > 0.85 * raw.compute_num_observations()
+    # The robust adjustment may let go of an observation, but not leave it in the model.
+    assert model.compute_mean_reprojection_error() < 1.0
+
+
+def test_refinement_resumes_by_pair_and_ends_the_same(
+    refined: Path, square: SyntheticDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(refined, tmp_path / "again")
+    output = tmp_path / "again" / "out"
+    wanted = colmap.database_keypoints(output / "database.db")
+    shards = sorted((output / "alignments").glob("part-*.h5"))
+    shards[-1].unlink()
+    (output / "database.db").unlink()
+    from reconstruct.stages import refine
+
+    aligned: list[object] = []
+    original = refine.align_pair
+    monkeypatch.setattr(refine, "align_pair", lambda *a: (aligned.append(a), original(*a))[1])
+    run(tmp_path / "again", square)
+    assert 0 < len(aligned) < 15
+    found = colmap.database_keypoints(output / "database.db")
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
