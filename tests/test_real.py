@@ -22,6 +22,7 @@ def run(scene: Path, output: Path, extractor: dict[str, Any], **mapping: Any) ->
         "dataset.cameras": reference,
         "extract.local": {"max_edge": 1024, **extractor},
         "match.ratio": 0.9 if extractor["name"] == "sift" else None,
+        "refine": None,  # it takes a minute, and has tests of its own
         "map": {"threads": 2, **mapping},
         "evaluate": {"reference": reference, "align": not mapping},
     }

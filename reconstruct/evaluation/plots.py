@@ -12,6 +12,8 @@ Curve = Mapping[str, float]
 COLORS = 10
 """Of matplotlib's default cycle; methods beyond them are dashed, then dotted."""
 
+LEGEND_COLUMNS = 4
+
 
 def draw_curves(
     panels: Mapping[str, Mapping[str, Curve]], *, xlabel: str, ylabel: str
@@ -26,7 +28,9 @@ def draw_curves(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "reconstruct", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(3.6 * len(panels), 3.6), layout="constrained")
+        labels = list(next(iter(panels.values()), {}))
+        height = 3.2 + 0.22 * -(-len(labels) // LEGEND_COLUMNS)  # inches: panels, then the legend
+        figure = Figure(figsize=(3.6 * len(panels), height), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, (title, curves) in zip(axes, panels.items(), strict=True):
             for number, curve in enumerate(curves.values()):
@@ -36,9 +40,9 @@ def draw_curves(
             axis.set(title=title, xlabel=xlabel, ylim=(0, 1))
             axis.grid(alpha=0.3)
         axes[0].set_ylabel(ylabel)
-        labels = list(next(iter(panels.values()), {}))
         if labels:
-            figure.legend(axes[0].lines, labels, loc="outside lower center", ncols=3)
+            lines = list(axes[0].lines)
+            figure.legend(lines, labels, loc="outside lower center", ncols=LEGEND_COLUMNS)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

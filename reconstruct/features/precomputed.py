@@ -10,6 +10,7 @@ The layout is that of D2-Net's release: for ``a/1.ppm`` and method ``lf-net`` th
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from reconstruct.config import Section
 from reconstruct.errors import ImageError, UsageError
 from reconstruct.images import image_size
 from reconstruct.types import ImageArray, LocalFeatures
+
+_READING = threading.Lock()
+"""numpy parses an array's head as Python, at which Python 3.11 fails now and then if two threads do
+so at once (SystemError: AST constructor recursion depth mismatch)."""
 
 
 class PrecomputedConfig(Section):
@@ -93,7 +98,7 @@ def read_precomputed(
     first_pixel: coordinate of the first pixel's centre in the file. Raises ImageError.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+        with _READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name]) for name in archive.files}
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no precomputed features") from error

@@ -143,7 +143,7 @@ class Refine:
         keypoints: dict[str, NDArray[np.float32]],
     ) -> Iterator[Record]:
         pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
-        jobs = ((pair, *(pyramids[name] for name in pair)) for pair in todo)
+        jobs = ((pair, pyramids[pair[0]], pyramids[pair[1]]) for pair in todo)
 
         def work(job: tuple[ImagePair, Pyramid, Pyramid]) -> tuple[ImagePair, PairAlignment]:
             pair, first, second = job

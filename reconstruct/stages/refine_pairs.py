@@ -7,15 +7,18 @@ look like those in the first. (A reconstruction's `refine` moves keypoints over 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from reconstruct.geometry import Float64
 from reconstruct.images import read_image
 from reconstruct.refinement import Pyramid, RefineConfig, align_pair, build_pyramid
 from reconstruct.stages import Context, Plan
-from reconstruct.stages.extract import Extract
+from reconstruct.stages.extract import Extract, ahead
 from reconstruct.stages.match import Match
+from reconstruct.storage.cache import Cache
 from reconstruct.storage.matches import pair_key
 from reconstruct.storage.shards import (
     Record,
@@ -24,12 +27,18 @@ from reconstruct.storage.shards import (
     shard_size,
     write_in_shards,
 )
-from reconstruct.torch_device import resolve_device
-from reconstruct.types import ImagePair
+from reconstruct.torch_device import resolve_device, single_threaded
+from reconstruct.types import FloatArray, ImagePair
 from reconstruct.workspace import fingerprint
 
-KEPT = 6
-"""Pyramids in memory: pairs are sorted, and those of a sequence share its first image."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Matched:
+    """first, second: (M, 2) float32 matched positions of a pair."""
+
+    pair: ImagePair
+    first: FloatArray
+    second: FloatArray
 
 
 class RefinePairs:
@@ -45,7 +54,6 @@ class RefinePairs:
         self.extract = extract
         self.match = match
         self.store = ShardStore(context.workspace.root / "refined")
-        self._pyramids: dict[str, Pyramid] = {}
 
     def wanted(self, pairs: Sequence[ImagePair]) -> dict[ImagePair, str]:
         """Pair -> fingerprint that its refined positions must have."""
@@ -86,25 +94,31 @@ class RefinePairs:
         return fields["first"].astype(np.float64), fields["second"].astype(np.float64)
 
     def _records(self, todo: list[ImagePair], wanted: dict[ImagePair, str]) -> Iterator[Record]:
-        for pair in todo:
-            matches = self.match.store.load(pair)
-            first, second = (
-                self.extract.store.read(name, only="keypoints")["keypoints"] for name in pair
-            )
-            moved = second[matches[:, 1]]
-            if len(matches):
-                pyramids = self._pyramid(pair[0]), self._pyramid(pair[1])
-                found = align_pair(*pyramids, first, second, matches, self.config)
-                rows = found.aligned
-                moved[rows] += found.displacement[rows] / np.asarray(pyramids[1].scale, np.float32)
-            fields = {"first": first[matches[:, 0]], "second": moved}
-            yield Record(pair_key(pair), wanted[pair], fields)
+        pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
+        jobs = ((self._load(pair), pyramids[pair[0]], pyramids[pair[1]]) for pair in todo)
+        # As in `reconstruct.stages.refine`: a core for each pair.
+        threads = torch.get_num_threads()
+        with single_threaded():
+            for item in ahead(lambda job: self._refined(*job), jobs, threads):
+                fields = {"first": item.first, "second": item.second}
+                yield Record(pair_key(item.pair), wanted[item.pair], fields)
+
+    def _load(self, pair: ImagePair) -> _Matched:
+        rows = self.match.store.load(pair)
+        first, second = (
+            self.extract.store.read(name, only="keypoints")["keypoints"] for name in pair
+        )
+        return _Matched(pair, first[rows[:, 0]], second[rows[:, 1]])
+
+    def _refined(self, item: _Matched, pyramid0: Pyramid, pyramid1: Pyramid) -> _Matched:
+        if not len(item.first):
+            return item
+        rows = np.repeat(np.arange(len(item.first))[:, None], 2, axis=1)
+        found = align_pair(pyramid0, pyramid1, item.first, item.second, rows, self.config)
+        step = found.displacement / np.asarray(pyramid1.scale, np.float32)
+        return replace(item, second=item.second + np.where(found.aligned[:, None], step, 0))
 
     def _pyramid(self, name: str) -> Pyramid:
-        if name not in self._pyramids:
-            while len(self._pyramids) >= KEPT:
-                self._pyramids.pop(next(iter(self._pyramids)))
-            image = read_image(self.context.dataset.path(name))
-            device = resolve_device(self.context.device)
-            self._pyramids[name] = build_pyramid(image, self.config.max_edge, device)
-        return self._pyramids[name]
+        image = read_image(self.context.dataset.path(name))
+        device = resolve_device(self.context.device)
+        return build_pyramid(image, self.config.max_edge, device)

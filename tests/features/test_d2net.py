@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,25 @@ def test_release_is_corrected_minus_two_pixels_at_one_scale() -> None:
     release = D2Net(D2NetConfig(cell_center="release"))(image)
     np.testing.assert_allclose(release.keypoints + 2, corrected.keypoints, atol=1e-4)
     np.testing.assert_allclose(release.descriptors, corrected.descriptors, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell_center", ["corrected", "release"])
+def test_rows_and_columns_are_treated_alike(cell_center: str) -> None:
+    image = textured(130, 170)
+    settings = {"cell_center": cell_center, "multiscale": True, "scales": (0.7, 1.3)}
+    config = D2NetConfig.model_validate(settings)
+    weights = load_weights("vgg16")
+    tensors = {
+        name: np.ascontiguousarray(value.swapaxes(-1, -2)) if value.ndim == 4 else value
+        for name, value in weights.tensors.items()
+    }
+    plain, transposed = D2Net(config, device="cpu"), D2Net(config, device="cpu")
+    transposed._weights = replace(weights, tensors=tensors)
+    a, b = plain(image), transposed(np.ascontiguousarray(image.swapaxes(0, 1)))
+    distance = np.abs(a.keypoints[:, None] - b.keypoints[:, ::-1]).max(2)
+    # Half way between two coarse cells the ban rounds up, along both axes alike.
+    assert (distance.min(1) < 1e-2).mean() > 0.99
+    assert len(a) == len(b) > 50
 
 
 def test_multiscale_reports_scales_and_backends_agree() -> None:

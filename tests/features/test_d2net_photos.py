@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from reconstruct.features.backend import make_network
 from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared, normalised
-from reconstruct.features.weights import TrunkWeights, load_weights
+from reconstruct.features.weights import load_weights
 from reconstruct.images import read_image
 from reconstruct.types import ImageArray, LocalFeatures
 
@@ -87,15 +86,6 @@ def _offsets_at_factors(extractor: D2Net, image: ImageArray) -> dict[float, NDAr
     }
 
 
-def _mirrored(weights: TrunkWeights) -> TrunkWeights:
-    """Every kernel turned by 180 degrees: its own asymmetry changes sign, the cells stay."""
-    tensors = {
-        name: np.ascontiguousarray(value[..., ::-1, ::-1]) if value.ndim == 4 else value
-        for name, value in weights.tensors.items()
-    }
-    return replace(weights, tensors=tensors)
-
-
 @pytest.mark.slow
 def test_a_photo_matches_itself_at_another_size_multiscale(shared_data: Path) -> None:
     config = D2NetConfig(multiscale=True, max_edge=None, max_sum_edges=None)
@@ -107,27 +97,23 @@ def test_a_photo_matches_itself_at_another_size_multiscale(shared_data: Path) ->
 
 
 @pytest.mark.slow
-def test_a_photo_matches_itself_at_another_size_single_scale(shared_data: Path) -> None:
-    # The filters of VGG-16 are not symmetric and shift what they find by some tenths of a pixel
-    # of the network's input. The mean over the filters and their mirror images has no such
-    # shift: what remains is where the cells are put.
+def test_photos_match_themselves_at_another_size_single_scale(shared_data: Path) -> None:
     config = D2NetConfig(max_edge=None, max_sum_edges=None)
-    parts: dict[float, list[list[NDArray[np.float64]]]] = {factor: [[], []] for factor in FACTORS}
-    for side, weights in enumerate((load_weights("vgg16"), _mirrored(load_weights("vgg16")))):
-        extractor = D2Net(config, device="cpu")
-        extractor._weights = weights
-        for name in PHOTOS[:3]:
-            image = _photo(shared_data / name, 800)
-            for factor, offsets in _offsets_at_factors(extractor, image).items():
-                parts[factor][side].append(offsets)
-    for factor, sides in parts.items():
-        joined = [np.concatenate(side) for side in sides]
-        median = np.mean([np.median(side, axis=0) for side in joined], axis=0)
-        # Standard error of a median: few keypoints of one scale survive a change to half of it.
-        error = 1.25 * np.concatenate(joined).std(axis=0) / np.sqrt(sum(map(len, joined)))
-        print(factor, [np.median(x, 0) for x in joined], median, error, [len(x) for x in joined])
-        assert error.max() < 0.2
-        assert (np.abs(median) < 0.15 + 2 * error).all(), (factor, median, error)
+    parts: dict[float, list[NDArray[np.float64]]] = {factor: [] for factor in FACTORS}
+    for name in PHOTOS[:3]:
+        image = _photo(shared_data / name, 800)
+        for factor, offsets in _offsets_at_factors(D2Net(config, device="cpu"), image).items():
+            parts[factor].append(offsets)
+    for factor, offsets_of_photos in parts.items():
+        offsets = np.concatenate(offsets_of_photos)
+        median = np.abs(np.median(offsets, axis=0))
+        # Two standard errors of a median: at half the size few keypoints are found again.
+        limit = 0.15 + 2 * 1.25 * offsets.std(axis=0) / np.sqrt(len(offsets))
+        assert median[0] < limit[0], (factor, median, limit)
+        # The filters of VGG-16 see what they find some 0.4 px (of network input) too low: with
+        # transposed filters it is too far right. Cells are placed alike along both axes, see
+        # test_d2net.py, so along y only a gross error can be told apart from that.
+        assert median[1] < limit[1] + 0.4 * abs(1 - factor), (factor, median, limit)
 
 
 @pytest.mark.slow
