@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
@@ -18,8 +19,9 @@ from PIL import Image
 import reconstruct
 from reconstruct import colmap
 from reconstruct.config import validate
+from reconstruct.datasets import loading
 from reconstruct.datasets.loading import SyntheticConfig, load_dataset
-from reconstruct.datasets.synthetic import SyntheticDataset
+from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
 from reconstruct.stages.evaluate import evaluate_output
 from reconstruct.storage.features import FeatureStore, open_features
 
@@ -176,7 +178,11 @@ def test_a_mask_of_another_size_skips_its_photo(
     assert "another size" in found.summary.skipped["day-00.jpg"]
 
 
-def test_a_rendered_data_set_brings_cameras_and_truth_and_is_rendered_once(tmp_path: Path) -> None:
+def test_a_rendered_data_set_brings_cameras_and_truth_and_is_rendered_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = functools.partial(write_dataset, texels_per_m=8.0)
+    monkeypatch.setattr(loading, "write_dataset", coarse)
     settings = {"format": "synthetic", "views": 2, "width": 64, "height": 64, "lighting": "day"}
     config = validate(SyntheticConfig, settings, "test")
     first = load_dataset(config, tmp_path / "scratch")

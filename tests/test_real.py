@@ -22,19 +22,23 @@ def run(scene: Path, output: Path, extractor: dict[str, Any], **mapping: Any) ->
         "dataset.cameras": reference,
         "extract.local": {"max_edge": 1024, **extractor},
         "match.ratio": 0.9 if extractor["name"] == "sift" else None,
-        "refine": None,  # it takes a minute, and has tests of its own
         "map": {"threads": 2, **mapping},
-        "evaluate": {"reference": reference, "align": not mapping},
+        "evaluate": {"reference": reference, "align": "reference" not in mapping},
     }
+    if extractor["name"] == "sift":  # precise as it is, and with many more matches to refine
+        overrides["refine"] = None
     return reconstruct.run(PIPELINE, scene / "images", output, overrides, verbosity=-1)
 
 
 @pytest.mark.slow
 def test_herz_jesu_with_d2net(shared_data: Path, tmp_path: Path) -> None:
-    found = run(shared_data / "strecha" / "herz-jesu-P8", tmp_path, {"name": "d2net"})
+    found = run(
+        shared_data / "strecha" / "herz-jesu-P8", tmp_path, {"name": "d2net"}, robust_loss_px=0.5
+    )
     poses = found.metrics["poses"]
     assert poses["registered"] == 8
-    assert poses["position_mean"] <= 0.012  # metres
+    assert poses["position_mean"] <= 0.0035  # metres; without refinement 0.008 to 0.013
+    assert poses["auc_percent"]["1"] >= 93.3
 
 
 @pytest.mark.slow

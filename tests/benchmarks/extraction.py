@@ -41,6 +41,7 @@ CPU = torch.device("cpu")
 REPEATS = 2
 SCALES = (0.5, 1.0, 2.0)
 SPEED_SIZES = {False: (1024, 682), True: (800, 532)}
+COMPACTION_EDGE = 1024
 MEMORY_SIZES = {False: (1600, 1200), True: (1024, 682)}
 FORMS: tuple[tuple[int | None, Encoding], ...] = (
     (None, "float32"),
@@ -189,7 +190,7 @@ def run_for_peak(what: str, photo: ImageArray) -> None:
 def compaction(paths: Sequence[Path]) -> Iterator[Sequence[str]]:
     yield "descriptors", "kB an image", "matches", "of which as with 512 float32", "kept"
     yield ("---",) * 5
-    extractor = D2Net(D2NetConfig(), device="cpu")
+    extractor = D2Net(D2NetConfig(max_edge=COMPACTION_EDGE), device="cpu")
     features = [extractor(read_image(path)) for path in paths]
     reference: list[set[tuple[int, int]]] = []
     for dim, encoding in FORMS:
