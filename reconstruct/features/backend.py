@@ -82,6 +82,8 @@ class OnnxNetwork:
         options.intra_op_num_threads = torch.get_num_threads()
         # An arena keeps the peak of the largest image for good, and rounds it up.
         options.enable_cpu_mem_arena = False
+        # Threads that spin between images would take the processor from whatever runs then.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(
             onnx_model(tensors, use_relu), options, providers=["CPUExecutionProvider"]

@@ -96,24 +96,35 @@ def test_a_photo_matches_itself_at_another_size_multiscale(shared_data: Path) ->
         assert (np.abs(median) < 0.15).all(), (factor, median)
 
 
-@pytest.mark.slow
-def test_photos_match_themselves_at_another_size_single_scale(shared_data: Path) -> None:
+@pytest.fixture(scope="module")
+def single_scale_medians(shared_data: Path) -> dict[float, NDArray[np.float64]]:
+    """Factor -> median offset (x, y) in pixels, over the matches of three photos."""
     config = D2NetConfig(max_edge=None, max_sum_edges=None)
     parts: dict[float, list[NDArray[np.float64]]] = {factor: [] for factor in FACTORS}
     for name in PHOTOS[:3]:
         image = _photo(shared_data / name, 800)
         for factor, offsets in _offsets_at_factors(D2Net(config, device="cpu"), image).items():
             parts[factor].append(offsets)
-    for factor, offsets_of_photos in parts.items():
-        offsets = np.concatenate(offsets_of_photos)
-        median = np.abs(np.median(offsets, axis=0))
-        # Two standard errors of a median: at half the size few keypoints are found again.
-        limit = 0.15 + 2 * 1.25 * offsets.std(axis=0) / np.sqrt(len(offsets))
-        assert median[0] < limit[0], (factor, median, limit)
-        # The filters of VGG-16 see what they find some 0.4 px (of network input) too low: with
-        # transposed filters it is too far right. Cells are placed alike along both axes, see
-        # test_d2net.py, so along y only a gross error can be told apart from that.
-        assert median[1] < limit[1] + 0.4 * abs(1 - factor), (factor, median, limit)
+    return {factor: np.median(np.concatenate(part), axis=0) for factor, part in parts.items()}
+
+
+@pytest.mark.slow
+def test_photos_match_themselves_at_another_size_along_x(
+    single_scale_medians: dict[float, NDArray[np.float64]],
+) -> None:
+    for factor, median in single_scale_medians.items():
+        assert abs(median[0]) < 0.15, (factor, median)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    reason="0.45 px at 0.5 and 0.23 px at 0.7 times the size, cause unproven", strict=True
+)
+def test_photos_match_themselves_at_another_size_along_y(
+    single_scale_medians: dict[float, NDArray[np.float64]],
+) -> None:
+    for factor, median in single_scale_medians.items():
+        assert abs(median[1]) < 0.15, (factor, median)
 
 
 @pytest.mark.slow
