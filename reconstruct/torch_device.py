@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 
 import torch
 
@@ -22,15 +20,3 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         raise UsageError(f"--device {name}: torch sees {count} CUDA device(s); use cpu or auto")
     return device
-
-
-@contextlib.contextmanager
-def single_threaded() -> Iterator[None]:
-    """Let torch's operations on the CPU use one thread each, for code that runs them in threads
-    of its own."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

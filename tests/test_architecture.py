@@ -16,7 +16,7 @@ PACKAGE = Path(reconstruct.__file__).parent
 
 LEVELS = [
     {"types", "errors"},
-    {"geometry", "config", "images", "torch_device"},
+    {"geometry", "config", "images", "parallel", "torch_device"},
     {"storage", "workspace", "progress"},
     {"colmap", "features", "datasets", "evaluation"},
     {"stages", "training", "refinement", "export"},

@@ -78,7 +78,8 @@ class Compaction:
         return lambda descriptors: compact(descriptors, basis, self.config.encoding)
 
     def _wanted(self) -> str:
-        return fingerprint("basis", self.extractor_identity, self.config.dim)
+        settings = [self.config.dim, self.config.sample_images]
+        return fingerprint("basis", self.extractor_identity, *settings)
 
 
 def _described(

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from reconstruct.errors import ArtifactError, DataError, ImageError
 from reconstruct.features.global_ import Describer, GlobalConfig, create_describer
 from reconstruct.features.selection import drop_masked
 from reconstruct.images import read_image, to_grey
+from reconstruct.parallel import ahead
 from reconstruct.stages import Context, Plan
 from reconstruct.stages.compact import CompactConfig, Compaction
 from reconstruct.storage.features import FeatureStore
@@ -39,8 +38,6 @@ from reconstruct.types import ImageArray, LocalFeatures
 from reconstruct.workspace import file_hash, fingerprint
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-R = TypeVar("R")
 
 if TYPE_CHECKING:
     LocalConfig = Section
@@ -71,17 +68,6 @@ class _Loaded:
     prepared: Any
     own: Any  # what a describer needs beside it
     mask: ImageArray | None
-
-
-def ahead(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """``map`` with results in order, computed by threads a bounded distance ahead."""
-    source = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: list[Future[R]] = [pool.submit(function, x) for x in islice(source, 2 * threads)]
-        while waiting:
-            done = waiting.pop(0)
-            waiting.extend(pool.submit(function, x) for x in islice(source, 1))
-            yield done.result()
 
 
 class Extract:

@@ -11,12 +11,12 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from reconstruct import colmap
 from reconstruct.errors import ReconstructionError
 from reconstruct.images import read_image
+from reconstruct.parallel import side_by_side
 from reconstruct.refinement import (
     PairAlignment,
     Pyramid,
@@ -27,7 +27,6 @@ from reconstruct.refinement import (
 )
 from reconstruct.refinement.patches import build_pyramid, level0_scale
 from reconstruct.stages import Context, Plan, need, plan_whole
-from reconstruct.stages.extract import ahead
 from reconstruct.stages.match import tiled
 from reconstruct.stages.verify import Verify
 from reconstruct.storage.cache import Cache
@@ -39,7 +38,7 @@ from reconstruct.storage.shards import (
     shard_size,
     write_in_shards,
 )
-from reconstruct.torch_device import resolve_device, single_threaded
+from reconstruct.torch_device import resolve_device
 from reconstruct.types import ImagePair
 from reconstruct.workspace import atomic_path, fingerprint
 
@@ -150,12 +149,9 @@ class Refine:
             points = keypoints[pair[0]], keypoints[pair[1]]
             return pair, align_pair(first, second, *points, inliers[pair], self.config)
 
-        # Patches are small: a core is used better by a pair of its own than by a share of one.
-        threads = torch.get_num_threads()
-        with single_threaded():
-            for pair, found in ahead(work, jobs, threads):
-                columns = {field.name: getattr(found, field.name) for field in fields(found)}
-                yield Record(pair_key(pair), wanted[pair], columns)
+        for pair, found in side_by_side(work, jobs):
+            columns = {field.name: getattr(found, field.name) for field in fields(found)}
+            yield Record(pair_key(pair), wanted[pair], columns)
 
     def _pyramid(self, name: str) -> Pyramid:
         image = read_image(self.context.dataset.path(name))

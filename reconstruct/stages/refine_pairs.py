@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from reconstruct.geometry import Float64
 from reconstruct.images import read_image
+from reconstruct.parallel import side_by_side
 from reconstruct.refinement import Pyramid, RefineConfig, align_pair, build_pyramid
 from reconstruct.stages import Context, Plan
-from reconstruct.stages.extract import Extract, ahead
+from reconstruct.stages.extract import Extract
 from reconstruct.stages.match import Match
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.matches import pair_key
@@ -27,7 +27,7 @@ from reconstruct.storage.shards import (
     shard_size,
     write_in_shards,
 )
-from reconstruct.torch_device import resolve_device, single_threaded
+from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, ImagePair
 from reconstruct.workspace import fingerprint
 
@@ -96,12 +96,9 @@ class RefinePairs:
     def _records(self, todo: list[ImagePair], wanted: dict[ImagePair, str]) -> Iterator[Record]:
         pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
         jobs = ((self._load(pair), pyramids[pair[0]], pyramids[pair[1]]) for pair in todo)
-        # As in `reconstruct.stages.refine`: a core for each pair.
-        threads = torch.get_num_threads()
-        with single_threaded():
-            for item in ahead(lambda job: self._refined(*job), jobs, threads):
-                fields = {"first": item.first, "second": item.second}
-                yield Record(pair_key(item.pair), wanted[item.pair], fields)
+        for item in side_by_side(lambda job: self._refined(*job), jobs):
+            fields = {"first": item.first, "second": item.second}
+            yield Record(pair_key(item.pair), wanted[item.pair], fields)
 
     def _load(self, pair: ImagePair) -> _Matched:
         rows = self.match.store.load(pair)
