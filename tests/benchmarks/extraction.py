@@ -4,7 +4,8 @@
 
 speed: seconds an image, of `extract` (decoding and resizing excluded) and of the network alone at
 the same sizes, taken in turns in one process, the least of several. memory: the peak of a process
-of its own for each line. compaction: bytes an image and matches kept over the pairs of the folder.
+of its own for each line. compaction: bytes an image, and the matches kept over the pairs of the
+folder before and after two-view verification.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import cv2
 import numpy as np
 import torch
 
+from reconstruct import colmap
 from reconstruct.features.backend import make_network
 from reconstruct.features.compaction import Encoding, compact, expand, fit_basis
 from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared
@@ -35,6 +37,7 @@ from reconstruct.images import EXTENSIONS, read_image
 from reconstruct.stages.match import match
 from reconstruct.types import ImageArray, LocalFeatures
 
+Row = tuple[int, int]
 Network = Callable[[torch.Tensor], torch.Tensor]
 BACKENDS = ("torch", "onnxruntime")
 CPU = torch.device("cpu")
@@ -188,21 +191,50 @@ def run_for_peak(what: str, photo: ImageArray) -> None:
 
 
 def compaction(paths: Sequence[Path]) -> Iterator[Sequence[str]]:
-    yield "descriptors", "kB an image", "matches", "of which as with 512 float32", "kept"
-    yield ("---",) * 5
+    yield (
+        "descriptors",
+        "kB an image",
+        "matches",
+        "as with 512 float32",
+        "verified",
+        "of 512 float32",
+    )
+    yield ("---",) * 6
     extractor = D2Net(D2NetConfig(max_edge=COMPACTION_EDGE), device="cpu")
     features = [extractor(read_image(path)) for path in paths]
-    reference: list[set[tuple[int, int]]] = []
+    cameras = [colmap.guess_camera(path, "SIMPLE_RADIAL") for path in paths]
+    reference: list[set[Row]] = []
+    reference_verified = 0
     for dim, encoding in FORMS:
         stored = list(compacted(features, dim, encoding))
         kilobytes = np.mean([item.nbytes for item in stored]) / 1000
-        matches = [pairs(a, b) for a, b in itertools.combinations(map(expand, stored), 2)]
-        reference = reference or matches
-        total = sum(map(len, matches))
-        same = sum(len(a & b) for a, b in zip(matches, reference, strict=True))
+        matches = [
+            match(a, b, device="cpu") for a, b in itertools.combinations(map(expand, stored), 2)
+        ]
+        views = list(itertools.combinations(zip(cameras, features, strict=True), 2))
+        verified = sum(verified_count(*v, m) for v, m in zip(views, matches, strict=True))
+        rows = [{(int(a), int(b)) for a, b in found} for found in matches]
+        reference, reference_verified = reference or rows, reference_verified or verified
+        same = sum(len(a & b) for a, b in zip(rows, reference, strict=True))
         kept = same / sum(map(len, reference))
+        total = sum(map(len, rows))
         name = f"{dim or extractor.dim} {encoding}"
-        yield name, f"{kilobytes:.0f}", f"{total}", f"{same}", f"{kept:.1%}"
+        share = f"{verified / reference_verified:.1%}"
+        yield name, f"{kilobytes:.0f}", f"{total}", f"{kept:.1%}", f"{verified}", share
+
+
+def verified_count(
+    view0: tuple[colmap.Camera, LocalFeatures],
+    view1: tuple[colmap.Camera, LocalFeatures],
+    matches: np.ndarray,
+) -> int:
+    """How many matches agree with one two-view geometry, with the settings of sfm.yaml."""
+    (camera0, found0), (camera1, found1) = view0, view1
+    points0, points1 = (f.keypoints.astype(np.float64) for f in (found0, found1))
+    kept = colmap.verify_pair(
+        camera0, points0, camera1, points1, matches, max_error_px=4.0, min_inliers=15, seed=0
+    )
+    return len(kept)
 
 
 def compacted(
@@ -211,10 +243,6 @@ def compacted(
     basis = fit_basis((f.descriptors for f in features), dim) if dim else None
     for item in features:
         yield compact(item.descriptors, basis, encoding)
-
-
-def pairs(first: np.ndarray, second: np.ndarray) -> set[tuple[int, int]]:
-    return {(int(a), int(b)) for a, b in match(first, second, device="cpu")}
 
 
 if __name__ == "__main__":
