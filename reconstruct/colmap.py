@@ -297,6 +297,16 @@ class Tracks:
         rows = [self._model.points3D[int(i)].xyz for i in ids]
         return np.array(rows, np.float64).reshape(-1, 3)
 
+    def projected(self, name: str) -> NDArray[np.float64]:
+        """(N, 2) COLMAP pixels where the model sees the 3D point of each keypoint of an image, NaN
+        where there is none. Surer than the keypoint: all photos of the point speak in it."""
+        ids, image = self.points(name), self._images[name]
+        pixels = np.full((len(ids), 2), np.nan)
+        pose = image.cam_from_world().matrix()
+        points = self.positions(ids[ids >= 0])
+        pixels[ids >= 0] = project(self._model.cameras[image.camera_id], pose, points)
+        return pixels
+
 
 def opencv_intrinsics(camera: Camera) -> dict[str, float]:
     """fl_x, fl_y, cx, cy, k1, k2, p1, p2 of a pinhole camera with at most that distortion.
@@ -633,6 +643,14 @@ def estimate_pose(
     covariance = found.get("covariance")
     inliers = np.asarray(found["inlier_mask"], np.bool_)
     return found["cam_from_world"].matrix(), inliers, covariance, refined
+
+
+def project(
+    camera: Camera, cam_from_world: NDArray[np.float64], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N, 3) points of the world -> (N, 2) COLMAP pixels, NaN behind the camera."""
+    in_camera = points @ cam_from_world[:, :3].T + cam_from_world[:, 3]
+    return np.asarray(camera.img_from_cam(in_camera), np.float64).reshape(-1, 2)
 
 
 def verify_pair(

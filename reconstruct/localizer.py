@@ -13,7 +13,8 @@ import yaml
 
 from reconstruct import colmap, features
 from reconstruct.config import validate
-from reconstruct.errors import UsageError
+from reconstruct.datasets.loading import load_dataset
+from reconstruct.errors import DataError, UsageError
 from reconstruct.features.compaction import compact, read_basis
 from reconstruct.features.global_ import create_describer
 from reconstruct.features.index import GlobalIndex, read_index
@@ -22,10 +23,16 @@ from reconstruct.images import read_image
 from reconstruct.pipeline import PipelineConfig, Run
 from reconstruct.stages.localize import LocalizeConfig, localize_matches
 from reconstruct.stages.match import MatchConfig, as_tensor, match_tensors
+from reconstruct.stages.refine_query import QueryRefiner
 from reconstruct.storage.features import FeatureStore
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, ImageArray, Intrinsics, LocalFeatures, PoseEstimate
 from reconstruct.workspace import Workspace
+
+NO_PHOTOS = (
+    "localize.refine compares a query with the photos of the map: give their folder as `photos`, "
+    "or leave the refinement out with config=LocalizeConfig()"
+)
 
 
 class Localizer:
@@ -35,8 +42,10 @@ class Localizer:
     neighbors: how many images of the map a photo is matched with, by global descriptors where the
     run had them (``extract.global``); without them it is matched with all.
     config: settings of the pose estimation; None: those of the run, or the defaults.
+    photos: folder of the map's photos, which only ``config.refine`` reads; None: where the run
+    found them.
 
-    Raises UsageError if the folder holds no map.
+    Raises UsageError if the folder holds no map, or if those photos are not there.
     """
 
     def __init__(
@@ -45,6 +54,7 @@ class Localizer:
         *,
         neighbors: int = 20,
         config: LocalizeConfig | None = None,
+        photos: Path | str | None = None,
         device: str = "auto",
     ) -> None:
         output = run_or_output.output if isinstance(run_or_output, Run) else Path(run_or_output)
@@ -72,6 +82,14 @@ class Localizer:
         if settings.extract.global_ is not None:
             self._describer = create_describer(settings.extract.global_, self._extractor, device)
             self._index = read_index(workspace.global_ / "index.h5")
+        self._refiner = None
+        if self.config.refine is not None:
+            root = _photo_root(settings, workspace) if photos is None else Path(photos)
+            _check_photos(root, self._names)
+            limit = self.config.max_error_px
+            self._refiner = QueryRefiner(
+                self.config.refine, self._tracks, root, max_error_px=limit, device=device
+            )
 
     def __call__(
         self, image: ImageArray | Path | str, camera: colmap.Camera | Intrinsics | None = None
@@ -96,7 +114,10 @@ class Localizer:
             matches[other] = match_tensors(
                 asked, as_tensor(stored, where), self._match.ratio, self._match.min_score
             )
-        refine = self.config.refine_focal
+        free = self.config.refine_focal
+        refine = None
+        if self._refiner is not None:
+            refine = self._refiner.query(pixels, found.keypoints, matches, known)
         return localize_matches(
             name,
             found.keypoints,
@@ -104,8 +125,9 @@ class Localizer:
             self._tracks,
             known,
             self.config,
-            refine_focal=camera is None if refine is None else refine,
+            refine_focal=camera is None if free is None else free,
             seed=self._seed,
+            refine=refine,
         )
 
     def _describe(self, pixels: ImageArray) -> tuple[LocalFeatures, FloatArray | None]:
@@ -130,15 +152,30 @@ def localize(
     camera: colmap.Camera | Intrinsics | None = None,
     *,
     neighbors: int = 20,
+    photos: Path | str | None = None,
     device: str = "auto",
 ) -> PoseEstimate:
     """`Localizer` for a single photo."""
-    return Localizer(run_or_output, neighbors=neighbors, device=device)(image, camera)
+    localizer = Localizer(run_or_output, neighbors=neighbors, photos=photos, device=device)
+    return localizer(image, camera)
 
 
 def _read_settings(path: Path) -> PipelineConfig:
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     return validate(PipelineConfig, data["config"], f"{path}: config")
+
+
+def _photo_root(settings: PipelineConfig, workspace: Workspace) -> Path:
+    try:
+        return load_dataset(settings.dataset, workspace.dataset).root
+    except (UsageError, DataError) as error:
+        raise UsageError(f"{workspace.config}: {error}; {NO_PHOTOS}") from error
+
+
+def _check_photos(root: Path, names: list[str]) -> None:
+    for name in names:
+        if not (root / name).is_file():
+            raise UsageError(f"{root / name}: this photo of the map is not there; {NO_PHOTOS}")
 
 
 def _as_camera(

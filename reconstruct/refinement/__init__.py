@@ -3,6 +3,7 @@
     align_pair            the patches of every match of two images -> how far the match is off
     split_tracks          which matches may stay: no track joins two places of one image
     refine_keypoints      one displacement a keypoint that agrees with all its alignments
+    refine_against        the same for one photo, the others' keypoints staying where they are
 
 Nothing here assumes mapping: images, keypoints and matches come in. The idea of one displacement
 a keypoint over the match graph is that of Dusmanu, Schoenberger and Pollefeys, "Multi-View
@@ -11,6 +12,7 @@ Optimization of Local Feature Geometry" (ECCV 2020); the alignment is classical 
 
 from __future__ import annotations
 
+from reconstruct.refinement.anchored import Anchored, Anchors, refine_against
 from reconstruct.refinement.pairs import PairAlignment, align_pair
 from reconstruct.refinement.patches import Pyramid, build_pyramid
 from reconstruct.refinement.settings import RefineConfig
@@ -18,12 +20,15 @@ from reconstruct.refinement.solve import Refined, refine_keypoints
 from reconstruct.refinement.tracks import split_tracks
 
 __all__ = [
+    "Anchored",
+    "Anchors",
     "PairAlignment",
     "Pyramid",
     "RefineConfig",
     "Refined",
     "align_pair",
     "build_pyramid",
+    "refine_against",
     "refine_keypoints",
     "split_tracks",
 ]

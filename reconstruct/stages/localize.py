@@ -8,7 +8,7 @@ pose, and is absent from poses.txt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from reconstruct.stages.extract import Extract
 from reconstruct.stages.map import Map
 from reconstruct.stages.match import Match
 from reconstruct.stages.pair import Pair
+from reconstruct.stages.refine_query import QueryRefiner, RefineQueryConfig
 from reconstruct.storage.estimates import EstimateStore
 from reconstruct.storage.poses import write_poses
 from reconstruct.storage.shards import Record, clean_temporaries, write_in_shards
@@ -51,6 +52,9 @@ class LocalizeConfig(Section):
     pose with most inliers: where retrieval brings several places."""
     refine_focal: bool | None = None
     """Estimate the query's focal length too. null: only where its intrinsics are not known."""
+    refine: RefineQueryConfig | None = None
+    """Move the keypoints of a query to agree with the photos of the map, then estimate its pose
+    again. null: they stay as detected."""
 
 
 Matches2D3D = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -127,10 +131,12 @@ def localize_matches(
     *,
     refine_focal: bool,
     seed: int,
+    refine: Callable[[PoseEstimate], FloatArray] | None = None,
 ) -> PoseEstimate:
     """The pose of a query from its matches with images of the map (query's keypoint first).
 
-    With ``config.clusters`` the best of the poses against each cluster.
+    With ``config.clusters`` the best of the poses against each cluster. refine: the query's
+    keypoints moved, given that pose; it is then estimated once more, from them.
     """
     names = sorted(set(matches) & set(tracks.names))
     points = {other: tracks.points(other) for other in names}
@@ -142,7 +148,18 @@ def localize_matches(
             name, keypoints, lifted, tracks, camera, config, refine_focal=refine_focal, seed=seed
         )
         best = max(best, found, key=lambda e: (e.status == "ok", e.inliers, e.matches))
-    return best
+    if refine is None or best.status != "ok":
+        return best
+    return localize_matches(
+        name,
+        refine(best),
+        matches,
+        tracks,
+        camera,
+        config,
+        refine_focal=refine_focal,
+        seed=seed,
+    )
 
 
 class Localize:
@@ -240,6 +257,7 @@ class Localize:
             return
         model = colmap.read_model(self.context.workspace.sparse)
         tracks, map_cameras = colmap.Tracks(model), colmap.model_cameras(model)
+        refiner = self._refiner(tracks)
         pairs = self.pair.query_pairs()
         sizes = {name: self._size(name) for name in todo}
         assigned = cameras.assign(self.camera_config, self.context.dataset, sizes)
@@ -247,18 +265,34 @@ class Localize:
             camera_id = assigned.camera_ids[name]
             camera = assigned.cameras[camera_id]
             others = sorted(set(pairs[name]) & set(tracks.names))
-            refine = self.config.refine_focal
+            free = self.config.refine_focal
+            keypoints = self._keypoints(name)
+            matches = {o: self._matches(name, camera, o, map_cameras[o]) for o in others}
+            photo = self.context.dataset.path(name)
+            refine = refiner.query(photo, keypoints, matches, camera) if refiner else None
             found = localize_matches(
                 name,
-                self._keypoints(name),
-                {other: self._matches(name, camera, other, map_cameras[other]) for other in others},
+                keypoints,
+                matches,
                 tracks,
                 camera,
                 self.config,
-                refine_focal=camera_id not in assigned.known if refine is None else refine,
+                refine_focal=camera_id not in assigned.known if free is None else free,
                 seed=self.context.seed,
+                refine=refine,
             )
             yield EstimateStore.record(wanted[name], found)
+
+    def _refiner(self, tracks: colmap.Tracks) -> QueryRefiner | None:
+        if self.config.refine is None:
+            return None
+        return QueryRefiner(
+            self.config.refine,
+            tracks,
+            self.context.dataset.root,
+            max_error_px=self.config.max_error_px,
+            device=self.context.device,
+        )
 
     def _matches(
         self, query: str, camera: colmap.Camera, other: str, other_camera: colmap.Camera

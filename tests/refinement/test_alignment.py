@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from builders import AFFINITIES, SIZE, around_center, grid, photo
 from numpy.typing import NDArray
 
 from reconstruct.refinement import PairAlignment, RefineConfig, align_pair, build_pyramid
@@ -12,28 +13,6 @@ from reconstruct.types import ImageArray
 
 CPU = torch.device("cpu")
 CONFIG = RefineConfig()
-SIZE = 256
-
-
-def texture(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A smooth pattern, 0..1, at (..., 2) positions: waves of 5 to 20 pixels in all directions."""
-    rng = np.random.default_rng(7)
-    value = np.zeros(points.shape[:-1])
-    for _ in range(40):
-        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(5, 20)
-        wave = 2 * np.pi / length * np.array([np.cos(angle), np.sin(angle)])
-        value += np.cos(points @ wave + rng.uniform(0, 2 * np.pi))
-    return np.asarray(0.5 + value / 25)
-
-
-def photo(
-    affinity: NDArray[np.float64], shift: NDArray[np.float64], gain: float = 1.0, bias: float = 0.0
-) -> ImageArray:
-    """The photo in which texture point x lies at ``affinity x + shift`` (COLMAP pixels)."""
-    x, y = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
-    source = (np.stack([x, y], -1) - shift) @ np.linalg.inv(affinity).T
-    grey = np.clip(bias + gain * 255 * texture(source), 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def align(
@@ -46,26 +25,6 @@ def align(
     matches = np.repeat(np.arange(len(keypoints0), dtype=np.uint32)[:, None], 2, axis=1)
     pyramids = [build_pyramid(image, CONFIG.max_edge, CPU) for image in (image0, image1)]
     return align_pair(*pyramids, keypoints0, keypoints1, matches, CONFIG)
-
-
-def grid(margin: float) -> NDArray[np.float64]:
-    steps = np.linspace(margin, SIZE - margin, 7)
-    return np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
-
-
-def around_center(affinity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The shift that keeps the photo's centre where it is."""
-    center = np.full(2, SIZE / 2)
-    return np.asarray(center - affinity @ center)
-
-
-AFFINITIES = {
-    "shift": np.eye(2),
-    "rotation": np.array([[0.97, -0.24], [0.24, 0.97]]),
-    "shear": np.array([[1.1, 0.2], [-0.1, 0.85]]),
-    "closer": np.array([[1.45, 0.1], [-0.1, 1.4]]),
-    "farther": np.array([[0.65, 0.05], [-0.05, 0.7]]),
-}
 
 
 @pytest.mark.parametrize("name", AFFINITIES)

@@ -6,33 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from builders import alignment, index
 
 from reconstruct.refinement import PairAlignment, RefineConfig, Refined, refine_keypoints, solve
 
 CONFIG = RefineConfig()
 PAIRS = [("a", "b"), ("b", "c"), ("a", "c")]
-
-
-def alignment(
-    displacement: list[list[float]],
-    affinity: NDArray[np.float64] | None = None,
-    aligned: list[bool] | None = None,
-    sigma_px: float = 0.01,
-) -> PairAlignment:
-    count = len(displacement)
-    one = np.eye(2) if affinity is None else affinity
-    return PairAlignment(
-        displacement=np.array(displacement, np.float32).reshape(-1, 2),
-        affinity=np.tile(one, (count, 1, 1)).astype(np.float32),
-        covariance=np.tile(sigma_px**2 * np.eye(2), (count, 1, 1)).astype(np.float32),
-        correlation=np.full(count, 0.95, np.float32),
-        aligned=np.array([True] * count if aligned is None else aligned, np.bool_),
-    )
-
-
-def index(*rows: tuple[int, int]) -> NDArray[np.uint32]:
-    return np.array(rows, np.uint32).reshape(-1, 2)
 
 
 def refine(alignments: dict[tuple[str, str], PairAlignment], **settings: Any) -> Refined:

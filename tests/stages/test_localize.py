@@ -26,12 +26,14 @@ from reconstruct.stages.localize import (
     lift_matches,
     localize_matches,
 )
+from reconstruct.stages.refine_query import agreeing_matches, most_alike
 from reconstruct.storage.poses import read_poses
 from reconstruct.storage.queries import read_intrinsics
 from reconstruct.types import Intrinsics
 
 PINHOLE = Intrinsics(model="SIMPLE_PINHOLE", size=(640, 480), params=(500.0, 320.0, 240.0))
 NAMES = ("query/day/synthetic/day-00.jpg", "query/night/synthetic/night-01.jpg")
+REFINED = {"refine.method": "multiview", "localize.refine.method": "multiview"}
 
 
 def test_matches_are_lifted_and_merged() -> None:
@@ -146,6 +148,25 @@ def test_estimate_counts_keypoints_not_candidates() -> None:
     assert (found.status, found.matches) == ("too_few_matches", 6)
 
 
+def test_matches_that_agree_with_a_pose() -> None:
+    scene = Scene(outliers=3)
+    found = scene.localize("near1", max_error_px=2.0)
+    matches = scene.matches("near1", "far1") | {"elsewhere": np.zeros((1, 2), np.uint32)}
+    moved = scene.keypoints.copy()
+    moved[10] += (0.0, 2.5)
+    kept = agreeing_matches(found, moved, matches, scene.tracks, scene.camera, 2.0)
+    assert list(kept) == ["near1"]  # what far1 sees lies elsewhere
+    assert sorted(set(range(60)) - set(kept["near1"][:, 0].tolist())) == [0, 1, 2, 10]
+
+
+def test_each_keypoint_has_the_images_most_alike() -> None:
+    rows = {"a": [0], "b": [0, 1, 2], "c": [0, 1], "d": []}
+    matches = {n: np.array([[k, 9] for k in r], np.uint32).reshape(-1, 2) for n, r in rows.items()}
+    kept = most_alike(matches, 2, 4)
+    assert {n: r[:, 0].tolist() for n, r in kept.items()} == {"b": [0, 1, 2], "c": [0, 1]}
+    assert most_alike({}, 2, 0) == {}
+
+
 # ------------------------------------------------------------------------------------ whole runs
 
 
@@ -176,6 +197,13 @@ def _again(pipeline: Path, town: Path, output: Path, **more: Any) -> dict[str, A
     truth = {"dataset.root": str(town), "evaluate.reference": str(town / "ground_truth.txt")}
     run = reconstruct.run(pipeline, output=output, overrides=truth | more, verbosity=-1)
     return run.summary.figures
+
+
+def _camera(town: Path, name: str) -> Intrinsics:
+    path = town / "queries" / "day_time_queries_with_intrinsics.txt"
+    known = read_intrinsics(path, colmap.is_camera_model)[name]
+    assert known is not None
+    return known
 
 
 def test_day_queries_are_found(localized: Path, town: Path) -> None:
@@ -214,6 +242,28 @@ def test_nothing_is_done_twice(localized: Path, town: Path, pipeline: Path) -> N
         },
     )
     assert {name: found.state for name, found in plans} == dict.fromkeys(dict(plans), "done")
+
+
+def test_refined_queries_are_closer(
+    localized: Path, town: Path, pipeline: Path, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(localized, tmp_path / "out"))
+    truth = read_poses(town / "ground_truth.txt")
+    before = query_errors(read_poses(output / "poses.txt"), truth)
+    _again(pipeline, town, output, **REFINED)
+    poses = read_poses(output / "poses.txt")
+    after = query_errors(poses, truth)
+    day = [name for name in truth if "/day/" in name]
+    assert sum(after[name][0] for name in day) < 0.7 * sum(before[name][0] for name in day)
+    figures = _again(pipeline, town, output, **REFINED)
+    assert figures["localize"]["estimated_now"] == 0
+    # One photo by itself comes to the same pose, and says what it needs.
+    photo, camera = town / "images_upright" / NAMES[0], _camera(town, NAMES[0])
+    alone = Localizer(output, neighbors=4, device="cpu")(photo, camera)
+    assert alone.cam_from_world is not None
+    np.testing.assert_allclose(alone.cam_from_world, poses[NAMES[0]], atol=1e-6)
+    with pytest.raises(UsageError, match=r"photo of the map is not there; localize\.refine"):
+        Localizer(output, photos=tmp_path, device="cpu")
 
 
 def test_lost_estimates_come_back_the_same(
@@ -284,11 +334,9 @@ def test_other_ways_to_the_same_poses(
 def test_one_photo_against_the_map(localized: Path, town: Path) -> None:
     name = NAMES[0]
     photo = town / "images_upright" / name
-    listed = read_intrinsics(
-        town / "queries" / "day_time_queries_with_intrinsics.txt", colmap.is_camera_model
-    )
+    camera = _camera(town, name)
     localizer = Localizer(localized, neighbors=4, device="cpu")
-    found = localizer(photo, listed[name])
+    found = localizer(photo, camera)
     assert found.status == "ok"
     np.testing.assert_allclose(
         found.cam_from_world, read_poses(localized / "poses.txt")[name], atol=1e-6
@@ -299,8 +347,8 @@ def test_one_photo_against_the_map(localized: Path, town: Path) -> None:
     with pytest.raises(UsageError, match="required with an array"):
         localizer(np.zeros((10, 10, 3), np.uint8))
     with pytest.raises(UsageError, match="240 x 180"):
-        localizer(np.zeros((10, 10, 3), np.uint8), listed[name])
-    black = localizer(np.zeros((180, 240, 3), np.uint8), listed[name])
+        localizer(np.zeros((10, 10, 3), np.uint8), camera)
+    black = localizer(np.zeros((180, 240, 3), np.uint8), camera)
     assert (black.status, black.cam_from_world) == ("too_few_matches", None)
 
 
