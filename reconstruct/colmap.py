@@ -269,6 +269,37 @@ def build_model(
     return model
 
 
+def with_observations(
+    model: Reconstruction,
+    keypoints: Mapping[str, NDArray[np.float64]],
+    points: Mapping[str, NDArray[np.int64]],
+) -> Reconstruction:
+    """A model with the cameras, poses and points of another, but other keypoints and tracks.
+
+    keypoints: name of every registered image -> (N, 2). points: -> (N,) id of the point that each
+    sees, -1 for none. Images without a pose are left out.
+    """
+    fresh = pycolmap.Reconstruction()
+    for camera in model.cameras.values():
+        fresh.add_camera_with_trivial_rig(pycolmap.Camera(camera.todict()))
+    tracks = {i: pycolmap.Track() for i in model.points3D}
+    for image_id in sorted(model.reg_image_ids()):
+        known = model.images[image_id]
+        image = pycolmap.Image(
+            name=known.name,
+            keypoints=keypoints[known.name],
+            camera_id=known.camera_id,
+            image_id=image_id,
+        )
+        fresh.add_image_with_trivial_frame(image, known.cam_from_world())
+        for index in np.flatnonzero(points[known.name] >= 0).tolist():
+            tracks[int(points[known.name][index])].add_element(image_id, index)
+    for point_id, point in model.points3D.items():
+        seen = pycolmap.Point3D(xyz=point.xyz, color=point.color, track=tracks[point_id])
+        fresh.add_point3D_with_id(point_id, seen)
+    return fresh
+
+
 class Tracks:
     """Which 3D point each keypoint of a model's images sees, and where the points are."""
 
@@ -291,6 +322,12 @@ class Tracks:
                 ids[index] = image.point2D(index).point3D_id
             self._ids[name] = ids
         return self._ids[name]
+
+    def keypoints(self, name: str) -> NDArray[np.float64]:
+        """(N, 2) keypoints of an image as they are in the model, in COLMAP pixels."""
+        image = self._images[name]
+        rows = [image.point2D(index).xy for index in range(image.num_points2D())]
+        return np.array(rows, np.float64).reshape(-1, 2)
 
     def positions(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """(N, 3) positions of points by their ids."""

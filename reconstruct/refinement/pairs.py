@@ -44,16 +44,20 @@ def align_pair(
     keypoints1: NDArray[Any],
     matches: NDArray[Any],
     config: RefineConfig,
+    affinity: Float64 | None = None,
 ) -> PairAlignment:
     """Align the patches of all matches of two images.
 
-    keypoints0, keypoints1: (N, 2) COLMAP pixels of the photos. matches: (M, 2) indices.
+    keypoints0, keypoints1: (N, 2) COLMAP pixels of the photos. matches: (M, 2) indices. affinity:
+    (M, 2, 2) ``1 from 0`` in pixels at ``max_edge`` to start from, each of positive determinant;
+    None: what the matches around say.
     The template comes from the image that shows a patch coarser: the finer one can be blurred to
     match it, and not the other way round.
     """
     first = keypoints0[matches[:, 0]].astype(np.float64) * pyramid0.scale
     second = keypoints1[matches[:, 1]].astype(np.float64) * pyramid1.scale
-    affinity = local_affinities(first, second, config.neighbors)
+    if affinity is None:
+        affinity = local_affinities(first, second, config.neighbors)
     found = _Columns.start(affinity)
     finer = np.linalg.det(affinity) >= 1  # image 1 shows the patch finer: image 0 is the template
     inverse = np.linalg.inv(affinity)

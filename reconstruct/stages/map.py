@@ -12,7 +12,9 @@ from pydantic import Field, model_validator
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.images import read_image
 from reconstruct.stages import Context, Plan, need, plan_whole
+from reconstruct.stages.second_pass import SecondPassConfig, pairs_to_align, second_pass
 from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ class MapConfig(Section):
     """End with a bundle adjustment under a Cauchy loss of this scale: observations that lie
     farther off count less, as those of keypoints that `refine` could not move. null: none.
     `triangulate` adjusts no pose and passes it over."""
+    second_pass: SecondPassConfig | None = None
+    """After that, align keypoints again with what the model says of the surfaces, look for its
+    points in the photos where they were not matched, and adjust once more. null: not."""
     min_model_size: int = Field(3, ge=2)
     """Models with fewer images are dropped where there are several."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -48,6 +53,10 @@ class MapConfig(Section):
                 "`method: triangulate` keeps the reference's intrinsics: "
                 "leave `refine_intrinsics` out"
             )
+        if self.second_pass is not None and self.method == "triangulate":
+            raise ValueError("`second_pass` moves poses, which `method: triangulate` keeps")
+        if self.second_pass is not None and self.robust_loss_px is None:
+            raise ValueError("`second_pass` ends with a robust adjustment: set `robust_loss_px`")
         try:
             colmap.check_options(self.method, self.options)
         except UsageError as error:
@@ -149,17 +158,35 @@ class Map:
                 )
         finally:
             remove(scratch)
-        if self.config.robust_loss_px is not None:
-            for model in models:
-                colmap.adjust_robustly(
-                    model, self.config.robust_loss_px, self._constant_cameras(), self.config.threads
-                )
+        models = [self._adjusted(model) for model in models]
         if not models or not models[0].num_reg_images():
             raise ReconstructionError(
                 f"{self.config.method} mapping found no model: no two photos have enough verified "
                 "matches and parallax to start from (see the figures of verify)"
             )
         return models
+
+    def _adjusted(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
+        self._adjust(model)
+        settings = self.config.second_pass
+        if settings is None:
+            return model
+        pairs = len(pairs_to_align(model, settings))
+        with self.context.reporter.task("second pass", pairs, "pairs") as advance:
+            again = second_pass(
+                model,
+                lambda name: read_image(self.context.dataset.path(name)),
+                settings,
+                self.context.device,
+                advance,
+            )
+        self._adjust(again)
+        return again
+
+    def _adjust(self, model: colmap.Reconstruction) -> None:
+        loss_px = self.config.robust_loss_px
+        if loss_px is not None:
+            colmap.adjust_robustly(model, loss_px, self._constant_cameras(), self.config.threads)
 
     def _constant_cameras(self) -> set[int]:
         assigned = self.before.assign_cameras()
