@@ -54,7 +54,8 @@ class LocalizeConfig(Section):
     """Estimate the query's focal length too. null: only where its intrinsics are not known."""
     refine: RefineQueryConfig | None = None
     """Move the keypoints of a query to agree with the photos of the map, then estimate its pose
-    again. null: they stay as detected."""
+    again. null: they stay as detected. Where section `refine` moved the map's keypoints this
+    belongs on: a query's share errors with raw ones of the map, and no longer with refined ones."""
 
 
 Matches2D3D = tuple[NDArray[np.int64], NDArray[np.int64]]
