@@ -286,3 +286,20 @@ def test_camera_models_by_name() -> None:
         colmap.make_camera("PINHLE", [1, 1, 1, 1], (2, 2))
     with pytest.raises(UsageError, match="the 3 given: fx, fy, cx, cy"):
         colmap.make_camera("PINHOLE", [1, 1, 1], (2, 2))
+
+
+def test_other_observations_of_the_same_points(exact: tuple[pycolmap.Reconstruction, Path]) -> None:
+    model, _ = exact
+    tracks = colmap.Tracks(model)
+    keypoints = {name: tracks.keypoints(name) for name in tracks.names}
+    points = {name: tracks.points(name) for name in tracks.names}
+    same = colmap.Tracks(colmap.with_observations(model, keypoints, points))
+    assert same.names == tracks.names
+    for name in tracks.names:
+        np.testing.assert_array_equal(same.keypoints(name), keypoints[name])
+        np.testing.assert_array_equal(same.points(name), points[name])
+        np.testing.assert_array_equal(same.projected(name), tracks.projected(name))
+        seen = points[name] >= 0
+        np.testing.assert_allclose(same.projected(name)[seen], keypoints[name][seen], atol=1e-3)
+    ids = np.array(sorted(model.points3D))
+    np.testing.assert_array_equal(same.positions(ids), tracks.positions(ids))
