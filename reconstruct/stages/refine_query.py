@@ -61,16 +61,19 @@ def agreeing_matches(
     return kept
 
 
-def most_alike(matches: Matches, count: int, keypoints: int) -> dict[str, NDArray[np.uint32]]:
+def most_alike(
+    matches: Matches, count: int, keypoints: int, least: int = 1
+) -> dict[str, NDArray[np.uint32]]:
     """``matches`` with at most ``count`` images for each of the query's ``keypoints``.
 
     Images with more matches come first: they see the place much as the query does, and patches
-    that differ little are aligned best.
+    that differ little are aligned best. An image that is left with fewer than ``least`` matches is
+    passed over.
     """
     kept, have = {}, np.zeros(keypoints, np.int64)
     for name in sorted(matches, key=lambda name: (-len(matches[name]), name)):
         rows = matches[name][have[matches[name][:, 0].astype(np.int64)] < count]
-        if len(rows):
+        if len(rows) >= least:
             np.add.at(have, rows[:, 0].astype(np.int64), 1)
             kept[name] = rows
     return kept
@@ -116,7 +119,8 @@ class QueryRefiner:
             agreeing = agreeing_matches(
                 found, keypoints, matches, self._tracks, camera, self.max_error_px
             )
-            anchors = self._anchors(most_alike(agreeing, self.config.images, len(keypoints)))
+            limits = self.config.images, len(keypoints), self.config.neighbors
+            anchors = self._anchors(most_alike(agreeing, *limits))
             return refine_against(self._pyramid(image), keypoints, anchors, self.config).keypoints
 
         return moved

@@ -164,6 +164,7 @@ def test_each_keypoint_has_the_images_most_alike() -> None:
     matches = {n: np.array([[k, 9] for k in r], np.uint32).reshape(-1, 2) for n, r in rows.items()}
     kept = most_alike(matches, 2, 4)
     assert {n: r[:, 0].tolist() for n, r in kept.items()} == {"b": [0, 1, 2], "c": [0, 1]}
+    assert list(most_alike(matches, 3, 4, least=2)) == ["b", "c"]  # a's affinities would be poor
     assert most_alike({}, 2, 0) == {}
 
 
