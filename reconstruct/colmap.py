@@ -32,6 +32,9 @@ if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
 Reconstruction = pycolmap.Reconstruction
 Camera = pycolmap.Camera
 
+MIN_OBSERVATIONS = 10
+"""Of points, in an image whose pose is to be kept: COLMAP's own limit while it maps."""
+
 
 def set_verbosity(verbose: bool) -> None:
     """Let COLMAP's own log through to stderr, or only its errors."""
@@ -601,6 +604,28 @@ def adjust_robustly(
     manager = pycolmap.ObservationManager(model)
     manager.filter_all_points3D(limits.filter_max_reproj_error, limits.filter_min_tri_angle)
     model.update_point_3d_errors()
+
+
+def drop_unfounded_images(model: Reconstruction) -> list[str]:
+    """Take the pose from images that hardly a point supports, in place; their names.
+
+    COLMAP's mapper does so while it grows a model, but what its last adjustment leaves is not
+    looked at: an image may end without points, or with a negative focal length.
+    """
+    limits = pycolmap.IncrementalMapperOptions()
+    manager = pycolmap.ObservationManager(model)
+    dropped: list[str] = []
+    while frames := manager.filter_frames(
+        limits.min_focal_length_ratio,
+        limits.max_focal_length_ratio,
+        limits.max_extra_param,
+        MIN_OBSERVATIONS,
+    ):
+        for frame_id in frames:
+            ids = model.frame(frame_id).image_ids
+            dropped += [model.image(each.id).name for each in ids]
+            manager.deregister_frame(frame_id)
+    return sorted(dropped)
 
 
 def triangulate(

@@ -303,3 +303,18 @@ def test_other_observations_of_the_same_points(exact: tuple[pycolmap.Reconstruct
         np.testing.assert_allclose(same.projected(name)[seen], keypoints[name][seen], atol=1e-3)
     ids = np.array(sorted(model.points3D))
     np.testing.assert_array_equal(same.positions(ids), tracks.positions(ids))
+
+
+def test_an_image_without_points_loses_its_pose(
+    exact: tuple[pycolmap.Reconstruction, Path],
+) -> None:
+    tracks = colmap.Tracks(exact[0])
+    keypoints = {name: tracks.keypoints(name) for name in tracks.names}
+    points = {name: tracks.points(name) for name in tracks.names}
+    model = colmap.with_observations(exact[0], keypoints, points)
+    assert colmap.drop_unfounded_images(model) == []
+    lost = tracks.names[1]
+    points[lost] = np.where(np.cumsum(points[lost] >= 0) < 10, points[lost], -1)  # 9 are left
+    model = colmap.with_observations(exact[0], keypoints, points)
+    assert colmap.drop_unfounded_images(model) == [lost]
+    assert sorted(colmap.model_poses(model)) == sorted(set(tracks.names) - {lost})

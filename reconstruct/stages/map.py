@@ -158,7 +158,8 @@ class Map:
                 )
         finally:
             remove(scratch)
-        models = [self._adjusted(model) for model in models]
+        models = [self._founded(self._adjusted(model)) for model in models]
+        models = sorted(models, key=lambda model: -model.num_reg_images())
         if not models or not models[0].num_reg_images():
             raise ReconstructionError(
                 f"{self.config.method} mapping found no model: no two photos have enough verified "
@@ -182,6 +183,11 @@ class Map:
             )
         self._adjust(again)
         return again
+
+    def _founded(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
+        for name in colmap.drop_unfounded_images(model):
+            logger.warning("map: %s has too few points to be sure of, and is left out", name)
+        return model
 
     def _adjust(self, model: colmap.Reconstruction) -> None:
         loss_px = self.config.robust_loss_px
