@@ -274,7 +274,7 @@ def test_a_full_disk_is_noticed_before_a_model_is_cut_off(
         raise OSError(28, "No space left on device")
 
     model = colmap.read_model(finished / "sparse")
-    monkeypatch.setattr(colmap, "reserve", full)
+    monkeypatch.setattr("reconstruct.colmap.models.reserve", full)
     with pytest.raises(OSError, match="No space"):
         colmap.write_model(model, tmp_path / "model")
     written = sum(file.stat().st_size for file in (finished / "sparse").iterdir())

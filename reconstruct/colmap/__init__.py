@@ -1,0 +1,115 @@
+"""The only door to pycolmap: cameras, models, database, mapping, single images and pairs, SIFT.
+
+pycolmap moves its API with every release; whatever it changes is mended here. Poses are
+``cam_from_world``; keypoints are COLMAP pixels, which is what the whole package uses. Other modules
+import this package, not its files.
+"""
+
+from __future__ import annotations
+
+import pycolmap
+
+if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
+    raise ImportError(
+        f"reconstruct needs pycolmap >= 4.2, < 5 and found {pycolmap.__version__}: "
+        "pip install 'pycolmap>=4.2,<5'"
+    )
+
+from reconstruct.colmap.cameras import (
+    Camera,
+    CameraAssignment,
+    assign_cameras,
+    camera_models,
+    guess_camera,
+    intrinsics,
+    is_camera_model,
+    make_camera,
+    opencv_intrinsics,
+)
+from reconstruct.colmap.database import (
+    database_keypoints,
+    verified_matches,
+    verify_database,
+    verify_with_poses,
+    write_database,
+)
+from reconstruct.colmap.estimation import (
+    estimate_pose,
+    project,
+    verify_pair,
+)
+from reconstruct.colmap.mapping import (
+    adjust_robustly,
+    check_options,
+    drop_unfounded_images,
+    incremental_options,
+    map_images,
+    merge_options,
+    triangulate,
+)
+from reconstruct.colmap.models import (
+    Reconstruction,
+    build_model,
+    check_model,
+    model_cameras,
+    model_folder,
+    model_points,
+    model_poses,
+    model_summary,
+    read_model,
+    with_observations,
+    write_model,
+)
+from reconstruct.colmap.sift import (
+    SiftExtractor,
+)
+from reconstruct.colmap.tracks import (
+    Tracks,
+)
+
+
+def set_verbosity(verbose: bool) -> None:
+    """Let COLMAP's own log through to stderr, or only its errors."""
+    pycolmap.logging.minloglevel = 0 if verbose else 2
+
+
+__all__ = [
+    "Camera",
+    "CameraAssignment",
+    "Reconstruction",
+    "SiftExtractor",
+    "Tracks",
+    "adjust_robustly",
+    "assign_cameras",
+    "build_model",
+    "camera_models",
+    "check_model",
+    "check_options",
+    "database_keypoints",
+    "drop_unfounded_images",
+    "estimate_pose",
+    "guess_camera",
+    "incremental_options",
+    "intrinsics",
+    "is_camera_model",
+    "make_camera",
+    "map_images",
+    "merge_options",
+    "model_cameras",
+    "model_folder",
+    "model_points",
+    "model_poses",
+    "model_summary",
+    "opencv_intrinsics",
+    "project",
+    "read_model",
+    "set_verbosity",
+    "triangulate",
+    "verified_matches",
+    "verify_database",
+    "verify_pair",
+    "verify_with_poses",
+    "with_observations",
+    "write_database",
+    "write_model",
+]

@@ -1,0 +1,127 @@
+"""Cameras: which image has which, models by name, intrinsics in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+
+from reconstruct.errors import DataError, UnknownNameError, UsageError
+from reconstruct.types import Intrinsics
+
+Camera = pycolmap.Camera
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CameraAssignment:
+    """Which camera took which image.
+
+    cameras: camera id -> intrinsics; ids count from 1.
+    camera_ids: image name -> camera id.
+    known: ids of cameras whose intrinsics were given, and not guessed from EXIF.
+    """
+
+    cameras: dict[int, Camera] = field(default_factory=dict)
+    camera_ids: dict[str, int] = field(default_factory=dict)
+    known: set[int] = field(default_factory=set)
+
+    def identity(self) -> list[Any]:
+        """JSON-able: all that decides what COLMAP is told about the cameras."""
+        rows = {
+            i: [c.model.name, c.width, c.height, c.params.tolist(), i in self.known]
+            for i, c in self.cameras.items()
+        }
+        return [[name, rows[i]] for name, i in sorted(self.camera_ids.items())]
+
+
+def assign_cameras(
+    sizes: Mapping[str, tuple[int, int]],
+    given: Callable[[str], Camera | None],
+    guess: Callable[[str], Camera],
+    group: Callable[[str], str],
+) -> CameraAssignment:
+    """Cameras of images: the given one where there is one, else one guessed for each group.
+
+    sizes: image name -> (width, height). given: name -> known camera, the same object for images
+    that share it. guess: name -> camera from EXIF. group: images with the same key (and size)
+    share a guessed camera.
+    Raises UsageError if a given camera is not of its image's size.
+    """
+    result = CameraAssignment()
+    ids: dict[Any, int] = {}
+    for name in sorted(sizes):
+        known = given(name)
+        if known is not None and (known.width, known.height) != sizes[name]:
+            raise UsageError(
+                f"{name}: the image is {sizes[name][0]} x {sizes[name][1]} pixels, but the given "
+                f"camera is for {known.width} x {known.height}; resize the image or the camera"
+            )
+        key = (group(name), sizes[name]) if known is None else ("given", id(known))
+        if key not in ids:
+            ids[key] = len(ids) + 1
+            camera = pycolmap.Camera((known or guess(name)).todict())
+            camera.camera_id = ids[key]
+            camera.has_prior_focal_length |= known is not None
+            result.cameras[ids[key]] = camera
+            if known is not None:
+                result.known.add(ids[key])
+        result.camera_ids[name] = ids[key]
+    return result
+
+
+def camera_models() -> list[str]:
+    """Names of COLMAP's camera models, sorted."""
+    return sorted(set(pycolmap.CameraModelId.__members__) - {"INVALID"})
+
+
+def make_camera(model: str, params: Sequence[float], size: tuple[int, int]) -> Camera:
+    """A camera from COLMAP's model name and parameters. Raises UsageError if they do not fit."""
+    if model not in camera_models():
+        raise UnknownNameError("camera model", model, camera_models())
+    camera = pycolmap.Camera(
+        {"model": model, "width": size[0], "height": size[1], "params": list(params)}
+    )
+    if not camera.verify_params():
+        raise UsageError(
+            f"camera model {model} takes other parameters than the {len(params)} given: "
+            f"{camera.params_info}"
+        )
+    return camera
+
+
+def is_camera_model(name: str) -> bool:
+    """Whether COLMAP has a camera model of this name."""
+    return name in camera_models()
+
+
+def intrinsics(camera: Camera) -> Intrinsics:
+    """What of a camera is no place."""
+    size = (camera.width, camera.height)
+    return Intrinsics(model=camera.model.name, size=size, params=tuple(camera.params.tolist()))
+
+
+def guess_camera(path: Path, model: str) -> Camera:
+    """The camera that COLMAP infers from a photo's EXIF data (or 1.2 x its longest edge)."""
+    try:
+        options = pycolmap.ImageReaderOptions({"camera_model": model})
+        return pycolmap.infer_camera_from_image(path, options)
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"{path}: COLMAP cannot infer a camera ({error})") from error
+
+
+def opencv_intrinsics(camera: Camera) -> dict[str, float]:
+    """fl_x, fl_y, cx, cy, k1, k2, p1, p2 of a pinhole camera with at most that distortion.
+
+    Raises UsageError for other camera models (undistort the images first).
+    """
+    names = {"f": ("fl_x", "fl_y"), "fx": ("fl_x",), "fy": ("fl_y",), "k": ("k1",)}
+    result: dict[str, float] = dict.fromkeys(("k1", "k2", "p1", "p2"), 0.0)
+    for name, value in zip(camera.params_info.split(", "), camera.params, strict=True):
+        for target in names.get(name, (name,)):
+            if target not in ("fl_x", "fl_y", "cx", "cy", *result):
+                raise UsageError(f"{camera.model.name}: nerfstudio's OPENCV model has no {name}")
+            result[target] = float(value)
+    return result

@@ -1,0 +1,128 @@
+"""COLMAP's database: what goes in, its verification, what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from reconstruct.colmap.cameras import CameraAssignment
+from reconstruct.geometry import epipolar_errors_px, relative_pose
+from reconstruct.types import ImagePair
+from reconstruct.workspace import reserve
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[pycolmap.Database]:
+    """An existing or new database. Raises OSError where it cannot be read or written."""
+    try:
+        with pycolmap.Database.open(path) as database:
+            yield database
+    except RuntimeError as error:  # the one kind of error that its SQLite layer has
+        raise OSError(f"{path}: COLMAP cannot read or write this database ({error})") from error
+
+
+def write_database(
+    path: Path,
+    cameras: CameraAssignment,
+    keypoints: Callable[[str], NDArray[np.float32]],
+    matches: Iterable[tuple[ImagePair, NDArray[np.uint32]]],
+) -> None:
+    """A new COLMAP database with images, keypoints and unverified matches.
+
+    keypoints: image name -> (N, 2) float32. matches: pairs with (M, 2) uint32 indices; pairs
+    without a match are left out.
+    """
+    # No DatabaseTransaction: it ends the process where its last write fails.
+    with opened(path) as database:
+        for camera in cameras.cameras.values():
+            database.write_camera(camera, use_camera_id=True)
+            rig = pycolmap.Rig(rig_id=camera.camera_id)
+            rig.add_ref_sensor(camera.sensor_id)
+            database.write_rig(rig, use_rig_id=True)
+        ids = {name: i for i, name in enumerate(sorted(cameras.camera_ids), 1)}
+        for name, image_id in ids.items():
+            camera_id = cameras.camera_ids[name]
+            image = pycolmap.Image(name=name, camera_id=camera_id, image_id=image_id)
+            database.write_image(image, use_image_id=True)
+            frame = pycolmap.Frame(frame_id=image_id, rig_id=camera_id)
+            frame.add_data_id(image.data_id)
+            database.write_frame(frame, use_frame_id=True)
+            database.write_keypoints(image_id, np.ascontiguousarray(keypoints(name), np.float32))
+        for (first, second), rows in matches:
+            if len(rows):
+                database.write_matches(ids[first], ids[second], rows)
+
+
+def verify_database(path: Path, *, max_error_px: float, min_inliers: int, seed: int) -> None:
+    """Robust two-view geometry of every matched pair in the database (LO-RANSAC).
+
+    Raises OSError if the disk has no room for it.
+    """
+    reserve(path.parent, 2 * path.stat().st_size)  # COLMAP would end the process
+    options = pycolmap.TwoViewGeometryOptions()
+    options.min_num_inliers = min_inliers
+    options.ransac.max_error = max_error_px
+    options.ransac.random_seed = seed
+    pycolmap.geometric_verification(path, two_view_geometry_options=options)
+
+
+def verify_with_poses(
+    path: Path,
+    poses: Mapping[str, NDArray[np.float64]],
+    *,
+    max_error_px: float,
+    min_inliers: int,
+) -> None:
+    """Keep the matches that agree with known (3, 4) cam_from_world; pairs without poses have none.
+
+    max_error_px: largest distance from an epipolar line, in either image.
+    """
+    with opened(path) as database:
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        images = {image.image_id: image for image in database.read_all_images()}
+        for pair_id, rows in zip(*database.read_all_matches(), strict=True):
+            pair = [images[i] for i in pycolmap.pair_id_to_image_pair(pair_id)]
+            if not all(image.name in poses for image in pair):
+                continue
+            owned = [cameras[image.camera_id] for image in pair]
+            points = [database.read_keypoints(i.image_id)[:, :2].astype(np.float64) for i in pair]
+            rays = [
+                camera.cam_from_img(xy[own])
+                for camera, xy, own in zip(owned, points, rows.T, strict=True)
+            ]
+            pose = relative_pose(*(poses[image.name] for image in pair))
+            focal = (owned[0].mean_focal_length(), owned[1].mean_focal_length())
+            kept = rows[epipolar_errors_px(pose, rays[0], rays[1], focal) <= max_error_px]
+            if len(kept) >= min_inliers:
+                geometry = pycolmap.TwoViewGeometry()
+                geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
+                geometry.cam2_from_cam1 = pycolmap.Rigid3d(pose)
+                geometry.inlier_matches = kept
+                database.write_two_view_geometry(pair[0].image_id, pair[1].image_id, geometry)
+
+
+def verified_matches(path: Path) -> dict[ImagePair, NDArray[np.uint32]]:
+    """Pair of names -> (M, 2) inlier matches, for the pairs that have any, sorted."""
+    with opened(path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        pair_ids, geometries = database.read_two_view_geometries()
+    result: dict[ImagePair, NDArray[np.uint32]] = {}
+    for pair_id, geometry in zip(pair_ids, geometries, strict=True):
+        first, second = (names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
+        rows = np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)
+        if len(rows):
+            pair = (first, second) if first <= second else (second, first)
+            result[pair] = rows if pair[0] == first else rows[:, ::-1]
+    return dict(sorted(result.items()))
+
+
+def database_keypoints(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Image name -> (N, 2) keypoints."""
+    with opened(path) as database:
+        images = database.read_all_images()
+        return {i.name: database.read_keypoints(i.image_id)[:, :2] for i in images}

@@ -1,0 +1,203 @@
+"""Models from a database: mapping, triangulation, adjustment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from reconstruct.colmap.database import opened
+from reconstruct.colmap.models import Reconstruction
+from reconstruct.errors import ReconstructionError, UsageError
+
+MIN_OBSERVATIONS = 10
+"""Of points, in an image whose pose is to be kept: COLMAP's own limit while it maps."""
+
+
+def map_images(
+    method: str,
+    database: Path,
+    images: Path,
+    scratch: Path,
+    *,
+    constant_cameras: set[int],
+    min_model_size: int,
+    seed: int,
+    threads: int,
+    options: Mapping[str, Any],
+    registered: Callable[[], None] = lambda: None,
+) -> list[Reconstruction]:
+    """Structure from motion: the models found, the largest first.
+
+    method: incremental, global or hierarchical. constant_cameras: ids whose intrinsics stay.
+    options: further values for COLMAP's own options, by their (nested) names.
+    registered: called after every image that incremental mapping adds.
+    Raises ReconstructionError if COLMAP fails, UsageError for unknown options.
+    """
+    pycolmap.set_random_seed(seed)
+    scratch.mkdir(parents=True, exist_ok=True)
+    if method == "global":
+        options_global = _global_options(constant_cameras, min_model_size, seed, threads, database)
+        merge_options(options_global, options)
+        models = pycolmap.global_mapping(database, images, scratch, options_global)
+    else:
+        incremental = incremental_options(constant_cameras, min_model_size, seed, threads)
+        if method == "hierarchical":
+            hierarchical = pycolmap.HierarchicalPipelineOptions()
+            hierarchical.num_threads = threads
+            hierarchical.incremental_options = incremental
+            merge_options(hierarchical, options)
+            models = pycolmap.hierarchical_mapping(database, images, scratch, hierarchical)
+        else:
+            merge_options(incremental, options)
+            models = pycolmap.incremental_mapping(
+                database, images, scratch, incremental, next_image_callback=registered
+            )
+    return sorted(models.values(), key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
+
+
+def incremental_options(
+    constant_cameras: set[int], min_model_size: int, seed: int, threads: int
+) -> pycolmap.IncrementalPipelineOptions:
+    """COLMAP's incremental options with what this package decides."""
+    options = pycolmap.IncrementalPipelineOptions()
+    options.min_model_size = min_model_size
+    options.constant_cameras = constant_cameras
+    options.random_seed = seed
+    options.num_threads = threads
+    return options
+
+
+def _global_options(
+    constant_cameras: set[int], min_model_size: int, seed: int, threads: int, database: Path
+) -> pycolmap.GlobalPipelineOptions:
+    options = pycolmap.GlobalPipelineOptions()
+    options.min_model_size = min_model_size
+    options.random_seed = seed
+    options.num_threads = threads
+    if constant_cameras:
+        with opened(database) as contents:
+            if len(constant_cameras) < contents.num_cameras():
+                raise UsageError(
+                    "map.method: global cannot keep some cameras fixed and refine others; give "
+                    "the intrinsics of all images, or use method: incremental"
+                )
+        options.mapper.bundle_adjustment.refine_focal_length = False
+        options.mapper.bundle_adjustment.refine_extra_params = False
+    return options
+
+
+def check_options(method: str, values: Mapping[str, Any]) -> None:
+    """Raises UsageError if COLMAP's options for a method of mapping do not take ``values``."""
+    kinds = {
+        "global": pycolmap.GlobalPipelineOptions,
+        "hierarchical": pycolmap.HierarchicalPipelineOptions,
+    }
+    merge_options(kinds.get(method, pycolmap.IncrementalPipelineOptions)(), values)
+
+
+def merge_options(target: Any, values: Mapping[str, Any]) -> None:
+    """Set nested COLMAP options by name. Raises UsageError naming what COLMAP refuses."""
+    for name, value in values.items():
+        if not hasattr(target, name):
+            raise UsageError(f"options: {type(target).__name__} has no option {name!r}")
+        if isinstance(value, Mapping):
+            merge_options(getattr(target, name), value)
+            continue
+        try:
+            setattr(target, name, value)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UsageError(f"options: {name} does not take {value!r}") from error
+
+
+def adjust_robustly(
+    model: Reconstruction, loss_px: float, constant_cameras: set[int], threads: int
+) -> None:
+    """Bundle adjustment of a whole model in place, under a Cauchy loss of scale ``loss_px``.
+
+    Intrinsics of ``constant_cameras`` (ids) stay.
+    """
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    options.ceres.loss_function_scale = loss_px
+    options.ceres.solver_options.num_threads = threads
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        config.add_image(image_id)
+    for camera_id in constant_cameras & set(model.cameras):
+        config.set_constant_cam_intrinsics(camera_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    # A robust loss lets go of what does not fit, even to infinity: COLMAP's own limits remove it.
+    limits = pycolmap.IncrementalMapperOptions()
+    manager = pycolmap.ObservationManager(model)
+    manager.filter_all_points3D(limits.filter_max_reproj_error, limits.filter_min_tri_angle)
+    model.update_point_3d_errors()
+
+
+def drop_unfounded_images(model: Reconstruction) -> list[str]:
+    """Take the pose from images that hardly a point supports, in place; their names.
+
+    COLMAP's mapper does so while it grows a model, but what its last adjustment leaves is not
+    looked at: an image may end without points, or with a negative focal length.
+    """
+    limits = pycolmap.IncrementalMapperOptions()
+    manager = pycolmap.ObservationManager(model)
+    dropped: list[str] = []
+    while frames := manager.filter_frames(
+        limits.min_focal_length_ratio,
+        limits.max_focal_length_ratio,
+        limits.max_extra_param,
+        MIN_OBSERVATIONS,
+    ):
+        for frame_id in frames:
+            ids = model.frame(frame_id).image_ids
+            dropped += [model.image(each.id).name for each in ids]
+            manager.deregister_frame(frame_id)
+    return sorted(dropped)
+
+
+def triangulate(
+    database: Path,
+    images: Path,
+    scratch: Path,
+    poses: Reconstruction,
+    *,
+    seed: int,
+    threads: int,
+    options: Mapping[str, Any],
+) -> Reconstruction:
+    """Triangulate the database's matches from the poses and intrinsics of ``poses``, unchanged.
+
+    Images are matched by name; those of ``poses`` that the database lacks are left out, and so
+    are the database's images without a pose. Raises ReconstructionError if none is in both.
+    """
+    known = {image.name: image for image in poses.images.values() if image.has_pose}
+    model = pycolmap.Reconstruction()
+    with opened(database) as contents:
+        for camera in contents.read_all_cameras():
+            model.add_camera_with_trivial_rig(camera)
+        for image in contents.read_all_images():
+            if image.name in known:
+                points = contents.read_keypoints(image.image_id)[:, :2].astype(np.float64)
+                fresh = pycolmap.Image(
+                    name=image.name,
+                    keypoints=points,
+                    camera_id=image.camera_id,
+                    image_id=image.image_id,
+                )
+                pose = known[image.name].cam_from_world()
+                model.add_image_with_trivial_frame(fresh, pose)
+    if not model.num_reg_images():
+        raise ReconstructionError("no image of the data set has a pose in the reference model")
+    pipeline = incremental_options(set(model.cameras), 1, seed, threads)
+    merge_options(pipeline, options)
+    scratch.mkdir(parents=True, exist_ok=True)
+    found = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
+    for image in found.images.values():  # adjusting the points rounds the poses' last digits
+        image.frame.set_cam_from_world(image.camera_id, known[image.name].cam_from_world())
+    return found

@@ -1,0 +1,184 @@
+"""COLMAP models: reading, writing, and what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from reconstruct.colmap.cameras import Camera, make_camera
+from reconstruct.errors import UsageError
+from reconstruct.types import Intrinsics
+from reconstruct.workspace import reserve
+
+Reconstruction = pycolmap.Reconstruction
+
+
+def check_model(path: Path) -> str:
+    """``bin`` or ``txt``, the format of the COLMAP model in a folder.
+
+    Raises UsageError if there is none.
+    """
+    for kind in ("bin", "txt"):
+        if all((path / f"{part}.{kind}").is_file() for part in ("cameras", "images")):
+            return kind
+    raise UsageError(f"{path}: no COLMAP model here (expected cameras and images, .bin or .txt)")
+
+
+def read_model(path: Path) -> Reconstruction:
+    """A COLMAP model folder, binary or text; images.txt and cameras.txt alone will do.
+
+    Raises UsageError if there is no model.
+    """
+    kind = check_model(path)
+    model = pycolmap.Reconstruction()
+    try:
+        with _with_points(path, kind) as folder:
+            (model.read_binary if kind == "bin" else model.read_text)(folder)
+        if kind == "txt":  # where COLMAP cuts names at their first space
+            for image_id, name in _names_in_text(path / "images.txt").items():
+                model.images[image_id].name = name
+    except (ValueError, RuntimeError, OSError, IndexError, MemoryError) as error:
+        raise UsageError(f"{path}: not a readable COLMAP model ({error})") from error
+    return model
+
+
+def _names_in_text(path: Path) -> dict[int, str]:
+    """Image id -> name in an images.txt: two lines an image, the name after nine numbers."""
+    names = {}
+    lines = iter(path.read_text(encoding="utf-8").splitlines())
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            image_id, *_, name = line.strip().split(" ", 9)
+            names[int(image_id)] = name
+            next(lines, None)  # its observations
+    return names
+
+
+@contextlib.contextmanager
+def _with_points(path: Path, kind: str) -> Iterator[Path]:
+    """The model's folder, or a copy with an empty list of points, on which COLMAP insists."""
+    if (path / f"points3D.{kind}").is_file():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for file in path.glob(f"*.{kind}"):
+            shutil.copy(file, copy)
+        (Path(copy) / f"points3D.{kind}").write_bytes(bytes(8) if kind == "bin" else b"")
+        yield Path(copy)
+
+
+def write_model(model: Reconstruction, folder: Path) -> None:
+    """Write a binary model to a new folder. Raises OSError if the disk has no room for it."""
+    folder.mkdir()
+    # COLMAP does not notice a full disk. The terms are its records' sizes, rounded up.
+    size = sum(24 * image.num_points2D() + 1000 for image in model.images.values())
+    size += 60 * model.num_points3D() + 8 * model.compute_num_observations()
+    reserve(folder, size + 1000 * (model.num_cameras() + 1))
+    model.write(folder)
+
+
+def model_cameras(model: Reconstruction) -> dict[str, Camera]:
+    """Image name -> its camera."""
+    return {image.name: model.cameras[image.camera_id] for image in model.images.values()}
+
+
+def model_poses(model: Reconstruction) -> dict[str, NDArray[np.float64]]:
+    """Name of every registered image -> (3, 4) cam_from_world."""
+    images = [model.images[i] for i in model.reg_image_ids()]
+    return {image.name: image.cam_from_world().matrix() for image in sorted(images, key=_name)}
+
+
+def model_points(model: Reconstruction) -> NDArray[np.float64]:
+    """(P, 3) positions of the 3D points, in the order of their ids."""
+    rows = [model.points3D[i].xyz for i in sorted(model.points3D)]
+    return np.array(rows, np.float64).reshape(-1, 3)
+
+
+def model_summary(model: Reconstruction) -> dict[str, float]:
+    """Registered images, points, observations, mean track length, mean reprojection error."""
+    return {
+        "registered_images": model.num_reg_images(),
+        "points": model.num_points3D(),
+        "observations": model.compute_num_observations(),
+        "mean_track_length": round(model.compute_mean_track_length(), 3),
+        "mean_reprojection_error_px": round(model.compute_mean_reprojection_error(), 4),
+    }
+
+
+def model_folder(path: Path) -> Path:
+    """The COLMAP model that a path means: itself, or ``sparse/`` of a finished output folder."""
+    return path / "sparse" if (path / "sparse").is_dir() else path
+
+
+def build_model(
+    images: Sequence[tuple[str, Intrinsics, NDArray[Any], NDArray[np.float64], NDArray[np.int64]]],
+    xyz: NDArray[np.float64],
+) -> Reconstruction:
+    """A model from known poses and tracks.
+
+    images: name, intrinsics, (3, 4) cam_from_world, (N, 2) keypoints and (N,) the point of each;
+    photos of equal intrinsics share a camera. xyz: (P, 3) points; those seen less than twice are
+    left out.
+    """
+    model = pycolmap.Reconstruction()
+    tracks = [pycolmap.Track() for _ in xyz]
+    ids: dict[Intrinsics, int] = {}
+    for image_id, (name, known, pose, keypoints, points) in enumerate(images, 1):
+        if known not in ids:
+            ids[known] = len(ids) + 1
+            camera = make_camera(known.model, known.params, known.size)
+            camera.camera_id = ids[known]
+            model.add_camera_with_trivial_rig(camera)
+        image = pycolmap.Image(
+            name=name, keypoints=keypoints, camera_id=ids[known], image_id=image_id
+        )
+        model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose))
+        for index, point in enumerate(points):
+            tracks[point].add_element(image_id, index)
+    for position, track in zip(xyz, tracks, strict=True):
+        if track.length() >= 2:
+            model.add_point3D(position, track)
+    return model
+
+
+def with_observations(
+    model: Reconstruction,
+    keypoints: Mapping[str, NDArray[np.float64]],
+    points: Mapping[str, NDArray[np.int64]],
+) -> Reconstruction:
+    """A model with the cameras, poses and points of another, but other keypoints and tracks.
+
+    keypoints: name of every registered image -> (N, 2). points: -> (N,) id of the point that each
+    sees, -1 for none. Images without a pose are left out.
+    """
+    fresh = pycolmap.Reconstruction()
+    for camera in model.cameras.values():
+        fresh.add_camera_with_trivial_rig(pycolmap.Camera(camera.todict()))
+    tracks = {i: pycolmap.Track() for i in model.points3D}
+    for image_id in sorted(model.reg_image_ids()):
+        known = model.images[image_id]
+        image = pycolmap.Image(
+            name=known.name,
+            keypoints=keypoints[known.name],
+            camera_id=known.camera_id,
+            image_id=image_id,
+        )
+        fresh.add_image_with_trivial_frame(image, known.cam_from_world())
+        for index in np.flatnonzero(points[known.name] >= 0).tolist():
+            tracks[int(points[known.name][index])].add_element(image_id, index)
+    for point_id, point in model.points3D.items():
+        seen = pycolmap.Point3D(xyz=point.xyz, color=point.color, track=tracks[point_id])
+        fresh.add_point3D_with_id(point_id, seen)
+    return fresh
+
+
+def _name(image: pycolmap.Image) -> str:
+    return str(image.name)
