@@ -33,6 +33,7 @@ from reconstruct.stages.evaluate import Evaluate, EvaluateConfig, read_metrics
 from reconstruct.stages.evaluate_queries import EvaluateQueries
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.global_ import Global
+from reconstruct.stages.indoor import IndoorConfig, build_indoor
 from reconstruct.stages.localize import Localize, LocalizeConfig
 from reconstruct.stages.map import DatabaseStage, Map, MapConfig
 from reconstruct.stages.match import Match, MatchConfig
@@ -78,17 +79,20 @@ class PipelineConfig(Section):
         return self
 
 
-AnyConfig = PipelineConfig | BenchmarkConfig
+AnyConfig = PipelineConfig | BenchmarkConfig | IndoorConfig
 
 
 def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
     """A pipeline file with ``overrides`` (dotted key -> value). Raises ConfigError.
 
-    One with section ``methods`` is a benchmark of several extractors.
+    One with section ``methods`` is a benchmark of several extractors, one with section ``rows``
+    compares ways of localization in an RGB-D map.
     """
     data = apply_overrides(read_yaml(Path(path)), overrides or {})
     if "methods" in data:
         return validate(BenchmarkConfig, data, str(path))
+    if "rows" in data:
+        return validate(IndoorConfig, data, str(path))
     return validate(PipelineConfig, data, str(path))
 
 
@@ -96,6 +100,8 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
     """The stages that the configuration names, each knowing those before it."""
     if isinstance(config, BenchmarkConfig):
         return build_benchmark(context, config)
+    if isinstance(config, IndoorConfig):
+        return build_indoor(context, config)
     workspace = context.workspace
     extract = Extract(context, config.extract)
     stages: list[Stage] = [extract]
@@ -169,6 +175,7 @@ def open_context(
         dataset: Dataset = load_benchmark(config).dataset
     else:
         dataset = load_dataset(config.dataset, workspace.dataset)
+    if isinstance(config, PipelineConfig):
         if config.map is not None and config.map.reference is not None:
             poses = colmap.model_folder(Path(config.map.reference))
             # Its intrinsics belong to its poses; cameras given for the photos come first.

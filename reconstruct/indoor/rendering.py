@@ -1,0 +1,84 @@
+"""The points of an RGB-D map as a picture from any pose: numpy and OpenCV only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.geometry import Float64
+from reconstruct.types import FloatArray
+
+NEAR_M = 0.05
+"""Points nearer than this to the camera are not drawn."""
+
+SAME_SURFACE = 0.04
+"""A point is hidden if one nearby in the picture is nearer by more than this share: without it the
+far wall shows between the points of a near one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cloud:
+    """xyz: (N, 3) float32 world points; grey: (N,) float32 brightness, 0 to 255."""
+
+    xyz: FloatArray
+    grey: FloatArray
+
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        return self.xyz.nbytes + self.grey.nbytes
+
+
+def project_cloud(
+    xyz: FloatArray, cam_from_world: Float64, matrix: Float64, size: tuple[int, int]
+) -> tuple[NDArray[np.int64], FloatArray, NDArray[np.int64]]:
+    """Which points fall into a picture of ``size`` (width, height): their row-major pixel, their
+    depth and their index. matrix: (3, 3) calibration of COLMAP pixels."""
+    width, height = size
+    pose = np.asarray(cam_from_world, np.float32)
+    camera = xyz @ pose[:, :3].T + pose[:, 3]
+    index = np.flatnonzero(camera[:, 2] > NEAR_M)
+    camera = camera[index]
+    scale = np.array([matrix[0, 0], matrix[1, 1]], np.float32)
+    origin = np.array([matrix[0, 2], matrix[1, 2]], np.float32)
+    # Pixel 0 spans 0 to 1 in COLMAP's coordinates: rounding down finds it.
+    uv = camera[:, :2] / camera[:, 2:] * scale + origin
+    inside = (uv >= 0).all(axis=1) & (uv < [width, height]).all(axis=1)
+    pixel = uv[inside].astype(np.int64)
+    return pixel[:, 1] * width + pixel[:, 0], camera[inside, 2], index[inside]
+
+
+def render_cloud(
+    cloud: Cloud, cam_from_world: Float64, matrix: Float64, size: tuple[int, int]
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """(H, W) float32 brightness and (H, W) bool, false in holes.
+
+    Each pixel shows the nearest point in it. What a nearer surface around it would hide is
+    removed, then single missing pixels are closed by the mean of their neighbours.
+    """
+    width, height = size
+    pixel, depth, index = project_cloud(cloud.xyz, cam_from_world, matrix, size)
+    far_first = np.argsort(-depth, kind="stable")
+    grey = np.zeros(width * height, np.float32)
+    nearest = np.full(width * height, np.inf, np.float32)
+    # Of repeated pixels the last assignment, the nearest point, stays.
+    grey[pixel[far_first]] = cloud.grey[index[far_first]]
+    nearest[pixel[far_first]] = depth[far_first]
+    front = nearest.reshape(height, width)
+    around = cv2.erode(front, np.ones((3, 3), np.uint8), borderValue=float("inf"))
+    shown = np.isfinite(front) & (front <= around * (1 + SAME_SURFACE))
+    return _close(np.where(shown, grey.reshape(height, width), 0.0).astype(np.float32), shown)
+
+
+def _close(grey: FloatArray, shown: NDArray[np.bool_]) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Pixels with at least three neighbours that are shown get their mean."""
+    kernel = np.ones((3, 3), np.float32)
+    border = cv2.BORDER_CONSTANT
+    count = cv2.filter2D(shown.astype(np.float32), -1, kernel, borderType=border)
+    total = cv2.filter2D(grey, -1, kernel, borderType=border)
+    mean = total / np.maximum(count, 1.0)
+    closed = ~shown & (count >= 2.5)
+    return np.where(closed, mean, grey).astype(np.float32), shown | closed
