@@ -78,7 +78,7 @@ def write_building(
     *,
     pans: int = 12,
     queries: int = 20,
-    size: tuple[int, int] = (640, 480),
+    size: tuple[int, int] = (480, 360),
     seed: int = 0,
     texels_per_m: float = 110.0,
 ) -> Path:
