@@ -16,14 +16,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from reconstruct.config import NotIdentity
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.folder import list_images
@@ -42,7 +41,7 @@ class InLocConfig(CamerasConfig):
     """The folder of the data set."""
 
     format: Literal["inloc"]
-    root: Annotated[str, NotIdentity]
+    root: str
     """Holds database/ and query/."""
     floors: tuple[str, ...] | None = None
     """Floors of the map, e.g. [DUC1]; null: all that are there."""
