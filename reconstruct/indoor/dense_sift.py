@@ -7,17 +7,17 @@ and Zisserman (CVPR 2012).
 
 from __future__ import annotations
 
-import math
-
+import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from reconstruct.types import FloatArray
 
 ORIENTATIONS, BINS = 8, 4
+
+MAGNIFICATION = 6.0
+"""Width of a bin over the sigma of the picture that gradients are taken from, as VLFeat's PHOW:
+noise of single pixels would else outweigh what is faint and large."""
 
 
 def normalise(grey: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
@@ -29,53 +29,68 @@ def normalise(grey: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
     return np.where(mask, (grey - float(values.mean())) / deviation, 0.0).astype(np.float32)
 
 
-def dense_root_sift(grey: FloatArray, mask: NDArray[np.bool_], bin_px: int, step_px: int) -> Tensor:
-    """(h, w, 128) unit descriptors of the grid of `support`; zero where no gradient is seen.
+def dense_root_sift(
+    grey: FloatArray, mask: NDArray[np.bool_], bin_px: int, step_px: int
+) -> FloatArray:
+    """(h, w, 128) unit descriptors of a grid; zero where no gradient is seen.
 
     grey: (H, W). mask: (H, W); a gradient counts only if all the pixels that it is taken from are
-    valid, so two pictures with one mask are described from the same pixels.
+    valid, so two pictures with one mask are described from the same pixels. The grid has a
+    descriptor every ``step_px`` pixels, as far as the centres of its 4 x 4 bins lie inside.
     """
-    gradients = _orientation_maps(torch.from_numpy(grey), torch.from_numpy(mask))
-    pooled = _triangle(gradients, bin_px)
-    grid = _bins(pooled, bin_px, step_px)  # (8, 4, 4, h, w)
-    flat = grid.flatten(0, 2).permute(1, 2, 0)
-    return (flat / flat.sum(dim=2, keepdim=True).clamp(min=1e-9)).sqrt()
+    pooled = _pooled(_orientation_maps(_smoothed(grey, mask, bin_px / MAGNIFICATION), mask), bin_px)
+    bins = _bins(pooled, bin_px, step_px)  # (h, w, 4, 4, 8)
+    flat = bins.reshape(*bins.shape[:2], -1)
+    total = np.maximum(flat.sum(axis=2, keepdims=True), 1e-9)
+    return np.asarray(np.sqrt(flat / total), np.float32)
 
 
 def support(mask: NDArray[np.bool_], bin_px: int, step_px: int) -> FloatArray:
     """(h, w) share of valid pixels below each descriptor of the grid."""
-    counted = torch.from_numpy(mask)[None].float()
-    return _bins(_triangle(counted, bin_px), bin_px, step_px).mean(dim=(0, 1, 2)).numpy()
+    counted = _pooled(mask[..., None].astype(np.float32), bin_px)
+    return np.asarray(_bins(counted, bin_px, step_px).mean(axis=(2, 3, 4)))
 
 
-def _orientation_maps(grey: Tensor, mask: Tensor) -> Tensor:
-    """(8, H, W): gradient magnitude, shared between the two nearest orientations."""
-    inner = mask & ~F.max_pool2d((~mask)[None].float(), 3, 1, 1)[0].bool()
-    padded = F.pad(grey[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+def _smoothed(grey: FloatArray, mask: NDArray[np.bool_], sigma: float) -> FloatArray:
+    """Gaussian mean of the valid pixels around each one."""
+    valid = mask.astype(np.float32)
+    total, weight = (cv2.GaussianBlur(v, (0, 0), sigma) for v in (grey * valid, valid))
+    return np.asarray(total / np.maximum(weight, 1e-6), np.float32)
+
+
+def _orientation_maps(grey: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
+    """(H, W, 8): gradient magnitude, shared between the two nearest orientations."""
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
+    padded = np.pad(grey, 1, mode="edge")
     dx = (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
     dy = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
-    magnitude = torch.hypot(dx, dy) * inner
-    turn = torch.atan2(dy, dx) * (ORIENTATIONS / (2 * math.pi)) % ORIENTATIONS
-    centers = torch.arange(ORIENTATIONS).view(-1, 1, 1)
-    distance = (turn - centers).abs()
-    weight = (1 - torch.minimum(distance, ORIENTATIONS - distance)).clamp(min=0)
-    return weight * magnitude
+    magnitude, angle = cv2.cartToPolar(dx, dy)  # 0 to 2 pi
+    turn = np.asarray(angle) * (ORIENTATIONS / (2 * np.pi))
+    low = np.floor(turn)
+    share = turn - low
+    magnitude = np.asarray(magnitude) * inner
+    maps = np.zeros((grey.size, ORIENTATIONS), np.float32)
+    pixel, first = np.arange(grey.size), low.astype(np.int64).ravel() % ORIENTATIONS
+    maps[pixel, first] = ((1 - share) * magnitude).ravel()
+    maps[pixel, (first + 1) % ORIENTATIONS] = (share * magnitude).ravel()
+    return maps.reshape(*grey.shape, ORIENTATIONS)
 
 
-def _triangle(maps: Tensor, bin_px: int) -> Tensor:
-    """Maps smoothed by the bilinear window of a bin; its weights sum to 1."""
-    window = bin_px - torch.arange(1 - bin_px, bin_px).abs().float()
+def _pooled(maps: FloatArray, bin_px: int) -> FloatArray:
+    """(H, W, C) maps smoothed by the bilinear window of a bin; its weights sum to 1."""
+    window = (bin_px - np.abs(np.arange(1 - bin_px, bin_px))).astype(np.float32)
     window /= window.sum()
-    x = F.conv2d(maps[:, None], window.view(1, 1, 1, -1), padding=(0, bin_px - 1))
-    return F.conv2d(x, window.view(1, 1, -1, 1), padding=(bin_px - 1, 0))[:, 0]
+    border = cv2.BORDER_CONSTANT
+    pooled = np.asarray(cv2.sepFilter2D(maps, -1, window, window, borderType=border), np.float32)
+    return pooled.reshape(maps.shape)  # OpenCV drops an axis of one channel
 
 
-def _bins(maps: Tensor, bin_px: int, step_px: int) -> Tensor:
-    """(C, 4, 4, h, w): the values at the bins' centres of every descriptor that fits inside."""
+def _bins(maps: FloatArray, bin_px: int, step_px: int) -> FloatArray:
+    """(h, w, 4, 4, C): the values at the bins' centres of every descriptor that fits inside."""
     reach = (BINS - 1) * bin_px
-    rows = torch.arange(0, maps.shape[1] - reach, step_px)
-    columns = torch.arange(0, maps.shape[2] - reach, step_px)
-    offsets = torch.arange(BINS) * bin_px
-    at_rows = (rows[None] + offsets[:, None]).view(BINS, 1, -1, 1)
-    at_columns = (columns[None] + offsets[:, None]).view(1, BINS, 1, -1)
-    return maps[:, at_rows, at_columns]
+    rows = np.arange(0, maps.shape[0] - reach, step_px)
+    columns = np.arange(0, maps.shape[1] - reach, step_px)
+    offsets = np.arange(BINS) * bin_px
+    at_rows = (rows[:, None] + offsets)[:, None, :, None]
+    at_columns = (columns[:, None] + offsets)[None, :, None, :]
+    return np.asarray(maps[at_rows, at_columns])

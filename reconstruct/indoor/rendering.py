@@ -18,6 +18,9 @@ SAME_SURFACE = 0.04
 """A point is hidden if one nearby in the picture is nearer by more than this share: without it the
 far wall shows between the points of a near one."""
 
+GAP_LEVELS = 2
+"""Gaps of up to 4 pixels between points are closed: of a view from a quarter of the distance."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cloud:
@@ -57,11 +60,11 @@ def render_cloud(
     """(H, W) float32 brightness and (H, W) bool, false in holes.
 
     Each pixel shows the nearest point in it. What a nearer surface around it would hide is
-    removed, then single missing pixels are closed by the mean of their neighbours.
+    removed, then gaps between the points of a surface are closed (see `close_gaps`).
     """
     width, height = size
     pixel, depth, index = project_cloud(cloud.xyz, cam_from_world, matrix, size)
-    far_first = np.argsort(-depth, kind="stable")
+    far_first = np.argsort(-depth)
     grey = np.zeros(width * height, np.float32)
     nearest = np.full(width * height, np.inf, np.float32)
     # Of repeated pixels the last assignment, the nearest point, stays.
@@ -70,15 +73,40 @@ def render_cloud(
     front = nearest.reshape(height, width)
     around = cv2.erode(front, np.ones((3, 3), np.uint8), borderValue=float("inf"))
     shown = np.isfinite(front) & (front <= around * (1 + SAME_SURFACE))
-    return _close(np.where(shown, grey.reshape(height, width), 0.0).astype(np.float32), shown)
+    seen = np.where(shown, grey.reshape(height, width), 0.0).astype(np.float32)
+    closed, far = close_gaps(seen, np.where(shown, front, np.inf).astype(np.float32), GAP_LEVELS)
+    return closed, np.isfinite(far)
 
 
-def _close(grey: FloatArray, shown: NDArray[np.bool_]) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Pixels with at least three neighbours that are shown get their mean."""
-    kernel = np.ones((3, 3), np.float32)
-    border = cv2.BORDER_CONSTANT
-    count = cv2.filter2D(shown.astype(np.float32), -1, kernel, borderType=border)
-    total = cv2.filter2D(grey, -1, kernel, borderType=border)
-    mean = total / np.maximum(count, 1.0)
-    closed = ~shown & (count >= 2.5)
-    return np.where(closed, mean, grey).astype(np.float32), shown | closed
+def close_gaps(grey: FloatArray, depth: FloatArray, levels: int) -> tuple[FloatArray, FloatArray]:
+    """Pixels without a point (infinite depth) take the picture at half the size, and so on for
+    ``levels`` halvings: a surface seen from nearer than it was scanned is closed, what was not
+    scanned stays open but for 2 ** levels pixels at its rim."""
+    if levels == 0 or min(grey.shape) < 2:
+        return grey, depth
+    coarse, far = close_gaps(*_halved(grey, depth), levels - 1)
+    height, width = grey.shape
+    known = np.isfinite(far).astype(np.float32)
+    size = 2 * far.shape[1], 2 * far.shape[0]
+    weight, total = (
+        np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR))[:height, :width]
+        for values in (known, coarse * known)
+    )
+    behind = np.repeat(np.repeat(far, 2, axis=0), 2, axis=1)[:height, :width]
+    gap = np.isinf(depth) & np.isfinite(behind)
+    mean = total / np.maximum(weight, 1e-6)
+    return (
+        np.where(gap, mean, grey).astype(np.float32),
+        np.where(gap, behind, depth).astype(np.float32),
+    )
+
+
+def _halved(grey: FloatArray, depth: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Blocks of 2 x 2: the nearest depth, and the mean brightness of what belongs to it."""
+    odd = ((0, grey.shape[0] % 2), (0, grey.shape[1] % 2))
+    shape = ((grey.shape[0] + 1) // 2, 2, (grey.shape[1] + 1) // 2, 2)
+    z = np.pad(depth, odd, constant_values=np.inf).reshape(shape)
+    nearest = z.min(axis=(1, 3))
+    own = np.isfinite(z) & (z <= nearest[:, None, :, None] * (1 + SAME_SURFACE))
+    total = (np.pad(grey, odd).reshape(shape) * own).sum(axis=(1, 3))
+    return (total / np.maximum(own.sum(axis=(1, 3)), 1)).astype(np.float32), nearest

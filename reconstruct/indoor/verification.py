@@ -31,7 +31,7 @@ class VerificationConfig(Section):
     """Width of a bin of the dense descriptors; one spans four."""
     step_px: int = Field(4, ge=1)
     """Distance between neighbouring descriptors."""
-    images: int = Field(16, ge=1)
+    images: int = Field(8, ge=1)
     """At most so many images of the place are drawn: those of which most is seen from the pose."""
     min_support: float = Field(0.8, gt=0, le=1)
     """A descriptor counts if the map covers this share of it."""
@@ -87,7 +87,7 @@ def view_score(
     first, second = (
         dense_root_sift(normalise(image, mask), mask, *grid) for image in (query.grey, drawn)
     )
-    distance = (first - second).norm(dim=2).numpy()
+    distance = np.linalg.norm(first - second, axis=2)
     return float(np.median(distance[judged]))
 
 

@@ -38,19 +38,22 @@ def test_a_point_is_drawn_in_the_pixel_that_holds_it() -> None:
     # (0.05, -0.25, 1) projects to u = 4.5, v = 0.5: the middle of row 0, column 4.
     grey, mask = render_cloud(cloud((0.05, -0.25, 1, 77)), STILL, MATRIX, (8, 6))
     assert grey[0, 4] == 77
-    assert np.argwhere(mask).tolist() == [[0, 4]]
+    # Gaps of 4 pixels are closed, here the block that the point is in.
+    assert np.unique(np.argwhere(mask), axis=0).max(axis=0).tolist() == [3, 7]
+    assert not mask[4:].any()
+    assert not mask[:, :4].any()
 
 
 def test_the_nearer_point_hides_and_nothing_behind_the_camera_shows() -> None:
     near, far, behind = (0.05, -0.25, 1, 50), (0.1, -0.5, 2, 90), (0.05, -0.25, -1, 10)
     for points in ((near, far, behind), (behind, far, near)):
         grey, mask = render_cloud(cloud(*points), STILL, MATRIX, (8, 6))
-        assert mask.sum() == 1
-        assert grey[0, 4] == 50
+        assert (grey[mask] == 50).all()
     # A far point that shows between near ones is taken away.
     beside = (0.3, -0.5, 2, 90)
-    _, mask = render_cloud(cloud(near, beside), STILL, MATRIX, (8, 6))
-    assert np.argwhere(mask).tolist() == [[0, 4]]
+    grey, _ = render_cloud(cloud(near, beside), STILL, MATRIX, (8, 6))
+    assert (grey == 50).sum() > 1
+    assert not (grey == 90).any()
 
 
 def test_a_missing_pixel_is_closed_and_a_hole_is_not() -> None:
@@ -61,9 +64,10 @@ def test_a_missing_pixel_is_closed_and_a_hole_is_not() -> None:
     single[2, 3, 2] = -1
     assert render_cloud(cloud(*single.reshape(-1, 4)), STILL, MATRIX, size)[1].all()
     hole = rows.copy()
-    hole[:, 2:6, 2] = -1
+    hole[:, 4:, 2] = -1
     grey, mask = render_cloud(cloud(*hole.reshape(-1, 4)), STILL, MATRIX, size)
-    assert not mask[:, 3:5].any()
+    assert mask[:, :4].all()
+    assert not mask[:, 4:].any()
     assert (grey[mask] == 100).all()
 
 
@@ -84,11 +88,11 @@ def ramp(dx: float, dy: float) -> NDArray[np.float32]:
 @pytest.mark.parametrize(("step", "orientation"), [((1, 0), 0), ((1, 1), 1), ((0, 1), 2)])
 def test_a_ramp_has_one_orientation(step: tuple[int, int], orientation: int) -> None:
     grey = ramp(*step)
-    found = dense_root_sift(grey, np.ones(grey.shape, bool), 4, 4).numpy()
+    found = dense_root_sift(grey, np.ones(grey.shape, bool), 4, 4)
     assert found.shape == (5, 7, 128)  # (32 - 12) / 4, (40 - 12) / 4
-    middle = found[2, 3].reshape(8, 16) ** 2
-    np.testing.assert_allclose(middle.sum(axis=1), np.eye(8)[orientation], atol=1e-5)
-    np.testing.assert_allclose(middle[orientation], 1 / 16, atol=1e-5)
+    middle = found[2, 3].reshape(16, 8).T ** 2
+    np.testing.assert_allclose(middle.sum(axis=1), np.eye(8)[orientation], atol=1e-3)
+    np.testing.assert_allclose(middle[orientation], 1 / 16, atol=1e-3)
     np.testing.assert_allclose(np.linalg.norm(found, axis=2), 1, atol=1e-5)
 
 
@@ -99,7 +103,7 @@ def test_masked_pixels_and_exposure_do_not_count() -> None:
     mask[10:20, 10:22] = False
     other = np.where(mask, 0.4 * grey + 30, rng.uniform(0, 255, grey.shape)).astype(np.float32)
     first, second = (dense_root_sift(normalise(g, mask), mask, 4, 4) for g in (grey, other))
-    np.testing.assert_allclose(first.numpy(), second.numpy(), atol=1e-3)
+    np.testing.assert_allclose(first, second, atol=1e-3)
     shares = support(mask, 4, 4)
     assert shares.shape == (5, 7)
     assert shares.min() < 0.7 < shares.max()
