@@ -13,6 +13,8 @@ beside it shows the same pixels as RGBcut, which therefore is not read.
 
 from __future__ import annotations
 
+import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -95,7 +97,7 @@ def load_inloc(config: InLocConfig) -> Dataset:
     asked, unreadable = _below(root, queried)
     skipped |= unreadable
     transforms: dict[str, Float64] = {}
-    kept = []
+    kept, lost = [], Counter[str]()
     for name in names:
         floor, scan = PurePosixPath(name).parts[-3:-1]
         if config.floors is not None and floor not in config.floors:
@@ -109,6 +111,10 @@ def load_inloc(config: InLocConfig) -> Dataset:
             kept.append(name)
         except ImageError as error:
             skipped[name] = str(error)
+            lost[f"{floor}/{scan}"] += 1
+    places = {"/".join(PurePosixPath(name).parts[-3:-1]) for name in kept}
+    for place in sorted(set(lost) - places):
+        skipped[f"place {place}"] = f"all of its {lost[place]} cut-outs are skipped"
     if not kept or not asked:
         raise DataError(f"{root}: {len(kept)} usable cut-outs and {len(asked)} queries")
     truth = root / config.ground_truth
@@ -181,6 +187,13 @@ def _numbers(line: str) -> list[float]:
         return []
 
 
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, NotImplementedError),
+    *(scipy.io.matlab.MatReadError, zlib.error),
+)
+"""What the readers raise for a file that is cut off, damaged, or holds something else."""
+
+
 def read_xyz(path: Path) -> FloatArray:
     """(H, W, 3) ``XYZcut`` of a MATLAB file (up to v7 or v7.3), NaN where nothing was measured.
 
@@ -188,7 +201,7 @@ def read_xyz(path: Path) -> FloatArray:
     """
     try:
         values = _read_variable(path, "XYZcut")
-    except (OSError, ValueError, KeyError, NotImplementedError, TypeError) as error:
+    except _UNREADABLE as error:
         raise ImageError(f"{path}: no readable XYZcut in it ({error})") from error
     if values.ndim != 3 or values.shape[2] != 3:
         raise ImageError(f"{path}: expected XYZcut of shape (H, W, 3), got {values.shape}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.geometry import Float64
 from reconstruct.indoor.homographies import HomographyConfig, verify_by_homographies
-from reconstruct.types import FloatArray
+from reconstruct.types import FloatArray, PointMap
 
 
 class RansacConfig(Section):
@@ -44,17 +43,6 @@ class Candidate:
     inliers: int
     place: str
     image: str
-
-
-class PointMap(Protocol):
-    """Either kind of map: `reconstruct.colmap.Tracks` or `reconstruct.indoor.rgbd.RgbdPoints`."""
-
-    @property
-    def names(self) -> list[str]: ...
-
-    def points(self, name: str) -> NDArray[np.int64]: ...
-
-    def positions(self, ids: NDArray[np.int64]) -> Float64: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

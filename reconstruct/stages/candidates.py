@@ -201,7 +201,7 @@ class Candidates:
     def _records(self, todo: list[str], wanted: Mapping[str, str]) -> Iterator[Record]:
         if not todo:
             return
-        points = self.scans.points(self.extract, self._mapped())
+        points, _ = self.scans.points(self.extract)
         known = self.query_cameras(todo)
         search = _Search(self, points) if isinstance(self.config, DirectConfig) else None
         for name in todo:

@@ -229,7 +229,7 @@ class _Parts:
 
     def __init__(self, context: Context, config: IndoorConfig) -> None:
         self.context, self.config = context, config
-        self.scans = RgbdMap(context)
+        self.scans = RgbdMap(context, config.dataset)
         self._made: dict[str, Any] = {}
         extract = self._extract(config.retrieval.local, CompactConfig(), config.retrieval.global_)
         self.retrieval = Retrieval(context, config.retrieval, extract)

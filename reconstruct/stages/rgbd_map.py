@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from reconstruct import colmap
+from reconstruct.datasets import cameras
 from reconstruct.datasets.rgbd import RgbdImages
 from reconstruct.errors import ArtifactError, ConfigError, ImageError
 from reconstruct.geometry import Float64
@@ -15,21 +17,27 @@ from reconstruct.images import read_image
 from reconstruct.indoor.rendering import Cloud
 from reconstruct.indoor.rgbd import RgbdPoints, sample_xyz
 from reconstruct.indoor.verification import make_cloud
-from reconstruct.stages import Context
+from reconstruct.stages import Context, Plan
 from reconstruct.stages.extract import Extract
 from reconstruct.storage.hashes import ContentHashes
 from reconstruct.types import FloatArray
+from reconstruct.workspace import fingerprint
 
 logger = logging.getLogger(__name__)
 
 
 class RgbdMap:
-    """Scans by image name; one that cannot be read is told once, and has no point."""
+    """Scans by image name; one that cannot be read is told once, and has no point.
 
-    def __init__(self, context: Context) -> None:
+    It is a map for stage Localize, too: it has nothing to do before, as its points are given.
+    """
+
+    def __init__(self, context: Context, camera_config: cameras.CamerasConfig) -> None:
         if context.dataset.rgbd is None:
             raise ConfigError("dataset: needs depth or scans, as formats inloc and rgbd bring them")
         self.context = context
+        self.camera_config = camera_config
+        self.reference = context.dataset.root
         self.images: RgbdImages = context.dataset.rgbd
         self.hashes = ContentHashes(context.workspace.root / "scan_hashes.json")
         self.places = {name: self.images.place(name) for name in self.images.names}
@@ -45,16 +53,32 @@ class RgbdMap:
         self.hashes.save()
         return [self._prints[name] for name in names]
 
-    def points(self, extract: Extract, names: Sequence[str]) -> RgbdPoints:
-        """The points of the keypoints of ``names``, read when they are asked for."""
+    def fingerprint(self) -> str:
+        """Over all scans."""
+        return fingerprint("rgbd", self.identity(self.images.names))
+
+    def plan(self) -> Plan:
+        """Nothing to do."""
+        return Plan("done", "given", 0)
+
+    def points(self, extract: Extract) -> tuple[RgbdPoints, dict[str, colmap.Camera]]:
+        """The points of the keypoints of the images with features, read when they are asked for;
+        and the images' cameras (where they are not given, as COLMAP guesses them)."""
+        known = set(self.places)
+        names = [name for name in extract.to_map() if name in known]
+
+        def size(name: str) -> tuple[int, int]:
+            width, height = extract.store.read(name, only="image_size")["image_size"][0].tolist()
+            return width, height
 
         def load(name: str) -> Float64:
             keypoints = extract.store.read(name, only="keypoints")["keypoints"]
-            size = extract.store.read(name, only="image_size")["image_size"][0].tolist()
-            xyz = self.xyz(name)
-            return sample_xyz(xyz, self.images.center(name), keypoints, (size[0], size[1]))
+            return sample_xyz(self.xyz(name), self.images.center(name), keypoints, size(name))
 
-        return RgbdPoints(names, load)
+        sizes = {name: size(name) for name in names}
+        assigned = cameras.assign(self.camera_config, self.context.dataset, sizes)
+        found = {name: assigned.cameras[assigned.camera_ids[name]] for name in names}
+        return RgbdPoints(names, load), found
 
     def cloud(self, name: str, edge: int) -> Cloud:
         """The points of an image, thinned to about ``edge`` along its longer edge."""
