@@ -42,21 +42,24 @@ class ApproximateIndex:
     Raises UsageError if the library is not installed.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self) -> None:
         try:
-            faiss: Any = importlib.import_module("faiss")
+            self._faiss: Any = importlib.import_module("faiss")
         except ImportError as error:
             raise UsageError(
                 "search: faiss needs the library faiss: pip install 'reconstruct[faiss]'; or use "
                 "`search: exact`"
             ) from error
-        self._index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-        self._index.hnsw.efConstruction = 80
-        self._index.hnsw.efSearch = 128
+        self._index: Any = None
         self._ids: list[NDArray[np.int64]] = []
 
     def add(self, descriptors: FloatArray, ids: NDArray[np.int64]) -> None:
         """(M, D) unit descriptors with the (M,) ids of their points."""
+        if self._index is None:
+            kind = self._faiss.METRIC_INNER_PRODUCT
+            self._index = self._faiss.IndexHNSWFlat(descriptors.shape[1], 32, kind)
+            self._index.hnsw.efConstruction = 80
+            self._index.hnsw.efSearch = 128
         if len(ids):
             self._index.add(np.ascontiguousarray(descriptors, np.float32))
             self._ids.append(ids)

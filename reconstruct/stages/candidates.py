@@ -266,7 +266,7 @@ class _Search:
         self.cache = Cache(self._descriptors, stage.config.cache_mb << 20)
         self.index: ApproximateIndex | None = None
         if stage.config.search == "faiss":
-            self.index = ApproximateIndex(stage.extract.extractor.dim)
+            self.index = ApproximateIndex()
             for name in points.names:
                 self.index.add(self._descriptors(name).cpu().numpy(), self._ids(name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from reconstruct import colmap
 from reconstruct.datasets.scene import look_at
@@ -13,7 +14,7 @@ from reconstruct.indoor.candidates import (
     image_candidates,
     verify_matches,
 )
-from reconstruct.indoor.direct import nearest_of_all
+from reconstruct.indoor.direct import ApproximateIndex, nearest_of_all
 from reconstruct.indoor.homographies import HomographyConfig, verify_by_homographies
 from reconstruct.indoor.rgbd import RgbdPoints
 
@@ -115,6 +116,20 @@ def test_pairs_are_verified_at_the_size_of_the_image() -> None:
     assert len(loose["a"]) == 30
     assert len(strict["a"]) < 10
     assert len(verify_matches(points, {"a": (others, 40)}, rows, None, 0)["a"]) == 30
+
+
+def test_approximate_search_by_faiss() -> None:
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(500, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    index = ApproximateIndex()
+    assert index.search(rows[:2])[0].tolist() == [-1, -1]
+    index.add(rows[:0], np.zeros(0, np.int64))
+    index.add(rows, 7 + np.arange(500))
+    ids, cosine = index.search(rows[:50])
+    np.testing.assert_array_equal(ids, 7 + np.arange(50))
+    np.testing.assert_allclose(cosine, 1, atol=1e-5)
 
 
 def test_direct_search_is_exact() -> None:
