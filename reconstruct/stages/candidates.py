@@ -122,23 +122,24 @@ class Candidates:
         """Whether the stages before are complete."""
         return self.match.complete() if self.match is not None else not self.extract.plan().todo
 
-    def images(self, query: str) -> list[str]:
-        """Sorted images of the map that a query is compared with."""
-        if self.match is None:
-            return self._mapped()
-        pairs = self.match.pair.pairs()
-        return sorted(a if b == query else b for a, b in pairs if query in (a, b))
-
-    def _mapped(self) -> list[str]:
+    def _compared(self) -> dict[str, list[str]]:
+        """Query -> the images of the map that it is compared with, both sorted."""
+        queries = self.context.dataset.query_names
         known = set(self.scans.images.names)
-        return [name for name in self.extract.to_map() if name in known]
+        found: dict[str, list[str]] = {n: [] for n in self.extract.available() if n in queries}
+        if self.match is None:
+            mapped = [name for name in self.extract.to_map() if name in known]
+            return dict.fromkeys(found, mapped)
+        for first, second in self.match.pair.pairs():
+            query, other = (first, second) if first in queries else (second, first)
+            found[query].append(other)
+        return {name: sorted(others) for name, others in found.items()}
 
     def wanted(self) -> dict[str, str] | None:
         """Query -> fingerprint of its candidates; None while stages before are incomplete."""
         if not self.ready():
             return None
-        prints, wanted = self.extract.wanted(), {}
-        dataset = self.context.dataset
+        prints, dataset = self.extract.wanted(), self.context.dataset
         # Extractor and matcher are in the prints of features and matches.
         settings = {
             key: value
@@ -146,20 +147,21 @@ class Candidates:
             if key not in ("local", "compact", "match")
         }
         common = [settings, self.context.seed, cameras.identity(self.camera_config, dataset)]
-        available = set(self.extract.available())
-        for query in dataset.queries:
-            if query.name not in available:
-                continue
-            known = query.intrinsics
+        given = {query.name: query.intrinsics for query in dataset.queries}
+        shared: str | None = None
+        wanted = {}
+        for name, others in self._compared().items():
+            known = given[name]
             camera = known and [known.model, known.size, known.params]
-            names = self.images(query.name)
-            if self.match is None:
-                features = [[name, prints[name]] for name in names]
-            else:
-                pairs = [(min(query.name, name), max(query.name, name)) for name in names]
-                features = [[*p, value] for p, value in self.match.wanted(pairs).items()]
-            parts = [query.name, camera, prints[query.name], features, self.scans.identity(names)]
-            wanted[query.name] = fingerprint("candidates", common, *parts)
+            if self.match is not None:
+                pairs = [(min(name, other), max(name, other)) for other in others]
+                matches = [[*pair, value] for pair, value in self.match.wanted(pairs).items()]
+                seen = fingerprint("seen", matches, self.scans.identity(others))
+            else:  # the same for all queries: the whole map
+                features = [[other, prints[other]] for other in others]
+                shared = shared or fingerprint("map", features, self.scans.identity(others))
+                seen = shared
+            wanted[name] = fingerprint("candidates", common, name, camera, prints[name], seen)
         return wanted
 
     def plan(self) -> Plan:
@@ -204,12 +206,13 @@ class Candidates:
         points, _ = self.scans.points(self.extract)
         known = self.query_cameras(todo)
         search = _Search(self, points) if isinstance(self.config, DirectConfig) else None
+        compared = self._compared()
         for name in todo:
             started = time.perf_counter()
             if search is not None:
                 found, most = self._direct(name, known[name], search)
             else:
-                found, most = self._matched(name, known[name], points)
+                found, most = self._matched(name, compared[name], known[name], points)
             seconds = time.perf_counter() - started
             yield CandidateStore.record(name, wanted[name], _stored(found, most, seconds))
 
@@ -223,12 +226,11 @@ class Candidates:
         return ([] if found is None else [found]), most
 
     def _matched(
-        self, name: str, camera: colmap.Camera, points: RgbdPoints
+        self, name: str, others: Sequence[str], camera: colmap.Camera, points: RgbdPoints
     ) -> tuple[list[Candidate], int]:
         assert self.match is not None
         assert not isinstance(self.config, DirectConfig)
-        seed, others = self.context.seed, self.images(name)
-        positions = self.keypoints(name)
+        seed, positions = self.context.seed, self.keypoints(name)
         matches = verify_matches(
             positions,
             {other: (self.keypoints(other), self._edge_px(other)) for other in others},
