@@ -64,12 +64,11 @@ def render_cloud(
     """
     width, height = size
     pixel, depth, index = project_cloud(cloud.xyz, cam_from_world, matrix, size)
-    far_first = np.argsort(-depth)
     grey = np.zeros(width * height, np.float32)
     nearest = np.full(width * height, np.inf, np.float32)
-    # Of repeated pixels the last assignment, the nearest point, stays.
-    grey[pixel[far_first]] = cloud.grey[index[far_first]]
-    nearest[pixel[far_first]] = depth[far_first]
+    np.minimum.at(nearest, pixel, depth)
+    front_most = depth == nearest[pixel]
+    grey[pixel[front_most]] = cloud.grey[index[front_most]]
     front = nearest.reshape(height, width)
     around = cv2.erode(front, np.ones((3, 3), np.uint8), borderValue=float("inf"))
     shown = np.isfinite(front) & (front <= around * (1 + SAME_SURFACE))
