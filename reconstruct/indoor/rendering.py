@@ -42,16 +42,21 @@ def project_cloud(
     depth and their index. matrix: (3, 3) calibration of COLMAP pixels."""
     width, height = size
     pose = np.asarray(cam_from_world, np.float32)
-    camera = xyz @ pose[:, :3].T + pose[:, 3]
-    index = np.flatnonzero(camera[:, 2] > NEAR_M)
-    camera = camera[index]
-    scale = np.array([matrix[0, 0], matrix[1, 1]], np.float32)
-    origin = np.array([matrix[0, 2], matrix[1, 2]], np.float32)
-    # Pixel 0 spans 0 to 1 in COLMAP's coordinates: rounding down finds it.
-    uv = camera[:, :2] / camera[:, 2:] * scale + origin
-    inside = (uv >= 0).all(axis=1) & (uv < [width, height]).all(axis=1)
-    pixel = uv[inside].astype(np.int64)
-    return pixel[:, 1] * width + pixel[:, 0], camera[inside, 2], index[inside]
+    # Column by column: a product of matrices would wait for BLAS's threads at three multiplications.
+    z = xyz[:, 0] * pose[2, 0] + xyz[:, 1] * pose[2, 1] + xyz[:, 2] * pose[2, 2] + pose[2, 3]
+    index = np.flatnonzero(z > NEAR_M)
+    near, z = xyz[index], z[index]
+    pixels = []
+    for axis, extent in ((0, width), (1, height)):
+        row = pose[axis] * np.float32(matrix[axis, axis])
+        along = near[:, 0] * row[0] + near[:, 1] * row[1] + near[:, 2] * row[2] + row[3]
+        # Pixel 0 spans 0 to 1 in COLMAP's coordinates: rounding down finds it.
+        at = np.floor(along / z + np.float32(matrix[axis, 2]))
+        pixels.append(at.clip(-1, extent).astype(np.int64))
+    inside = np.flatnonzero(
+        (pixels[0] >= 0) & (pixels[0] < width) & (pixels[1] >= 0) & (pixels[1] < height)
+    )
+    return pixels[1][inside] * width + pixels[0][inside], z[inside], index[inside]
 
 
 def render_cloud(
