@@ -74,11 +74,13 @@ class IndoorConfig(Section):
     """Of every random choice."""
     dataset: Annotated[InLocConfig | DepthFolderConfig, Field(discriminator="format")]
     retrieval: RetrievalSection
-    rows: tuple[RowConfig, ...] = Field(min_length=1, strict=False)
+    rows: tuple[RowConfig, ...] = Field(strict=False)
     evaluate: IndoorEvaluation = IndoorEvaluation.model_validate({})
 
     @model_validator(mode="after")
     def _check_labels(self) -> IndoorConfig:
+        if not self.rows:
+            raise ValueError("rows: expected one entry or several, got none")
         labels = [row.label for row in self.rows]
         for label in labels:
             if labels.count(label) > 1 or label in (Retrieval.name, CompareRows.name):

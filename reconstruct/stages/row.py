@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reconstruct.config import Section
 from reconstruct.indoor.verification import VerificationConfig
@@ -32,10 +32,16 @@ class RowConfig(Section):
 
     label: str = Field(pattern=r"^\w[\w .,+-]*$")
     """Names the row in tables, files, and --only; unique."""
-    poses: tuple[PoseConfig, ...] = Field(min_length=1, strict=False)
+    poses: tuple[PoseConfig, ...] = Field(strict=False)
     """Ways to candidate poses; of several the union."""
     verification: VerificationConfig | None = None
     """Dense PV ({}: with the default settings) picks the candidate; null: most inliers do."""
+
+    @model_validator(mode="after")
+    def _check(self) -> RowConfig:
+        if not self.poses:
+            raise ValueError("`poses`: expected one way to candidate poses or several, got none")
+        return self
 
 
 class Source:
