@@ -42,7 +42,7 @@ def project_cloud(
     depth and their index. matrix: (3, 3) calibration of COLMAP pixels."""
     width, height = size
     pose = np.asarray(cam_from_world, np.float32)
-    # Column by column: a product of matrices would wait for BLAS's threads at three multiplications.
+    # Column by column: a product of matrices would wait for threads, for three multiplications.
     z = xyz[:, 0] * pose[2, 0] + xyz[:, 1] * pose[2, 1] + xyz[:, 2] * pose[2, 2] + pose[2, 3]
     index = np.flatnonzero(z > NEAR_M)
     near, z = xyz[index], z[index]
