@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from reconstruct.config import Section
+from reconstruct.errors import DataError
 from reconstruct.features.global_ import GemConfig, GlobalConfig
 from reconstruct.features.retrieval import nearest, neighbor_pairs
 from reconstruct.stages import Context, Plan
@@ -54,6 +55,10 @@ class Retrieval:
         """Bring the global descriptors up to date."""
         self.extract.run()
         self.global_.run()
+        if not self.pairs():
+            raise DataError(
+                f"{self.context.dataset.root}: no readable query or no readable map image"
+            )
         figures = self.extract.context.summary.figures
         self.context.summary.figures[self.name] = {
             "images_of_map": len(self.extract.to_map()),

@@ -126,6 +126,8 @@ class Row:
     def _pick(self, name: str) -> PoseEstimate:
         ranked, most = [], 0
         for number, source in enumerate(self.sources):
+            if name not in source.candidates.store.fingerprints():
+                continue  # this extractor could not read it: told when that was tried
             found = source.candidates.store.load(name)
             most = max(most, found.most_matches)
             count = len(found.poses)
