@@ -112,7 +112,7 @@ def seen_images(
 
 def sample_points(cloud: Cloud) -> FloatArray:
     """(S, 3) of a cloud's points, spread over it."""
-    return cloud.xyz[::_SAMPLE]
+    return cloud.xyz[::_SAMPLE].copy()  # a view would keep the whole cloud in memory
 
 
 def make_cloud(xyz: FloatArray, image: ImageArray, wanted_edge: int) -> Cloud:
@@ -147,12 +147,16 @@ def verify_poses(
     poses: Sequence[Float64],
     images: Sequence[Sequence[str]],
     cloud: Callable[[str], Cloud],
+    sample: Callable[[str], FloatArray],
     config: VerificationConfig,
 ) -> list[float]:
-    """`view_score` of each pose. images: of each pose's place; cloud: image -> its points."""
+    """`view_score` of each pose.
+
+    images: of each pose's place. cloud: image -> its points, asked for those that a pose sees;
+    sample: image -> its `sample_points`, asked for all of the place.
+    """
     scores = []
     for pose, names in zip(poses, images, strict=True):
-        samples = {name: sample_points(cloud(name)) for name in names}
-        seen = seen_images(query, pose, samples, config.images)
+        seen = seen_images(query, pose, {name: sample(name) for name in names}, config.images)
         scores.append(view_score(query, pose, join([cloud(name) for name in seen]), config))
     return scores

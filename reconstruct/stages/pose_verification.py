@@ -10,6 +10,7 @@ from reconstruct.indoor.rendering import Cloud
 from reconstruct.indoor.verification import (
     VerificationConfig,
     prepare_query,
+    sample_points,
     verify_poses,
 )
 from reconstruct.stages import Context, Plan, need
@@ -18,6 +19,7 @@ from reconstruct.stages.rgbd_map import RgbdMap
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.candidates import ScoreStore
 from reconstruct.storage.shards import Record, clean_temporaries, write_in_shards
+from reconstruct.types import FloatArray
 from reconstruct.workspace import fingerprint
 
 CLOUDS_MB = 1024
@@ -93,6 +95,14 @@ class VerifyPoses:
         edge = self.config.max_edge * 3 // 2
         cameras = self.before.query_cameras(todo)
         clouds: Cache[Cloud] = Cache(lambda name: self.scans.cloud(name, edge), CLOUDS_MB << 20)
+        # A place may be larger than that: what tells which images a pose sees, is kept of all.
+        samples: dict[str, FloatArray] = {}
+
+        def sample(name: str) -> FloatArray:
+            if name not in samples:
+                samples[name] = sample_points(clouds[name])
+            return samples[name]
+
         for name in todo:
             started = time.perf_counter()
             found = self.before.store.load(name)
@@ -104,6 +114,7 @@ class VerifyPoses:
                 list(found.poses),
                 [images[place] for place in found.places],
                 clouds.__getitem__,
+                sample,
                 self.config,
             )
             seconds = time.perf_counter() - started

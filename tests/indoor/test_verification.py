@@ -149,7 +149,14 @@ def test_the_true_pose_scores_best(scan: Scan) -> None:
     poses = [scan.view.cam_from_world.copy() for _ in range(3)]
     poses[1][0, 3] += 0.15
     poses[2] = look_at((-1.0, -1.0, 1.5), (-9.0, -9.0, 1.1))  # the other way: nothing to see
-    scores = verify_poses(query, poses, [["a"], ["a"], ["a"]], lambda name: points, config)
+    scores = verify_poses(
+        query,
+        poses,
+        [["a"], ["a"], ["a"]],
+        lambda name: points,
+        lambda name: sample_points(points),
+        config,
+    )
     assert scores[0] < 0.1
     assert scores[0] + 0.3 < scores[1] < 1.42
     assert scores[2] == float("inf")
