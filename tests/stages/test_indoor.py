@@ -198,3 +198,22 @@ def test_dense_pv_tells_rooms_that_look_alike(tmp_path: Path) -> None:
         metrics[name]["all"]["within_percent"]["1 m, 10 deg"] for name in ("sparse", "sparse PV")
     )
     assert without < with_pv >= 90
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_red_kitchen(shared_data: Path, pipeline: Path, tmp_path: Path) -> None:
+    """40 frames of 7-Scenes with depth, 10 queries between them."""
+    content = yaml.safe_load(pipeline.read_text())
+    scene = str(shared_data / "7scenes-redkitchen")
+    content |= {
+        "dataset": {"format": "rgbd", "root": scene, "queries": 5},
+        "rows": [{"label": "pooled", "poses": [SPARSE | {"pooled": True}]}],
+        "evaluate": {"thresholds": [[0.05, 5.0]]},
+    }
+    path = tmp_path / "kitchen.yaml"
+    path.write_text(yaml.safe_dump(content))
+    found = run(path, tmp_path / "out").metrics["rows"]["pooled"]["all"]
+    assert found["queries"] == 10
+    assert found["within_percent"]["0.05 m, 5 deg"] == 100.0
+    assert found["position_median"] < 0.01
