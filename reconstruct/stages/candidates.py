@@ -119,8 +119,8 @@ class Candidates:
         self.store = CandidateStore(context.workspace.root / "candidates")
 
     def ready(self) -> bool:
-        """Whether the stages before are complete."""
-        return self.match.complete() if self.match is not None else not self.extract.plan().todo
+        """Whether the stages before are complete, but for photos that cannot be read."""
+        return self.match.complete() if self.match is not None else bool(self.extract.available())
 
     def _compared(self) -> dict[str, list[str]]:
         """Query -> the images of the map that it is compared with, both sorted."""

@@ -69,7 +69,7 @@ class Retrieval:
 
     def up_to_date(self) -> bool:
         """Whether `pairs` stands for the present images."""
-        return not self.extract.plan().todo and self.global_.up_to_date()
+        return self.global_.up_to_date()
 
     def choose(self, names: Sequence[str]) -> list[ImagePair] | None:
         """The pairs within ``names``; None before there are global descriptors."""

@@ -124,10 +124,14 @@ def test_a_scan_that_cannot_be_read_is_named(
     scene = Path(shutil.copytree(room, tmp_path / "scene"))
     (scene / "depth" / "frame-07.png").write_bytes(b"no picture")
     (scene / "depth" / "frame-03.png").unlink()
+    (scene / "images" / "frame-01.jpg").write_bytes(b"no picture either")
+    (scene / "images" / "frame-06.jpg").write_bytes(b"nor is this query")
     done = run(pipeline, output, dataset__root=str(scene))
     assert "frame-07.png" in done.summary.skipped["frame-07.jpg"]
     assert "no depth image" in done.summary.skipped["frame-03.jpg"]
-    assert done.summary.figures["direct"]["localized"] == 2
+    assert {"frame-01.jpg", "frame-06.jpg"} <= set(done.summary.skipped)
+    for row in ROWS:
+        assert list(read_poses(output / "rows" / row["label"] / "poses.txt")) == ["frame-13.jpg"]
 
 
 def test_a_lost_query_has_a_status_and_no_pose(
