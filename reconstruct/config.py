@@ -198,6 +198,8 @@ def _locate(
 
 def _choices(model: type[Section], loc: Sequence[str | int]) -> list[type[Section]]:
     """The members of the union that a pydantic location leads to."""
+    while isinstance(loc[-1], int):  # an entry of a list: its members are those of the list
+        loc = loc[:-1]
     owner, _ = _locate(model, loc[:-1])
     return _sections_in(_by_alias(owner)[str(loc[-1])].annotation) if owner else []
 

@@ -22,7 +22,7 @@ from reconstruct.features.retrieval import nearest
 from reconstruct.images import read_image
 from reconstruct.pipeline import PipelineConfig, Run
 from reconstruct.stages.localize import LocalizeConfig, localize_matches
-from reconstruct.stages.match import MatchConfig, as_tensor, match_tensors
+from reconstruct.stages.match import MatchConfig, as_tensor, match_images
 from reconstruct.stages.refine_query import QueryRefiner
 from reconstruct.storage.features import FeatureStore
 from reconstruct.torch_device import resolve_device
@@ -110,9 +110,11 @@ class Localizer:
         asked = as_tensor(compact(found.descriptors, self._basis, self._encoding), where)
         matches = {}
         for other in self._candidates(descriptor):
-            stored = self._store.read(other, only="descriptors")["descriptors"]
-            matches[other] = match_tensors(
-                asked, as_tensor(stored, where), self._match.ratio, self._match.min_score
+            stored = self._store.load(other)
+            matches[other] = match_images(
+                (asked, as_tensor(stored.descriptors, where)),
+                (found.keypoints, stored.keypoints),
+                self._match,
             )
         free = self.config.refine_focal
         refine = None

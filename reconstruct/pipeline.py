@@ -33,16 +33,21 @@ from reconstruct.stages.evaluate import Evaluate, EvaluateConfig, read_metrics
 from reconstruct.stages.evaluate_queries import EvaluateQueries
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.global_ import Global
+from reconstruct.stages.indoor import IndoorConfig, build_indoor
 from reconstruct.stages.localize import Localize, LocalizeConfig
 from reconstruct.stages.map import DatabaseStage, Map, MapConfig
 from reconstruct.stages.match import Match, MatchConfig
 from reconstruct.stages.pair import Pair, PairConfig
 from reconstruct.stages.refine import Refine
+from reconstruct.stages.rgbd_map import RgbdMap
 from reconstruct.stages.verify import Verify, VerifyConfig
 from reconstruct.torch_device import resolve_device
 from reconstruct.workspace import Workspace, atomic_path
 
 logger = logging.getLogger("reconstruct")
+
+RGBD_FORMATS = ("inloc", "rgbd")
+"""Of data sets that bring a map: images with depth or scans."""
 
 
 class PipelineConfig(Section):
@@ -66,29 +71,38 @@ class PipelineConfig(Section):
 
     @model_validator(mode="after")
     def _check_flow(self) -> PipelineConfig:
-        flow = ["pair", "match", "verify", "map", "evaluate"]
+        given = self.localize is not None and self.dataset.format in RGBD_FORMATS
+        flow = ["pair", "match", *([] if given else ["verify", "map"]), "evaluate"]
+        if given and (self.match is None or self.verify or self.refine or self.map):
+            raise ValueError(
+                "section `localize` with RGB-D images needs sections `pair` and `match`, but no "
+                "`verify`, `refine` or `map`: the map is given"
+            )
         present = [name for name in flow if getattr(self, name) is not None]
         for name, expected in zip(present, flow, strict=False):
             if name != expected:
                 raise ValueError(f"section `{name}` needs section `{expected}` before it")
-        if self.localize is not None and self.map is None:
+        if self.localize is not None and self.map is None and not given:
             raise ValueError("section `localize` needs section `map` before it")
         if self.refine is not None and self.verify is None:
             raise ValueError("section `refine` needs section `verify` before it")
         return self
 
 
-AnyConfig = PipelineConfig | BenchmarkConfig
+AnyConfig = PipelineConfig | BenchmarkConfig | IndoorConfig
 
 
 def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
     """A pipeline file with ``overrides`` (dotted key -> value). Raises ConfigError.
 
-    One with section ``methods`` is a benchmark of several extractors.
+    One with section ``methods`` is a benchmark of several extractors, one with section ``rows``
+    compares ways of localization in an RGB-D map.
     """
     data = apply_overrides(read_yaml(Path(path)), overrides or {})
     if "methods" in data:
         return validate(BenchmarkConfig, data, str(path))
+    if "rows" in data:
+        return validate(IndoorConfig, data, str(path))
     return validate(PipelineConfig, data, str(path))
 
 
@@ -96,6 +110,8 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
     """The stages that the configuration names, each knowing those before it."""
     if isinstance(config, BenchmarkConfig):
         return build_benchmark(context, config)
+    if isinstance(config, IndoorConfig):
+        return build_indoor(context, config)
     workspace = context.workspace
     extract = Extract(context, config.extract)
     stages: list[Stage] = [extract]
@@ -111,6 +127,8 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
         return stages
     match = Match(context, config.match, extract, pair)
     stages.append(match)
+    if config.localize is not None and config.dataset.format in RGBD_FORMATS:
+        return [*stages, *_localize(context, config, extract, pair, match)]
     if config.verify is None:
         return stages
     database = workspace.database if config.refine is None else workspace.verified
@@ -125,16 +143,30 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
     mapped = Map(context, config.map, before_map)
     stages.append(mapped)
     if config.localize is not None:
-        limits = {name: getattr(config.verify, name) for name in ("max_error_px", "min_inliers")}
-        localize = Localize(
-            context, config.localize, extract, pair, match, mapped, config.dataset, limits
-        )
-        stages.append(localize)
-        if config.evaluate is not None:
-            stages.append(EvaluateQueries(context, config.evaluate, localize))
+        stages += _localize(context, config, extract, pair, match, mapped)
     elif config.evaluate is not None:
         stages.append(Evaluate(context, config.evaluate, mapped))
     return stages
+
+
+def _localize(
+    context: Context,
+    config: PipelineConfig,
+    extract: Extract,
+    pair: Pair,
+    match: Match,
+    mapped: Map | None = None,
+) -> list[Stage]:
+    """The stages after a map; without one, the map is the data set's own RGB-D images."""
+    assert config.localize is not None
+    verify = config.verify or VerifyConfig()
+    limits = {name: getattr(verify, name) for name in ("max_error_px", "min_inliers")}
+    known = mapped or RgbdMap(context, config.dataset)
+    settings = config.dataset, limits
+    localize = Localize(context, config.localize, extract, pair, match, known, *settings)
+    if config.evaluate is None:
+        return [localize]
+    return [localize, EvaluateQueries(context, config.evaluate, localize)]
 
 
 @dataclass(frozen=True)
@@ -169,6 +201,7 @@ def open_context(
         dataset: Dataset = load_benchmark(config).dataset
     else:
         dataset = load_dataset(config.dataset, workspace.dataset)
+    if isinstance(config, PipelineConfig):
         if config.map is not None and config.map.reference is not None:
             poses = colmap.model_folder(Path(config.map.reference))
             # Its intrinsics belong to its poses; cameras given for the photos come first.

@@ -8,7 +8,7 @@ image therefore scales positions by the ratio of the sizes and nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,24 @@ class Query:
     name: str
     intrinsics: Intrinsics | None = None
     group: str = "queries"
+
+
+class PointMap(Protocol):
+    """A map of either kind: `reconstruct.colmap.Tracks` of structure from motion, or
+    `reconstruct.indoor.rgbd.RgbdPoints` of RGB-D images."""
+
+    @property
+    def names(self) -> list[str]:
+        """Sorted names of the images."""
+
+    def points(self, name: str) -> NDArray[np.int64]:
+        """(N,) id of the 3D point of each keypoint of an image, -1 where there is none."""
+
+    def positions(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(N, 3) positions of points by their ids."""
+
+    def projected(self, name: str) -> NDArray[np.float64]:
+        """(N, 2) COLMAP pixels where an image sees the point of each keypoint, NaN for none."""
 
 
 PoseStatus = Literal["ok", "too_few_matches", "ransac_failed"]

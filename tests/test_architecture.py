@@ -19,7 +19,7 @@ LEVELS = [
     {"geometry", "config", "images", "parallel", "torch_device"},
     {"storage", "workspace", "progress"},
     {"colmap", "features", "datasets", "evaluation"},
-    {"stages", "training", "refinement", "export"},
+    {"stages", "training", "refinement", "export", "indoor"},
     {"report", "report_html"},
     {"pipeline", "localizer"},
     {"__main__"},

@@ -10,6 +10,7 @@ import yaml
 from reconstruct.config import NotIdentity, Section, parse_override
 from reconstruct.errors import ConfigError
 from reconstruct.pipeline import PipelineConfig, load_config
+from reconstruct.stages.indoor import IndoorConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
@@ -159,7 +160,9 @@ def sections(annotation: Any) -> set[type[Section]]:
 
 FIELDS = [
     (section, name)
-    for section in sorted(sections(PipelineConfig), key=lambda section: section.__name__)
+    for section in sorted(
+        sections(PipelineConfig | IndoorConfig), key=lambda section: section.__name__
+    )
     for name in section.model_fields
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reconstruct.datasets.rgbd import RgbdImages
 from reconstruct.types import Query
 
 
@@ -20,6 +21,7 @@ class Dataset:
     reference: COLMAP model with ground-truth poses, or None.
     poses: COLMAP model with the poses from which the map is triangulated, or None.
     queries: photos to localize, sorted; they are among ``names``, and not mapped.
+    rgbd: 3D points for the pixels of all other photos: an RGB-D map; None: there are none.
     """
 
     root: Path
@@ -30,6 +32,7 @@ class Dataset:
     reference: Path | None = None
     poses: Path | None = None
     queries: tuple[Query, ...] = ()
+    rgbd: RgbdImages | None = None
 
     def path(self, name: str) -> Path:
         """The file of an image."""

@@ -11,7 +11,9 @@ from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.aachen import AachenConfig, load_aachen
 from reconstruct.datasets.cameras import CamerasConfig
+from reconstruct.datasets.depth_folder import DepthFolderConfig, load_depth_folder
 from reconstruct.datasets.folder import list_images
+from reconstruct.datasets.inloc import InLocConfig, load_inloc
 from reconstruct.datasets.queries import check_size, find_queries
 from reconstruct.datasets.synthetic import write_dataset
 from reconstruct.errors import UsageError
@@ -45,7 +47,8 @@ class SyntheticConfig(CamerasConfig):
 
 
 DatasetConfig = Annotated[
-    FolderConfig | SyntheticConfig | AachenConfig, Field(discriminator="format")
+    FolderConfig | SyntheticConfig | AachenConfig | InLocConfig | DepthFolderConfig,
+    Field(discriminator="format"),
 ]
 
 
@@ -58,6 +61,10 @@ def load_dataset(config: Section, scratch: Path) -> Dataset:
         return _synthetic(config, scratch)
     if isinstance(config, AachenConfig):
         return load_aachen(config, scratch)
+    if isinstance(config, InLocConfig):
+        return load_inloc(config)
+    if isinstance(config, DepthFolderConfig):
+        return load_depth_folder(config)
     assert isinstance(config, FolderConfig)
     names, skipped = list_images(Path(config.images))
     masks = Path(config.masks) if config.masks else None

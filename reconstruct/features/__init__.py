@@ -18,6 +18,7 @@ from reconstruct.types import ImageArray, LocalFeatures
 EXTRACTORS: dict[str, tuple[str, str, str]] = {
     # name: (module, settings, class)
     "d2net": ("reconstruct.features.d2net", "D2NetConfig", "D2Net"),
+    "grid": ("reconstruct.features.grid", "GridConfig", "Grid"),
     "hesaff": ("reconstruct.features.hesaff", "HesaffConfig", "Hesaff"),
     "kornia": ("reconstruct.features.kornia", "KorniaConfig", "Kornia"),
     "precomputed": ("reconstruct.features.precomputed", "PrecomputedConfig", "Precomputed"),

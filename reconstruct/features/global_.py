@@ -21,6 +21,7 @@ from pydantic import Field
 from reconstruct.config import NotIdentity, Section
 from reconstruct.features import Extractor
 from reconstruct.features.d2net import D2Net, D2NetConfig
+from reconstruct.features.grid import Grid
 from reconstruct.types import ImageArray, LocalFeatures
 
 if TYPE_CHECKING:
@@ -99,16 +100,16 @@ def create_describer(config: Any, local: Extractor, device: str) -> Describer:
         return Separate(local, NetVlad(config, device), {})
     settings = {"grid": config.grid} if isinstance(config, VladConfig) else {"power": config.power}
     settings["name"] = config.name
-    if isinstance(local, D2Net):
+    if isinstance(local, D2Net | Grid):
         return SharedPass(config, local, settings)
     trunk = D2NetConfig(weights=config.weights, max_edge=config.max_edge, max_sum_edges=None)
     return Separate(local, TrunkPooling(config, D2Net(trunk, device=device)), settings)
 
 
 class SharedPass:
-    """Pools the map that D2-Net makes for its local features."""
+    """Pools the map that D2-Net makes for its local features, or the grid of dense matching."""
 
-    def __init__(self, config: GemConfig | VladConfig, local: D2Net, settings: Any) -> None:
+    def __init__(self, config: GemConfig | VladConfig, local: D2Net | Grid, settings: Any) -> None:
         self.config, self.local, self.settings = config, local, settings
 
     def identity(self) -> Any:

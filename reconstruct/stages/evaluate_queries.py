@@ -31,7 +31,13 @@ Poses = Mapping[str, NDArray[np.float64]]
 
 
 def read_truth(path: Path) -> dict[str, NDArray[np.float64]]:
-    """(3, 4) poses by name, from a COLMAP model folder or a list of poses. Raises UsageError."""
+    """(3, 4) poses by name, from a COLMAP model folder, a list of poses, or a folder of lists.
+
+    Raises UsageError.
+    """
+    if path.is_dir() and not any(path.glob("cameras.*")) and any(path.glob("*.txt")):
+        lists = [read_poses(file) for file in sorted(path.glob("*.txt"))]
+        return {name: pose for poses in lists for name, pose in poses.items()}
     if path.is_dir():
         return colmap.model_poses(colmap.read_model(colmap.model_folder(path)))
     if not path.is_file():

@@ -9,7 +9,8 @@ pose, and is absent from poses.txt.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +23,13 @@ from reconstruct.errors import UsageError
 from reconstruct.stages import Context, Plan
 from reconstruct.stages.covisibility import covisibility_clusters
 from reconstruct.stages.extract import Extract
-from reconstruct.stages.map import Map
 from reconstruct.stages.match import Match
 from reconstruct.stages.pair import Pair
 from reconstruct.stages.refine_query import QueryRefiner, RefineQueryConfig
 from reconstruct.storage.estimates import EstimateStore
 from reconstruct.storage.poses import write_poses
 from reconstruct.storage.shards import Record, clean_temporaries, write_in_shards
-from reconstruct.types import FloatArray, PoseEstimate
+from reconstruct.types import FloatArray, PointMap, PoseEstimate
 from reconstruct.workspace import fingerprint
 
 SHARD = 16
@@ -83,7 +83,7 @@ def estimate(
     name: str,
     keypoints: FloatArray,
     lifted: Matches2D3D,
-    tracks: colmap.Tracks,
+    tracks: PointMap,
     camera: colmap.Camera,
     config: LocalizeConfig,
     *,
@@ -126,7 +126,7 @@ def localize_matches(
     name: str,
     keypoints: FloatArray,
     matches: Mapping[str, NDArray[np.uint32]],
-    tracks: colmap.Tracks,
+    tracks: PointMap,
     camera: colmap.Camera,
     config: LocalizeConfig,
     *,
@@ -163,6 +163,23 @@ def localize_matches(
     )
 
 
+class AnyMap(Protocol):
+    """A map of either kind: stage Map, or `reconstruct.stages.rgbd_map.RgbdMap`."""
+
+    @property
+    def reference(self) -> Path | None:
+        """Where its poses were given; None: its frame is its own."""
+
+    def fingerprint(self) -> str | None:
+        """Of the map; None while it cannot be known."""
+
+    def plan(self) -> Plan:
+        """Whether it is up to date."""
+
+    def points(self, extract: Extract) -> tuple[PointMap, Mapping[str, colmap.Camera]]:
+        """The points that its images' keypoints see, and its cameras."""
+
+
 class Localize:
     """The stage."""
 
@@ -175,7 +192,7 @@ class Localize:
         extract: Extract,
         pair: Pair,
         match: Match,
-        mapped: Map,
+        mapped: AnyMap,
         camera_config: cameras.CamerasConfig,
         verify: Mapping[str, Any],
     ) -> None:
@@ -256,8 +273,7 @@ class Localize:
     def _records(self, todo: list[str], wanted: Mapping[str, str]) -> Iterator[Record]:
         if not todo:
             return
-        model = colmap.read_model(self.context.workspace.sparse)
-        tracks, map_cameras = colmap.Tracks(model), colmap.model_cameras(model)
+        tracks, map_cameras = self.map.points(self.extract)
         refiner = self._refiner(tracks)
         pairs = self.pair.query_pairs()
         sizes = {name: self._size(name) for name in todo}
@@ -284,7 +300,7 @@ class Localize:
             )
             yield EstimateStore.record(wanted[name], found)
 
-    def _refiner(self, tracks: colmap.Tracks) -> QueryRefiner | None:
+    def _refiner(self, tracks: PointMap) -> QueryRefiner | None:
         if self.config.refine is None:
             return None
         return QueryRefiner(

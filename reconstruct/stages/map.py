@@ -14,6 +14,7 @@ from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, ReconstructionError, UsageError
 from reconstruct.images import read_image
 from reconstruct.stages import Context, Plan, need, plan_whole
+from reconstruct.stages.extract import Extract
 from reconstruct.stages.second_pass import SecondPassConfig, pairs_to_align, second_pass
 from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
 
@@ -89,7 +90,9 @@ class Map:
         self.context = context
         self.config = config
         self.before = before
-        self.reference = context.dataset.poses if config.method == "triangulate" else None
+        self.reference: Path | None = (
+            context.dataset.poses if config.method == "triangulate" else None
+        )
         if config.method == "triangulate" and self.reference is None:
             raise ConfigError(
                 "map.reference: required with `method: triangulate`, as the data set brings no "
@@ -111,6 +114,11 @@ class Map:
         return plan_whole(
             self.context, self.context.workspace.sparse, self.fingerprint(), "sparse/"
         )
+
+    def points(self, extract: Extract) -> tuple[colmap.Tracks, dict[str, colmap.Camera]]:
+        """The points that the keypoints of the largest model's images see, and its cameras."""
+        model = colmap.read_model(self.context.workspace.sparse)
+        return colmap.Tracks(model), colmap.model_cameras(model)
 
     def discard(self) -> None:
         """Forget the models."""

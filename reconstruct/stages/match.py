@@ -1,5 +1,7 @@
 """Match: mutual nearest neighbours of descriptors for every pair -> matches/.
 
+``method: dense`` matches grids of descriptors coarse to fine instead of sets of them.
+
 Similarity is the dot product of unit vectors; it is computed block by block, so memory does not
 grow with the product of the numbers of keypoints. Descriptors are read once an image while they
 stay in a bounded cache, and pairs are visited tile by tile to keep them there.
@@ -13,10 +15,12 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reconstruct.config import NotIdentity, Section
+from reconstruct.errors import ConfigError
 from reconstruct.features.compaction import expand
+from reconstruct.features.dense_matching import grid_shape, match_grids
 from reconstruct.stages import Context, Plan, need
 from reconstruct.stages.extract import Extract
 from reconstruct.storage.cache import Cache
@@ -35,14 +39,25 @@ TILE = 16
 class MatchConfig(Section):
     """Section ``match``."""
 
-    method: Literal["mutual_nn"] = "mutual_nn"
+    method: Literal["mutual_nn", "dense"] = "mutual_nn"
+    """mutual_nn: of all descriptors; dense: coarse to fine, of ``extract.local: {name: grid}``."""
     ratio: float | None = Field(None, gt=0, lt=1)
     """Keep a match only if its distance is below this times the second nearest one's (Lowe's
     test; null: no test, as in the D2-Net paper; 0.8 to 0.9 suits SIFT)."""
     min_score: float | None = Field(None, ge=-1, le=1)
     """Keep a match only if the cosine of its descriptors is at least this."""
+    coarse: int = Field(4, ge=1)
+    """dense: cells a side of the blocks whose mutual nearest neighbours are refined."""
+    margin: int = Field(2, ge=0)
+    """dense: cells around a matching block that are looked at too."""
     cache_mb: Annotated[int, NotIdentity] = Field(2048, ge=1)
     """Memory for descriptors that wait for their next pair."""
+
+    @model_validator(mode="after")
+    def _check(self) -> MatchConfig:
+        if self.method == "dense" and self.ratio is not None:
+            raise ValueError("`ratio` goes with `method: mutual_nn`; dense has `min_score`")
+        return self
 
 
 def match(
@@ -70,6 +85,27 @@ def as_tensor(descriptors: NDArray[Any], device: torch.device) -> torch.Tensor:
     values = expand(descriptors) if compact else np.asarray(descriptors, np.float32)
     shared = np.require(values, requirements=["C", "W"])  # torch takes no read-only memory
     return torch.from_numpy(shared).to(device)
+
+
+def match_images(
+    descriptors: tuple[torch.Tensor, torch.Tensor],
+    keypoints: tuple[NDArray[Any], NDArray[Any]],
+    config: MatchConfig,
+) -> NDArray[np.uint32]:
+    """(M, 2) matches of two images by ``config``. descriptors: see `as_tensor`; keypoints: (N, 2).
+
+    Raises ValueError if keypoints for dense matching are not on a grid.
+    """
+    if config.method == "mutual_nn":
+        return match_tensors(*descriptors, config.ratio, config.min_score)
+    return match_grids(
+        *descriptors,
+        grid_shape(keypoints[0]),
+        grid_shape(keypoints[1]),
+        coarse=config.coarse,
+        margin=config.margin,
+        min_score=config.min_score,
+    )
 
 
 def match_tensors(
@@ -159,6 +195,9 @@ class Match:
         self.extract = extract
         self.pair = pair
         self.store = MatchStore(context.workspace.matches)
+        local = extract.config.local.identity()["name"]
+        if config.method == "dense" and local != "grid":
+            raise ConfigError(f"match.method: dense needs local: {{name: grid}}, not {local}")
 
     def wanted(self, pairs: Sequence[ImagePair]) -> dict[ImagePair, str]:
         """Pair -> fingerprint that its matches must have."""
@@ -221,7 +260,12 @@ class Match:
 
         cache = Cache(load, self.config.cache_mb << 20)
         for pair in todo:
-            found = match_tensors(
-                cache[pair[0]], cache[pair[1]], self.config.ratio, self.config.min_score
-            )
+            descriptors = cache[pair[0]], cache[pair[1]]
+            keypoints = self._keypoints(pair[0]), self._keypoints(pair[1])
+            found = match_images(descriptors, keypoints, self.config)
             yield MatchStore.record(pair, wanted[pair], found)
+
+    def _keypoints(self, name: str) -> NDArray[Any]:
+        if self.config.method == "mutual_nn":  # which asks descriptors alone
+            return np.zeros((0, 2), np.float32)
+        return self.extract.store.read(name, only="keypoints")["keypoints"]

@@ -102,13 +102,20 @@ class ListConfig(_MapPairs, QueryList):
     """Two names a line in a text file."""
 
 
+class NoneConfig(_MapPairs):
+    """Images of the map with none: an RGB-D map has its points, only queries are matched."""
+
+    method: Literal["none"]
+
+
 PairConfig = Annotated[
     ExhaustiveConfig
     | SequentialConfig
     | RetrievalConfig
     | PosesConfig
     | CovisibilityConfig
-    | ListConfig,
+    | ListConfig
+    | NoneConfig,
     Field(discriminator="method"),
 ]
 
@@ -230,6 +237,8 @@ class Pair:
 
     def _map_pairs(self, mapped: Sequence[str], names: Sequence[str]) -> list[ImagePair]:
         config = self.config
+        if isinstance(config, NoneConfig):
+            return []
         if isinstance(config, SequentialConfig):
             return sequential_pairs(mapped, config.overlap, config.quadratic, config.loop_every)
         if isinstance(config, RetrievalConfig):

@@ -19,7 +19,7 @@ from reconstruct.images import read_image
 from reconstruct.refinement import Anchors, Pyramid, RefineConfig, build_pyramid, refine_against
 from reconstruct.storage.cache import Cache
 from reconstruct.torch_device import resolve_device
-from reconstruct.types import FloatArray, ImageArray, PoseEstimate
+from reconstruct.types import FloatArray, ImageArray, PointMap, PoseEstimate
 
 
 class RefineQueryConfig(RefineConfig):
@@ -38,7 +38,7 @@ def agreeing_matches(
     found: PoseEstimate,
     keypoints: FloatArray,
     matches: Matches,
-    tracks: colmap.Tracks,
+    tracks: PointMap,
     camera: colmap.Camera,
     max_error_px: float,
 ) -> dict[str, NDArray[np.uint32]]:
@@ -89,7 +89,7 @@ class QueryRefiner:
     def __init__(
         self,
         config: RefineQueryConfig,
-        tracks: colmap.Tracks,
+        tracks: PointMap,
         photos: Path,
         *,
         max_error_px: float,

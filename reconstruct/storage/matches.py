@@ -34,3 +34,9 @@ class MatchStore(ShardStore):
         """The matches of a pair. Raises ArtifactError if absent or unreadable."""
         matches: NDArray[np.uint32] = self.read(pair_key(pair))["matches"]
         return matches
+
+    def load_from(self, first: str, second: str) -> NDArray[np.uint32]:
+        """The matches of a pair with the keypoint of ``first`` first, whichever name is smaller."""
+        if first <= second:
+            return self.load((first, second))
+        return np.ascontiguousarray(self.load((second, first))[:, ::-1])

@@ -42,6 +42,7 @@ def _kornia(folder: Path) -> dict[str, Any]:
 
 SETTINGS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "d2net": lambda folder: {},
+    "grid": lambda folder: {},
     "hesaff": lambda folder: {},
     "kornia": _kornia,
     "precomputed": lambda folder: {},

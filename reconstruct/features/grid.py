@@ -1,0 +1,98 @@
+"""Keypoints on a grid, each with the descriptor of the D2-Net map around it: for dense matching.
+
+Matched by `reconstruct.features.dense_matching` (``match.method: dense``). As the grid does not
+depend on the pair, the matches of all pairs of an image share its keypoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from reconstruct.config import Section
+from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared
+from reconstruct.geometry import rescale_points
+from reconstruct.types import ImageArray, LocalFeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GridConfig(Section):
+    """Section ``extract.local`` with ``name: grid``."""
+
+    name: Literal["grid"] = "grid"
+    weights: str = "vgg16"
+    """Of the trunk, as those of extractor d2net."""
+    max_edge: int | None = Field(1600, ge=16)
+    """Images are shrunk until their longest edge has at most this many pixels."""
+    step: int = Field(1, ge=1)
+    """Cells of the map, 4 pixels wide, that are averaged to one keypoint, a side. 2 takes a
+    quarter of the memory and of the disk."""
+
+
+class Grid:
+    """Keypoints row by row; ``scales`` are the width of a cell in pixels of the photo, ``scores``
+    the length of the descriptor before normalisation."""
+
+    dim = 512
+
+    def __init__(self, config: GridConfig, *, device: str = "auto") -> None:
+        self.config = config
+        settings = D2NetConfig(weights=config.weights, max_edge=config.max_edge, max_sum_edges=None)
+        self.trunk = D2Net(settings, device=device)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings, with the weights by content."""
+        return {**self.config.identity(), "trunk": self.trunk.identity()}
+
+    def __call__(self, image: ImageArray) -> LocalFeatures:
+        """Features of one (H, W, 3) uint8 RGB image."""
+        return self.extract([self.prepare(image)])[0]
+
+    def prepare(self, image: ImageArray) -> Prepared:
+        """The image at network size."""
+        return self.trunk.prepare(image)
+
+    def extract(
+        self, batch: Sequence[Prepared], observe: Callable[[Tensor], None] | None = None
+    ) -> list[LocalFeatures]:
+        """Features of prepared images of one shape. observe: is shown the maps."""
+        if not batch:
+            return []
+        maps = self.trunk.maps(batch)
+        if maps is None:
+            return [LocalFeatures.empty(item.image_size, self.dim) for item in batch]
+        if observe is not None:
+            observe(maps)
+        return [self._features(item, own) for item, own in zip(batch, maps, strict=True)]
+
+    def _features(self, item: Prepared, cells: Tensor) -> LocalFeatures:
+        """cells: (512, h, w)."""
+        import torch
+
+        from reconstruct.features.vgg import STRIDE_PX
+
+        step = self.config.step
+        pooled = torch.nn.functional.avg_pool2d(cells, step) if step > 1 else cells
+        _, rows, columns = pooled.shape
+        if not rows * columns:
+            return LocalFeatures.empty(item.image_size, self.dim)
+        vectors = pooled.flatten(1).T
+        length = vectors.norm(dim=1)
+        # Cell p of the map is centred at 4 (p + 1) COLMAP pixels (see alignment.py); `step` cells
+        # from p on have their common centre (step - 1) / 2 cells further.
+        x, y = (STRIDE_PX * (np.arange(n) * step + (step - 1) / 2 + 1.0) for n in (columns, rows))
+        points = np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2)
+        input_size = (item.shape[1], item.shape[0])
+        width_px = STRIDE_PX * step * item.image_size[0] / input_size[0]
+        return LocalFeatures(
+            keypoints=rescale_points(points, input_size, item.image_size).astype(np.float32),
+            scales=np.full(len(points), width_px, np.float32),
+            scores=length.cpu().numpy(),
+            descriptors=(vectors / length.clamp(min=1e-9)[:, None]).cpu().numpy(),
+            image_size=item.image_size,
+        )

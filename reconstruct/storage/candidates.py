@@ -1,0 +1,83 @@
+"""Candidate poses of queries: ``candidates/part-*.h5``, one record a query, none at all too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reconstruct.geometry import Float64
+from reconstruct.storage.shards import Fields, Record, ShardStore
+from reconstruct.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CandidatePoses:
+    """Of one query, the best by inliers first.
+
+    poses: (K, 3, 4). inliers, matches: of each. places, images: of each. most_matches: keypoints
+    with a 3D point in the best try, also where no pose came of it. seconds: what it took.
+    """
+
+    poses: Float64
+    inliers: tuple[int, ...]
+    matches: tuple[int, ...]
+    places: tuple[str, ...]
+    images: tuple[str, ...]
+    most_matches: int
+    seconds: float
+
+
+class CandidateStore(ShardStore):
+    """Query -> `CandidatePoses`."""
+
+    @staticmethod
+    def record(name: str, fingerprint: str, found: CandidatePoses) -> Record:
+        """The stored form."""
+        told = {key: getattr(found, key) for key in ("inliers", "matches", "places", "images")}
+        text = json.dumps(told | {"most_matches": found.most_matches}, ensure_ascii=False)
+        fields: Fields = {
+            "poses": np.asarray(found.poses, np.float64).reshape(-1, 3, 4),
+            "told": np.frombuffer(text.encode("utf-8"), np.uint8),
+            "seconds": np.array([found.seconds]),
+        }
+        return Record(name, fingerprint, fields)
+
+    def load(self, name: str) -> CandidatePoses:
+        """The candidates of a query. Raises ArtifactError if absent or unreadable."""
+        fields = self.read(name)
+        told = json.loads(fields["told"].tobytes())
+        return CandidatePoses(
+            poses=fields["poses"],
+            inliers=tuple(told["inliers"]),
+            matches=tuple(told["matches"]),
+            places=tuple(told["places"]),
+            images=tuple(told["images"]),
+            most_matches=told["most_matches"],
+            seconds=float(fields["seconds"][0]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scores:
+    """values: (K,) of a query's candidates, smaller is better, infinite: not to be judged."""
+
+    values: FloatArray
+    seconds: float
+
+
+class ScoreStore(ShardStore):
+    """Query -> `Scores`."""
+
+    @staticmethod
+    def record(name: str, fingerprint: str, values: Sequence[float], seconds: float) -> Record:
+        """The stored form."""
+        fields = {"scores": np.array(values, np.float32), "seconds": np.array([seconds])}
+        return Record(name, fingerprint, fields)
+
+    def load(self, name: str) -> Scores:
+        """The scores of a query's candidates. Raises ArtifactError if absent or unreadable."""
+        fields = self.read(name)
+        return Scores(values=fields["scores"], seconds=float(fields["seconds"][0]))
