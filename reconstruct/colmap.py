@@ -298,6 +298,26 @@ class Tracks:
         return np.array(rows, np.float64).reshape(-1, 3)
 
 
+def observations(model: Reconstruction) -> dict[str, dict[int, tuple[float, float]]]:
+    """Name of every registered image -> id of each 3D point that it observes -> the position."""
+    result: dict[str, dict[int, tuple[float, float]]] = {}
+    for image_id in model.reg_image_ids():
+        image = model.images[image_id]
+        points = (image.point2D(index) for index in image.get_observation_point2D_idxs())
+        result[_name(image)] = {p.point3D_id: (float(p.xy[0]), float(p.xy[1])) for p in points}
+    return result
+
+
+def pinhole_matrix(camera: Camera) -> NDArray[np.float64]:
+    """(3, 3) calibration matrix. Raises UsageError for a camera with distortion."""
+    if camera.model.name not in ("PINHOLE", "SIMPLE_PINHOLE"):
+        raise UsageError(
+            f"expected PINHOLE or SIMPLE_PINHOLE cameras, got {camera.model.name}; undistort the "
+            "photos first (colmap image_undistorter)"
+        )
+    return np.asarray(camera.calibration_matrix(), np.float64)
+
+
 def opencv_intrinsics(camera: Camera) -> dict[str, float]:
     """fl_x, fl_y, cx, cy, k1, k2, p1, p2 of a pinhole camera with at most that distortion.
 

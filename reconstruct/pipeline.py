@@ -40,6 +40,8 @@ from reconstruct.stages.pair import Pair, PairConfig
 from reconstruct.stages.refine import Refine
 from reconstruct.stages.verify import Verify, VerifyConfig
 from reconstruct.torch_device import resolve_device
+from reconstruct.training import build_training
+from reconstruct.training.settings import TrainingConfig
 from reconstruct.workspace import Workspace, atomic_path
 
 logger = logging.getLogger("reconstruct")
@@ -78,15 +80,17 @@ class PipelineConfig(Section):
         return self
 
 
-AnyConfig = PipelineConfig | BenchmarkConfig
+AnyConfig = PipelineConfig | BenchmarkConfig | TrainingConfig
 
 
 def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
     """A pipeline file with ``overrides`` (dotted key -> value). Raises ConfigError.
 
-    One with section ``methods`` is a benchmark of several extractors.
+    One with section ``methods`` is a benchmark of several extractors, one with ``train`` trains.
     """
     data = apply_overrides(read_yaml(Path(path)), overrides or {})
+    if "train" in data:
+        return validate(TrainingConfig, data, str(path))
     if "methods" in data:
         return validate(BenchmarkConfig, data, str(path))
     return validate(PipelineConfig, data, str(path))
@@ -96,6 +100,8 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
     """The stages that the configuration names, each knowing those before it."""
     if isinstance(config, BenchmarkConfig):
         return build_benchmark(context, config)
+    if isinstance(config, TrainingConfig):
+        return build_training(context, config)
     workspace = context.workspace
     extract = Extract(context, config.extract)
     stages: list[Stage] = [extract]
@@ -167,6 +173,10 @@ def open_context(
     resolve_device(device)
     if isinstance(config, BenchmarkConfig):
         dataset: Dataset = load_benchmark(config).dataset
+    elif isinstance(config, TrainingConfig):
+        dataset = Dataset(
+            root=Path(config.dataset.images), names=()
+        )  # drawn from, not gone through
     else:
         dataset = load_dataset(config.dataset, workspace.dataset)
         if config.map is not None and config.map.reference is not None:
