@@ -308,6 +308,11 @@ def observations(model: Reconstruction) -> dict[str, dict[int, tuple[float, floa
     return result
 
 
+def points_by_id(model: Reconstruction) -> dict[int, NDArray[np.float64]]:
+    """Id -> (3,) position of every 3D point."""
+    return {int(i): np.asarray(model.points3D[i].xyz, np.float64) for i in sorted(model.points3D)}
+
+
 def pinhole_matrix(camera: Camera) -> NDArray[np.float64]:
     """(3, 3) calibration matrix. Raises UsageError for a camera with distortion."""
     if camera.model.name not in ("PINHOLE", "SIMPLE_PINHOLE"):

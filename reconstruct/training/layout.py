@@ -51,7 +51,7 @@ class Layout:
     def nearest(self, positions: Float64, edge_px: int) -> tuple[NDArray[np.int32], Mask]:
         """(N,) flat index of the cell nearest to each position, and whether there is one."""
         count = self.cells(edge_px)
-        finite = np.isfinite(positions).all(axis=1)
+        finite: Mask = np.asarray(np.isfinite(positions).all(axis=1))
         grid = (np.where(finite[:, None], positions, -1e6) - FIRST_CENTRE_PX) / self.stride_px
         cell = np.rint(grid.clip(-1e6, 1e6)).astype(np.int32)
         inside: Mask = np.asarray(np.all((cell >= 0) & (cell < count), axis=1))

@@ -39,7 +39,7 @@ class Described:
 
 def describe(maps: Tensor, relu_descriptors: bool) -> list[Described]:
     """(B, C, h, w) maps of the last convolution, before its ReLU -> what the loss compares."""
-    maps = maps.float()
+    maps = maps.float() if maps.dtype == torch.bfloat16 else maps
     scores = soft_scores(maps).flatten(1)
     source = F.relu(maps) if relu_descriptors else maps
     rows = source.permute(0, 2, 3, 1).flatten(1, 2)  # no copy where channels come last in memory

@@ -9,13 +9,16 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from reconstruct.config import NotIdentity, Section
+from reconstruct.training.colmap_depth import ColmapDepth, ColmapDepthConfig
 from reconstruct.training.groups import Group, Shape, Source
 from reconstruct.training.homographies import Homographies, HomographiesConfig
+from reconstruct.training.megadepth import MegaDepth, MegaDepthConfig
 from reconstruct.training.rgbd import Rgbd, RgbdConfig
 from reconstruct.training.sparse_points import SparsePoints, SparsePointsConfig
 
 OneSource = Annotated[
-    HomographiesConfig | RgbdConfig | SparsePointsConfig, Field(discriminator="format")
+    HomographiesConfig | RgbdConfig | SparsePointsConfig | ColmapDepthConfig | MegaDepthConfig,
+    Field(discriminator="format"),
 ]
 
 
@@ -40,9 +43,7 @@ class MixConfig(Section):
         return self
 
 
-DataConfig = Annotated[
-    HomographiesConfig | RgbdConfig | SparsePointsConfig | MixConfig, Field(discriminator="format")
-]
+DataConfig = Annotated[OneSource | MixConfig, Field(discriminator="format")]
 
 
 class Mix:
@@ -73,6 +74,8 @@ def load_source(config: Any, root: Path = Path()) -> Source:
         HomographiesConfig: Homographies,
         RgbdConfig: Rgbd,
         SparsePointsConfig: SparsePoints,
+        ColmapDepthConfig: ColmapDepth,
+        MegaDepthConfig: MegaDepth,
         MixConfig: Mix,
     }
     source: Source = classes[type(config)](config, root)

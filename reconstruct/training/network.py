@@ -46,7 +46,7 @@ class FrozenTrunk:
             for name in self._weights
         }
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: conv4_3's gradient needs what comes out
     def __call__(self, images: ImageArray) -> Tensor:
         """(K, S, S, 3) uint8 RGB -> (K, 512, h, w) float32, on the device, channels last."""
         x = normalised(list(images), self.preprocessing, self.device).to(self.dtype)

@@ -7,7 +7,6 @@ photos shrunk (``zoom`` below 1) until a crop sees enough of them.
 
 from __future__ import annotations
 
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError
 from reconstruct.geometry import Float64
+from reconstruct.training.covisible import covisible_pairs
 from reconstruct.training.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
 from reconstruct.training.groups import Group, Shape, mapped
 from reconstruct.training.layout import point_correspondences
@@ -46,13 +46,8 @@ class SparsePoints:
         observed = colmap.observations(colmap.read_model(self.folder))
         self.names = sorted(observed)
         self.photos = Photos([root / config.images / name for name in self.names])
-        self.pairs: list[tuple[int, int]] = []
-        self.shared: list[tuple[Float64, Float64]] = []
-        for a, b in combinations(range(len(self.names)), 2):
-            found = _shared(observed[self.names[a]], observed[self.names[b]])
-            if len(found[0]) >= config.min_shared:
-                self.pairs.append((a, b))
-                self.shared.append(found)
+        self.observed = observed
+        self.pairs = covisible_pairs(observed, self.names, config.min_shared)
         if not self.pairs:
             raise DataError(
                 f"{self.folder}: no two photos share {config.min_shared} points; "
@@ -65,8 +60,8 @@ class SparsePoints:
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
         """Two photos that share points."""
-        index = int(rng.integers(len(self.pairs)))
-        points = self.shared[index]
+        pair = self.pairs[int(rng.integers(len(self.pairs)))]
+        points = _shared(*(self.observed[self.names[i]] for i in pair))
         chosen = int(rng.integers(len(points[0])))
         zoom = draw_zoom(self.config, rng)
         a, b = (
@@ -77,7 +72,7 @@ class SparsePoints:
         )
         if len(cells) < shape.min_correspondences:
             return None
-        first, second = (self.photos.read(i) for i in self.pairs[index])
+        first, second = (self.photos.read(i) for i in pair)
         return two_view_group((first, second), (a, b), cells, shape, self.config, rng)
 
 
