@@ -34,8 +34,8 @@ class MegaDepthConfig(DepthPairsConfig):
     format: Literal["megadepth"]
     images: Annotated[str, NotIdentity]
     """Folder to which the paths in the scene files are relative."""
-    scene_info: Annotated[str, NotIdentity]
-    """Folder of the scene files (.npz)."""
+    scene_info: Annotated[str, NotIdentity] = "scene_info"
+    """Folder of the scene files (.npz), relative to ``images``."""
     scenes: tuple[str, ...] | None = Field(None, strict=False)
     """Names of the scenes; null: all files in the folder."""
     overlap: tuple[float, float] = Field((0.5, 1.0), strict=False)
@@ -62,7 +62,7 @@ class MegaDepth:
     def __init__(self, config: MegaDepthConfig, root: Path) -> None:
         self.config = config
         self.root = root / config.images
-        folder = root / config.scene_info
+        folder = self.root / config.scene_info
         names = sorted(p.stem for p in folder.glob("*.npz"))
         for name in config.scenes or ():
             if name not in names:

@@ -231,7 +231,7 @@ def test_megadepth_from_undistorted_models_to_groups(
     overlap = arrays["overlap_matrix"]
     assert np.allclose(np.diag(overlap)[:4], 1.0)
     assert (overlap[4:] == -1).all()
-    settings = {"images": str(tmp_path), "scene_info": str(scenes), "photometric": PLAIN}
+    settings = {"images": str(tmp_path), "scene_info": "scenes", "photometric": PLAIN}
     source = source_of(format="megadepth", overlap=[0.1, 1.0], **settings)
     assert colour_difference(draw_group(source, SHAPE, (0, 0))) < 25
     with pytest.raises(DataError, match=r"overlap 0\.99 to 0\.999"):
