@@ -10,6 +10,7 @@ import yaml
 from reconstruct.config import NotIdentity, Section, parse_override
 from reconstruct.errors import ConfigError
 from reconstruct.pipeline import PipelineConfig, load_config
+from reconstruct.training.settings import TrainingConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
@@ -17,7 +18,11 @@ OUTSIDE_OF_FINGERPRINTS = {
     # paths of what is fingerprinted by its content, and names
     *("name", "output", "images", "masks", "reference", "path"),
     # speed
-    *("loaders", "batch_size", "backend", "cache_mb", "chunk", "threads"),
+    *("loaders", "batch_size", "backend", "cache_mb", "chunk", "threads", "workers"),
+    # the same curves once more
+    "tensorboard",
+    # training data that are fingerprinted by content
+    *("model", "scene_info"),
     # where weights, which count by content, are looked for
     *("mirrors", "cache_dir"),
 }
@@ -159,7 +164,9 @@ def sections(annotation: Any) -> set[type[Section]]:
 
 FIELDS = [
     (section, name)
-    for section in sorted(sections(PipelineConfig), key=lambda section: section.__name__)
+    for section in sorted(
+        sections(PipelineConfig) | sections(TrainingConfig), key=lambda section: section.__name__
+    )
     for name in section.model_fields
 ]
 
@@ -167,6 +174,7 @@ FIELDS = [
 def test_the_walk_sees_every_member_of_unions() -> None:
     found = {section.__name__ for section, _ in FIELDS}
     assert {"D2NetConfig", "SiftConfig", "ListConfig", "CameraSpec", "SyntheticConfig"} <= found
+    assert {"TrainConfig", "PhotometricConfig", "MegaDepthConfig", "MixConfig"} <= found
 
 
 @pytest.mark.parametrize(
