@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from reconstruct.errors import UsageError
+from reconstruct.evaluation.plots import as_svg
 from reconstruct.workspace import atomic_path
 
 COLUMNS = ("step", "rate", "loss", "gradient_norm", "pairs", "validation")
@@ -29,10 +31,10 @@ def write_csv(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 def draw(rows: Sequence[dict[str, float]]) -> str | None:
     """Training and validation loss over the steps as SVG; None without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+    if importlib.util.find_spec("matplotlib") is None:
         return None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     loss = np.array([row["loss"] for row in rows])
@@ -45,9 +47,7 @@ def draw(rows: Sequence[dict[str, float]]) -> str | None:
     axes.set(xlabel="step", ylabel="loss")
     axes.grid(alpha=0.3)
     axes.legend()
-    file = io.StringIO()
-    figure.savefig(file, format="svg")
-    return file.getvalue()
+    return as_svg(figure)
 
 
 def write_tensorboard(folder: Path, rows: Sequence[dict[str, float]]) -> None:

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reconstruct.features.weights import load_weights
+from reconstruct.features.weights import TrunkWeights, load_weights
 from reconstruct.parallel import ahead
 from reconstruct.stages import Context, Plan
 from reconstruct.storage.shards import (
@@ -28,7 +29,7 @@ from reconstruct.storage.shards import (
     write_in_shards,
 )
 from reconstruct.torch_device import resolve_device
-from reconstruct.training.groups import Group, draw_group
+from reconstruct.training.groups import Group, Source, draw_group
 from reconstruct.training.mix import load_source
 from reconstruct.training.network import FrozenTrunk
 from reconstruct.training.settings import TrainingConfig
@@ -56,15 +57,19 @@ class GroupSource:
         self.config = config
         self.device = device
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Sent to processes that draw, which open the data for themselves and need no network.
+        return {"config": self.config, "device": self.device}
+
     @cached_property
-    def sources(self):  # type: ignore[no-untyped-def]
+    def sources(self) -> dict[str, Source]:
         """Role -> data set."""
         train = load_source(self.config.dataset)
         chosen = self.config.validation.dataset
         return {TRAIN: train, VALIDATION: load_source(chosen) if chosen is not None else train}
 
     @cached_property
-    def weights(self):  # type: ignore[no-untyped-def]
+    def weights(self) -> TrunkWeights:
         """Where training starts."""
         return load_weights(self.config.train.weights)
 
@@ -112,8 +117,9 @@ class Maps:
         todo, total = len(self._todo()), len(self.keys)
         if not todo:
             return Plan("done", "up to date", 0, total)
-        state = "stale" if self.store.fingerprints() and todo == total else "missing"
-        return Plan("missing" if state == "missing" else "stale", "no maps yet", todo, total)
+        if self.store.fingerprints() and todo == total:
+            return Plan("stale", "photos, settings or weights changed", todo, total)
+        return Plan("missing", "not computed yet", todo, total)
 
     def discard(self) -> None:
         """Remove all maps."""

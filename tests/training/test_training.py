@@ -15,6 +15,8 @@ from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.features.weights import load_weights, read_weights
 from reconstruct.pipeline import load_config
 from reconstruct.training import loop, train
+from reconstruct.training.loading import fresh_examples
+from reconstruct.training.maps import GroupSource
 from reconstruct.training.settings import TrainConfig
 
 SMALL: dict[str, Any] = {
@@ -124,3 +126,13 @@ def test_a_training_file_is_told_by_its_section(training: Path, command: Any) ->
     missing = command("run", training, "--images", "/nowhere", "-q")
     assert missing.status == 2
     assert "/nowhere: no such folder" in missing.err
+
+
+@pytest.mark.slow
+def test_processes_draw_the_same_groups(training: Path) -> None:
+    source = GroupSource(load_config(training), "cpu")
+    alone = list(fresh_examples(source, [4, 2], workers=0))
+    shared = list(fresh_examples(source, [4, 2], workers=1))
+    for a, b in zip(alone, shared, strict=True):
+        assert a.maps.numpy().tobytes() == b.maps.numpy().tobytes()
+        assert [pair[:2] for pair in a.pairs] == [pair[:2] for pair in b.pairs]
