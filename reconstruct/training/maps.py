@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reconstruct.features.vgg import LAST
 from reconstruct.features.weights import TrunkWeights, load_weights
 from reconstruct.parallel import ahead
 from reconstruct.stages import Context, Plan
@@ -85,7 +86,9 @@ class GroupSource:
         train = self.config.train
         shape = [train.layout, train.crop_px, train.min_correspondences, train.precision]
         data = [self.sources[role].identity() for role in STREAMS]
-        return fingerprint("maps", shape, data, self.config.seed, self.weights.content_hash())
+        trunk = {k: v for k, v in self.weights.tensors.items() if not k.startswith(LAST)}
+        network = TrunkWeights(trunk, self.weights.preprocessing).content_hash()
+        return fingerprint("maps", shape, data, self.config.seed, network)
 
     def draw(self, role: str, number: int) -> Group:
         """Group ``number`` of a role, the same at any time."""

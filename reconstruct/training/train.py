@@ -51,7 +51,8 @@ class Train:
     def fingerprint(self) -> str:
         """Over the data, the settings and the weights to start from."""
         settings = self.config.train.identity(), self.config.validation.identity()
-        return fingerprint("training", self.source.print, *settings, self.config.seed)
+        start = self.source.weights.content_hash()  # of which the maps only know the trunk
+        return fingerprint("training", self.source.print, *settings, self.config.seed, start)
 
     def plan(self) -> Plan:
         """How many steps are left."""

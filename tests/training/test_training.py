@@ -96,6 +96,8 @@ def test_what_a_run_leaves(training: Path, tmp_path: Path, command: Any) -> None
     assert "done" in command("plan", training, "--output", output).out
     stale = command("plan", training, "--output", output, "--set", "train.margin=0.9").out
     assert "settings or inputs changed" in stale
+    again = f"train.weights={output / 'best.safetensors'}"
+    assert "0 of 5" in command("plan", training, "--output", output, "--set", again).out
     photos = command("plan", training, "--output", output, "--set", "train.crop_px=72").out
     assert "5 of 5" in photos
 
