@@ -1,4 +1,6 @@
-"""Command line: ``python -m reconstruct run|plan|evaluate|export``. Parsed arguments end here.
+"""Command line: ``python -m reconstruct run|plan|evaluate|export|prepare``.
+
+Parsed arguments end here.
 
 Exit status: 0 done; 1 the data did not allow it, or some photos were skipped; 2 wrong use.
 """
@@ -56,6 +58,10 @@ def parser() -> argparse.ArgumentParser:
         choices=["ply", "text", "nerfstudio", "hloc"],
         help="what to write",
     )
+    prepare = commands.add_parser("prepare", help="make training data of a public data set")
+    prepare.add_argument("dataset", choices=["megadepth"])
+    prepare.add_argument("base", metavar="DIR", type=Path, help="holds Undistorted_SfM and depth")
+    prepare.add_argument("--output", required=True, metavar="DIR", type=Path, help="scene files")
     return main
 
 
@@ -64,7 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a photo's name may not fit its encoding
     args = parser().parse_args(arguments)
-    commands = {"run": _run, "plan": _plan, "evaluate": _evaluate, "export": _export}
+    commands = {
+        "run": _run,
+        "plan": _plan,
+        "evaluate": _evaluate,
+        "export": _export,
+        "prepare": _prepare,
+    }
     try:
         return commands[args.command](args)
     except ReconstructError as error:
@@ -125,6 +137,14 @@ def _export(args: argparse.Namespace) -> int:
     from reconstruct.export import export
 
     print(export(args.output, args.format))
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from reconstruct.training.prepare import prepare_megadepth
+
+    names = prepare_megadepth(args.base, args.output)
+    print(f"{args.output}: {len(names)} new scene file(s){': ' if names else ''}{', '.join(names)}")
     return 0
 
 

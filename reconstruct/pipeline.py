@@ -42,6 +42,8 @@ from reconstruct.stages.refine import Refine
 from reconstruct.stages.rgbd_map import RgbdMap
 from reconstruct.stages.verify import Verify, VerifyConfig
 from reconstruct.torch_device import resolve_device
+from reconstruct.training import build_training
+from reconstruct.training.settings import TrainingConfig
 from reconstruct.workspace import Workspace, atomic_path
 
 logger = logging.getLogger("reconstruct")
@@ -89,21 +91,25 @@ class PipelineConfig(Section):
         return self
 
 
-AnyConfig = PipelineConfig | BenchmarkConfig | IndoorConfig
+AnyConfig = PipelineConfig | BenchmarkConfig | IndoorConfig | TrainingConfig
+
+BY_SECTION: Mapping[str, type[AnyConfig]] = {
+    "methods": BenchmarkConfig,
+    "rows": IndoorConfig,
+    "train": TrainingConfig,
+}
+"""The section that only one kind of pipeline file has -> that kind; others are `PipelineConfig`."""
 
 
 def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
     """A pipeline file with ``overrides`` (dotted key -> value). Raises ConfigError.
 
-    One with section ``methods`` is a benchmark of several extractors, one with section ``rows``
-    compares ways of localization in an RGB-D map.
+    One with section ``methods`` is a benchmark of several extractors, one with ``rows`` compares
+    ways of localization in an RGB-D map, one with ``train`` trains.
     """
     data = apply_overrides(read_yaml(Path(path)), overrides or {})
-    if "methods" in data:
-        return validate(BenchmarkConfig, data, str(path))
-    if "rows" in data:
-        return validate(IndoorConfig, data, str(path))
-    return validate(PipelineConfig, data, str(path))
+    kinds = [kind for section, kind in BY_SECTION.items() if section in data]
+    return validate(kinds[0] if kinds else PipelineConfig, data, str(path))
 
 
 def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
@@ -112,6 +118,8 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
         return build_benchmark(context, config)
     if isinstance(config, IndoorConfig):
         return build_indoor(context, config)
+    if isinstance(config, TrainingConfig):
+        return build_training(context, config)
     workspace = context.workspace
     extract = Extract(context, config.extract)
     stages: list[Stage] = [extract]
@@ -199,6 +207,9 @@ def open_context(
     resolve_device(device)
     if isinstance(config, BenchmarkConfig):
         dataset: Dataset = load_benchmark(config).dataset
+    elif isinstance(config, TrainingConfig):
+        # Drawn from, not gone through photo by photo.
+        dataset = Dataset(root=Path(config.dataset.images), names=())
     else:
         dataset = load_dataset(config.dataset, workspace.dataset)
     if isinstance(config, PipelineConfig):

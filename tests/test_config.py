@@ -11,6 +11,7 @@ from reconstruct.config import NotIdentity, Section, parse_override
 from reconstruct.errors import ConfigError
 from reconstruct.pipeline import PipelineConfig, load_config
 from reconstruct.stages.indoor import IndoorConfig
+from reconstruct.training.settings import TrainingConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
@@ -18,7 +19,11 @@ OUTSIDE_OF_FINGERPRINTS = {
     # paths of what is fingerprinted by its content, and names
     *("name", "output", "images", "masks", "reference", "path"),
     # speed
-    *("loaders", "batch_size", "backend", "cache_mb", "chunk", "threads"),
+    *("loaders", "batch_size", "backend", "cache_mb", "chunk", "threads", "workers"),
+    # the same curves once more
+    "tensorboard",
+    # training data that are fingerprinted by content
+    *("model", "scene_info"),
     # where weights, which count by content, are looked for
     *("mirrors", "cache_dir"),
 }
@@ -161,7 +166,8 @@ def sections(annotation: Any) -> set[type[Section]]:
 FIELDS = [
     (section, name)
     for section in sorted(
-        sections(PipelineConfig | IndoorConfig), key=lambda section: section.__name__
+        sections(PipelineConfig | IndoorConfig | TrainingConfig),
+        key=lambda section: section.__name__,
     )
     for name in section.model_fields
 ]
@@ -170,6 +176,7 @@ FIELDS = [
 def test_the_walk_sees_every_member_of_unions() -> None:
     found = {section.__name__ for section, _ in FIELDS}
     assert {"D2NetConfig", "SiftConfig", "ListConfig", "CameraSpec", "SyntheticConfig"} <= found
+    assert {"TrainConfig", "PhotometricConfig", "MegaDepthConfig", "MixConfig"} <= found
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from reconstruct.colmap.cameras import (
     is_camera_model,
     make_camera,
     opencv_intrinsics,
+    pinhole_matrix,
 )
 from reconstruct.colmap.database import (
     database_keypoints,
@@ -56,6 +57,8 @@ from reconstruct.colmap.models import (
     model_points,
     model_poses,
     model_summary,
+    observations,
+    points_by_id,
     read_model,
     with_observations,
     write_model,
@@ -100,7 +103,10 @@ __all__ = [
     "model_points",
     "model_poses",
     "model_summary",
+    "observations",
     "opencv_intrinsics",
+    "pinhole_matrix",
+    "points_by_id",
     "project",
     "read_model",
     "set_verbosity",

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pycolmap
+from numpy.typing import NDArray
 
 from reconstruct.errors import DataError, UnknownNameError, UsageError
 from reconstruct.types import Intrinsics
@@ -110,6 +112,16 @@ def guess_camera(path: Path, model: str) -> Camera:
         return pycolmap.infer_camera_from_image(path, options)
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{path}: COLMAP cannot infer a camera ({error})") from error
+
+
+def pinhole_matrix(camera: Camera) -> NDArray[np.float64]:
+    """(3, 3) calibration matrix. Raises UsageError for a camera with distortion."""
+    if camera.model.name not in ("PINHOLE", "SIMPLE_PINHOLE"):
+        raise UsageError(
+            f"expected PINHOLE or SIMPLE_PINHOLE cameras, got {camera.model.name}; undistort the "
+            "photos first (colmap image_undistorter)"
+        )
+    return np.asarray(camera.calibration_matrix(), np.float64)
 
 
 def opencv_intrinsics(camera: Camera) -> dict[str, float]:

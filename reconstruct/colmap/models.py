@@ -180,5 +180,20 @@ def with_observations(
     return fresh
 
 
+def observations(model: Reconstruction) -> dict[str, dict[int, tuple[float, float]]]:
+    """Name of every registered image -> id of each 3D point that it observes -> the position."""
+    result: dict[str, dict[int, tuple[float, float]]] = {}
+    for image_id in model.reg_image_ids():
+        image = model.images[image_id]
+        points = (image.point2D(index) for index in image.get_observation_point2D_idxs())
+        result[_name(image)] = {p.point3D_id: (float(p.xy[0]), float(p.xy[1])) for p in points}
+    return result
+
+
+def points_by_id(model: Reconstruction) -> dict[int, NDArray[np.float64]]:
+    """Id -> (3,) position of every 3D point."""
+    return {int(i): np.asarray(model.points3D[i].xyz, np.float64) for i in sorted(model.points3D)}
+
+
 def _name(image: pycolmap.Image) -> str:
     return str(image.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Mapping
+from typing import Any
 
 Curve = Mapping[str, float]
 """Position on the x axis (a number as text, as JSON keys are) -> value."""
@@ -43,7 +44,12 @@ def draw_curves(
         if labels:
             lines = list(axes[0].lines)
             figure.legend(lines, labels, loc="outside lower center", ncols=LEGEND_COLUMNS)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        return as_svg(figure)
+
+
+def as_svg(figure: Any) -> str:
+    """A matplotlib figure as SVG text without the XML head: it goes into a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]  # without the XML head: it goes into a page
+    return text[text.index("<svg") :]

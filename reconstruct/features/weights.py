@@ -48,7 +48,12 @@ CONVOLUTIONS: Final[dict[str, tuple[int, int, int]]] = {
     "conv4_3": (512, 512, 21),
 }
 
-EMBEDDED: Final = {"vgg16": "vgg16_imagenet_conv4_3.safetensors"}
+_TRUNK: Final = "vgg16_imagenet_conv4_3.safetensors"
+EMBEDDED: Final = {
+    # name: files, a later one replacing what it names (fine-tuning changes conv4_3 alone)
+    "vgg16": (_TRUNK,),
+    "d2_homography": (_TRUNK, "d2_homography_conv4_3.safetensors"),
+}
 DOWNLOADS: Final = {
     "d2_ots": "d2_ots.pth",
     "d2_tf": "d2_tf.pth",
@@ -109,9 +114,12 @@ def load_weights(
     is missing, cannot be downloaded, is corrupt, or has another layout.
     """
     if source in EMBEDDED:
-        data = resources.files("reconstruct").joinpath("data", EMBEDDED[source])
-        with resources.as_file(data) as path:
-            return read_weights(path)
+        entries: dict[str, Any] = {}
+        for file in EMBEDDED[source]:
+            data = resources.files("reconstruct").joinpath("data", file)
+            with resources.as_file(data) as path:
+                entries |= _read_safetensors(path)
+        return _from_entries(entries, source)
     if source in DOWNLOADS:
         file = DOWNLOADS[source]
         urls = [f"{base.rstrip('/')}/{file}" for base in (*mirrors, RELEASE_URL)]
@@ -127,15 +135,20 @@ def read_weights(path: Path) -> TrunkWeights:
             f"or one of {', '.join(valid_names())}"
         )
     if path.suffix == ".safetensors":
-        try:
-            entries: Mapping[str, Any] = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
+        entries = _read_safetensors(path)
     elif path.suffix in SUFFIXES:
         entries = _read_checkpoint(path)
     else:
         raise WeightsError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
     return _from_entries(entries, str(path))
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        entries: dict[str, Any] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
+    return entries
 
 
 def _read_checkpoint(path: Path) -> Mapping[str, Any]:

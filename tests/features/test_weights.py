@@ -43,6 +43,18 @@ def test_the_embedded_weights_load() -> None:
     assert weights.preprocessing == CAFFE
 
 
+def test_the_fine_tuned_weights_share_the_trunk() -> None:
+    start, tuned = load_weights("vgg16"), load_weights("d2_homography")
+    differing = [
+        name
+        for name in start.tensors
+        if not np.array_equal(start.tensors[name], tuned.tensors[name])
+    ]
+    assert differing == ["conv4_3.weight", "conv4_3.bias"]
+    assert tuned.preprocessing == CAFFE
+    assert tuned.content_hash() != start.content_hash()
+
+
 def test_every_layout_is_the_same_network(weights: TrunkWeights, tmp_path: Path) -> None:
     release = _renamed(weights, "dense_feature_extraction.model.")
     torch.save({"model": release}, tmp_path / "release.pth")

@@ -1,0 +1,105 @@
+"""Checkpoints: ``last`` holds all that training needs to go on, ``best`` is a weights file.
+
+    last.safetensors   conv4_3, Adam's moments, and in the header (JSON) step, best, curves
+    best.safetensors   conv1_1 .. conv4_3, float16: usable as ``weights: OUT/best.safetensors``
+    best.json          where it comes from: data, settings, commit, loss
+
+Each is one file, renamed into place: a run killed at any time finds the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import nn
+
+from reconstruct.workspace import atomic_path
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(slots=True)
+class State:
+    """How far training is. step: updates done. best: least validation loss, and its step. rows:
+    the curves so far. fingerprint: of the data and settings that it belongs to."""
+
+    fingerprint: str
+    step: int = 0
+    best_loss: float | None = None
+    best_step: int = 0
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+def save_last(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Write everything that decides the next step."""
+    tensors = {name: _array(value) for name, value in head.state_dict().items()}
+    for name, parameter in head.named_parameters():
+        for moment, value in optimizer.state[parameter].items():
+            tensors[f"adam.{moment}.{name}"] = _array(value)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"state": json.dumps(asdict(state))})
+
+
+def read_state(path: Path) -> State | None:
+    """The state of a checkpoint; None if there is none that can be read."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return State(**json.loads(file.metadata()["state"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None  # unreadable counts as missing, as everywhere in the output folder
+
+
+def restore(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put weights and Adam's moments back, bit by bit."""
+    with safe_open(path, "numpy") as file:
+        tensors = {name: torch.from_numpy(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    with torch.no_grad():
+        for name, parameter in head.named_parameters():
+            parameter.copy_(tensors[name])
+            found = {m: tensors.get(f"adam.{m}.{name}") for m in MOMENTS}
+            if found["step"] is not None:
+                # Moments share their parameter's layout in memory, on which rounding may depend.
+                optimizer.state[parameter] = {
+                    m: value if m == "step" else torch.empty_like(parameter).copy_(value)
+                    for m, value in found.items()
+                    if value is not None
+                }
+
+
+def save_best(
+    path: Path,
+    trunk: Mapping[str, NDArray[np.float32]],
+    head: Mapping[str, NDArray[np.float32]],
+    provenance: Mapping[str, Any],
+) -> None:
+    """The whole network as a weights file, and its provenance beside it."""
+    tensors = {name: value.astype(np.float16) for name, value in {**trunk, **head}.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"provenance": json.dumps(provenance, sort_keys=True)})
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(provenance, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def commit() -> str | None:
+    """The commit of the package's checkout, ``-dirty`` if files changed; None outside of one."""
+    describe = ("describe", "--always", "--dirty", "--abbrev=40")
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def _array(value: torch.Tensor) -> NDArray[Any]:
+    return np.asarray(value.detach().cpu().contiguous().numpy())

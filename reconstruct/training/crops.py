@@ -1,0 +1,65 @@
+"""Two photos of one place -> a group: a crop of each around a shared point, under more than one
+light, so that real change of view and drawn change of light come together.
+
+The order of the images is a, b, a', b' ...; every crop of ``a`` is paired with every one of ``b``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from reconstruct.config import Section
+from reconstruct.geometry import Float64
+from reconstruct.training.groups import Group, Pair, Shape
+from reconstruct.training.homographies import warp
+from reconstruct.training.layout import Cells
+from reconstruct.training.photometric import PhotometricConfig, vary
+from reconstruct.types import ImageArray
+
+
+class CropsConfig(Section):
+    """How crops of two photos of one place are taken."""
+
+    lights: int = Field(2, ge=1, le=4)
+    """Crops of each photo, under independent photometric change; n of them make n x n pairs."""
+    zoom: Annotated[tuple[float, float], Field(strict=False)] = (1.0, 1.0)
+    """Crop pixels per photo pixel, drawn for both photos alike."""
+    rotation_deg: float = Field(0.0, ge=0)
+    """Standard deviation of a turn of each crop."""
+    photometric: PhotometricConfig = PhotometricConfig()
+
+
+def crop_from_photo(
+    config: CropsConfig, centre: Float64, zoom: float, crop_px: int, rng: np.random.Generator
+) -> Float64:
+    """(3, 3) similarity that puts ``centre`` of the photo into the middle of the crop."""
+    angle = np.radians(rng.normal(0.0, config.rotation_deg)) if config.rotation_deg else 0.0
+    turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.eye(3)
+    matrix[:2, :2] = turn
+    matrix[:2, 2] = 0.5 * crop_px - turn @ centre
+    return matrix
+
+
+def draw_zoom(config: CropsConfig, rng: np.random.Generator) -> float:
+    """Crop pixels per photo pixel."""
+    return float(np.exp(rng.uniform(*np.log(config.zoom))))
+
+
+def two_view_group(
+    photos: tuple[ImageArray, ImageArray],
+    crops: tuple[Float64, Float64],
+    cells: Cells,
+    shape: Shape,
+    config: CropsConfig,
+    rng: np.random.Generator,
+) -> Group:
+    """The group of two crops (``crop_from_photo`` of each) with their corresponding cells."""
+    plain = [warp(photo, crop, shape.crop_px) for photo, crop in zip(photos, crops, strict=True)]
+    images = [vary(image, config.photometric, rng) for _ in range(config.lights) for image in plain]
+    numbers = range(0, 2 * config.lights, 2)
+    pairs = [Pair(first=i, second=j + 1, cells=cells) for i in numbers for j in numbers]
+    return Group(images=np.stack(images), pairs=shape.usable(pairs))

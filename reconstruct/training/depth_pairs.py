@@ -1,0 +1,78 @@
+"""Pairs of photos with depth: what RGB-D folders, COLMAP models with depth maps and MegaDepth
+have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from reconstruct.geometry import Float64
+from reconstruct.images import read_image
+from reconstruct.training.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
+from reconstruct.training.groups import Group, Shape, mapped
+from reconstruct.training.layout import Mask, correspondences
+from reconstruct.training.reprojection import DepthView, reproject
+
+GRID = 24
+"""Points an edge that are reprojected to see how much two photos share."""
+
+
+class DepthPairsConfig(CropsConfig):
+    """Crops of two photos of known depth and pose."""
+
+    overlap: tuple[float, float] = Field((0.3, 0.95), strict=False)
+    """Share of the first photo that the second has to see: too little teaches nothing, too much is
+    the same photo again."""
+    depth_tolerance: float = Field(0.05, gt=0)
+    """Largest difference of the depths of corresponding points, relative."""
+
+
+class Views(Protocol):
+    """Photos with pose and depth, and which two of them to look at."""
+
+    def pick(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Two different views."""
+
+    def photo(self, index: int) -> Path:
+        """The file of a view's photo."""
+
+    def view(self, index: int) -> DepthView:
+        """Camera and depth of a view, in pixels of its photo."""
+
+
+def draw_pair(
+    views: Views, config: DepthPairsConfig, shape: Shape, rng: np.random.Generator
+) -> Group | None:
+    """A group of two views that overlap as ``config`` wants it; None if the two drawn do not."""
+    a, b = views.pick(rng)
+    first, second = views.view(a), views.view(b)
+    grid = _grid(first.depth.shape)
+    target, seen = reproject(grid, first, second, config.depth_tolerance)
+    if not config.overlap[0] <= seen.mean() <= config.overlap[1]:
+        return None
+    chosen = int(rng.choice(np.flatnonzero(seen)))
+    zoom = draw_zoom(config, rng)
+    crops = tuple(
+        crop_from_photo(config, centre, zoom, shape.crop_px, rng)
+        for centre in (grid[chosen], target[chosen])
+    )
+
+    def mapping(positions: Float64) -> tuple[Float64, Mask]:
+        in_first = mapped(np.linalg.inv(crops[0]), positions)
+        in_second, both = reproject(in_first, first, second, config.depth_tolerance)
+        return mapped(crops[1], in_second), both
+
+    cells = correspondences(shape.layout, shape.crop_px, mapping)
+    if len(cells) < shape.min_correspondences:
+        return None
+    photos = (read_image(views.photo(a)), read_image(views.photo(b)))
+    return two_view_group(photos, (crops[0], crops[1]), cells, shape, config, rng)
+
+
+def _grid(shape: tuple[Any, ...]) -> Float64:
+    height, width = shape
+    x, y = np.meshgrid(*(np.linspace(0, n, GRID + 2)[1:-1] for n in (width, height)))
+    return np.column_stack([x.ravel(), y.ravel()])

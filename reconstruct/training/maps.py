@@ -1,0 +1,179 @@
+"""Stage ``maps``: the frozen trunk's view of every group, computed once and kept.
+
+    maps/part-*.h5   key train/00042 or validation/00007: maps (K, 512, h, w) float16, pairs (P, 3)
+                     int32 (first, second, number of cells), cells (M, 2) int32, pair after pair
+
+Float16 holds the trunk's activations (up to a few thousand) to a relative 5e-4. A stopped run
+goes on with the shards that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reconstruct.features.vgg import LAST
+from reconstruct.features.weights import TrunkWeights, load_weights
+from reconstruct.parallel import ahead
+from reconstruct.stages import Context, Plan
+from reconstruct.storage.shards import (
+    Fields,
+    Record,
+    ShardStore,
+    clean_temporaries,
+    write_in_shards,
+)
+from reconstruct.torch_device import resolve_device
+from reconstruct.training.groups import Group, Source, draw_group
+from reconstruct.training.mix import load_source
+from reconstruct.training.network import FrozenTrunk
+from reconstruct.training.settings import TrainingConfig
+from reconstruct.workspace import fingerprint, remove
+
+GROUPS_A_SHARD = 16
+TRAIN, VALIDATION = "train", "validation"
+STREAMS = {TRAIN: 0, VALIDATION: 1}
+"""Second number of a group's seed: training and validation never share a group."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A group as conv4_3 sees it: maps (K, 512, h, w) float32, and for each pair the two images
+    and (M, 2) int64 corresponding cells."""
+
+    maps: Tensor
+    pairs: list[tuple[int, int, Tensor]]
+
+
+class GroupSource:
+    """The groups of a training file by role and number, and what the trunk makes of them."""
+
+    def __init__(self, config: TrainingConfig, device: str) -> None:
+        self.config = config
+        self.device = device
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sent to processes that draw, which open the data for themselves and need no network.
+        return {"config": self.config, "device": self.device}
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """Role -> data set."""
+        train = load_source(self.config.dataset)
+        chosen = self.config.validation.dataset
+        return {TRAIN: train, VALIDATION: load_source(chosen) if chosen is not None else train}
+
+    @cached_property
+    def weights(self) -> TrunkWeights:
+        """Where training starts."""
+        return load_weights(self.config.train.weights)
+
+    @cached_property
+    def trunk(self) -> FrozenTrunk:
+        """The part that does not learn."""
+        train = self.config.train
+        return FrozenTrunk(self.weights, train.layout, train.precision, resolve_device(self.device))
+
+    @cached_property
+    def print(self) -> str:
+        """Fingerprint of all groups and their maps, whatever their number."""
+        train = self.config.train
+        shape = [train.layout, train.crop_px, train.min_correspondences, train.precision]
+        data = [self.sources[role].identity() for role in STREAMS]
+        trunk = {k: v for k, v in self.weights.tensors.items() if not k.startswith(LAST)}
+        network = TrunkWeights(trunk, self.weights.preprocessing).content_hash()
+        return fingerprint("maps", shape, data, self.config.seed, network)
+
+    def draw(self, role: str, number: int) -> Group:
+        """Group ``number`` of a role, the same at any time."""
+        seed = (self.config.seed, STREAMS[role], number)
+        return draw_group(self.sources[role], self.config.train.shape(), seed)
+
+    def example(self, group: Group) -> Example:
+        """A group behind the trunk."""
+        pairs = [(p.first, p.second, torch.from_numpy(p.cells).long()) for p in group.pairs]
+        return Example(self.trunk(group.images), pairs)
+
+
+class Maps:
+    """The stage."""
+
+    name = "maps"
+
+    def __init__(self, context: Context, source: GroupSource) -> None:
+        self.context = context
+        self.source = source
+        self.folder = context.workspace.root / "maps"
+        self.store = ShardStore(self.folder)
+        config = source.config
+        counts = {VALIDATION: config.validation.groups, TRAIN: config.train.groups}
+        self.keys = [key(role, i) for role, count in counts.items() for i in range(count)]
+
+    def plan(self) -> Plan:
+        """How many groups are missing."""
+        todo, total = len(self._todo()), len(self.keys)
+        if not todo:
+            return Plan("done", "up to date", 0, total)
+        if self.store.fingerprints() and todo == total:
+            return Plan("stale", "photos, settings or weights changed", todo, total)
+        return Plan("missing", "not computed yet", todo, total)
+
+    def discard(self) -> None:
+        """Remove all maps."""
+        remove(self.folder)
+        self.store = ShardStore(self.folder)
+
+    def run(self) -> None:
+        """Draw the missing groups and run the trunk on them."""
+        clean_temporaries(self.folder)
+        todo = self._todo()
+        if todo and len(todo) == len(self.keys):
+            self.discard()  # of another data set or network: tens of gigabytes nobody reads
+        with self.context.reporter.task(self.name, len(todo), "groups") as advance:
+            for _ in write_in_shards(self.store, self._make(todo), GROUPS_A_SHARD):
+                advance()
+        pairs = sum(len(self.store.read(k, "pairs")["pairs"]) for k in self.keys if TRAIN in k)
+        self.context.summary.figures[self.name] = {"groups": len(self.keys), "pairs": pairs}
+
+    def read(self, role: str, number: int) -> Example:
+        """A group behind the trunk, as `GroupSource.example` gives it but for the rounding."""
+        fields = self.store.read(key(role, number))
+        maps = torch.from_numpy(fields["maps"]).float()
+        cells = torch.from_numpy(fields["cells"]).long()
+        parts = torch.split(cells, fields["pairs"][:, 2].tolist())
+        rows = zip(fields["pairs"].tolist(), parts, strict=True)
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        return Example(maps, [(first, second, part) for (first, second, _), part in rows])
+
+    def _todo(self) -> list[str]:
+        stored, wanted = self.store.fingerprints(), self.source.print
+        return [k for k in self.keys if stored.get(k) != wanted]
+
+    def _make(self, keys: Sequence[str]) -> Iterator[Record]:
+        def draw(k: str) -> Group:
+            role, _, number = k.partition("/")
+            return self.source.draw(role, int(number))
+
+        for k, group in zip(keys, ahead(draw, keys, 1), strict=True):
+            example = self.source.example(group)
+            yield Record(k, self.source.print, _fields(example))
+
+
+def key(role: str, number: int) -> str:
+    """Name of a stored group."""
+    return f"{role}/{number:05d}"
+
+
+def _fields(example: Example) -> Fields:
+    rows = [(first, second, len(cells)) for first, second, cells in example.pairs]
+    return {
+        "maps": example.maps.cpu().numpy().astype(np.float16),
+        "pairs": np.array(rows, np.int32).reshape(-1, 3),
+        "cells": np.concatenate([cells.numpy() for *_, cells in example.pairs]).astype(np.int32),
+    }

@@ -1,0 +1,147 @@
+"""MegaDepth in the layout of D2-Net's release: a scene file for each scene, depth in HDF5.
+
+    SCENES/0000.npz   image_paths, depth_paths, intrinsics, poses, overlap_matrix,
+                      scale_ratio_matrix, points3D_id_to_2D, points3D_id_to_ndepth
+
+Paths are relative to the folder of the data; an image without depth has None everywhere. Depth
+maps are HDF5 with one dataset ``depth`` (H, W), 0 for none. `reconstruct.training.prepare` makes
+the scene files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from reconstruct.config import NotIdentity
+from reconstruct.errors import DataError, ImageError, UsageError
+from reconstruct.training.depth_pairs import DepthPairsConfig, draw_pair
+from reconstruct.training.groups import Group, Shape
+from reconstruct.training.object_arrays import read_npz
+from reconstruct.training.reprojection import DepthView
+from reconstruct.workspace import file_hash
+
+
+class MegaDepthConfig(DepthPairsConfig):
+    """MegaDepth."""
+
+    format: Literal["megadepth"]
+    images: Annotated[str, NotIdentity]
+    """Folder to which the paths in the scene files are relative."""
+    scene_info: Annotated[str, NotIdentity] = "scene_info"
+    """Folder of the scene files (.npz), relative to ``images``."""
+    scenes: tuple[str, ...] | None = Field(None, strict=False)
+    """Names of the scenes; null: all files in the folder."""
+    overlap: tuple[float, float] = Field((0.5, 1.0), strict=False)
+    """Range of the scene file's overlap: shared points, of those of the first photo."""
+    max_scale_ratio: float = Field(float("inf"), ge=1)
+    """Largest mean ratio of the sizes at which two photos show a point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scene:
+    """One scene file: paths and cameras by index, and (P, 2) the pairs that may be drawn."""
+
+    path: Path
+    images: list[Any]
+    depths: list[Any]
+    intrinsics: list[Any]
+    poses: list[Any]
+    pairs: NDArray[np.int64]
+
+
+class MegaDepth:
+    """See `reconstruct.training.groups.Source`. Every scene is drawn as often as any other."""
+
+    def __init__(self, config: MegaDepthConfig, root: Path) -> None:
+        self.config = config
+        self.root = root / config.images
+        folder = self.root / config.scene_info
+        names = sorted(p.stem for p in folder.glob("*.npz"))
+        for name in config.scenes or ():
+            if name not in names:
+                raise UsageError(
+                    f"{folder / name}.npz: no such scene file; run `prepare megadepth`"
+                )
+        scenes = [self._scene(folder / f"{name}.npz") for name in config.scenes or names]
+        self.scenes = [scene for scene in scenes if len(scene.pairs)]
+        if not self.scenes:
+            low, high = config.overlap
+            raise DataError(
+                f"{folder}: no scene file (.npz) with a pair of overlap {low:g} to {high:g}; "
+                "make them with `python -m reconstruct prepare megadepth`"
+            )
+
+    def identity(self) -> list[Any]:
+        """Settings and scene files. Photos and depth count by their names in them: a terabyte."""
+        return [self.config.identity(), [file_hash(scene.path) for scene in self.scenes]]
+
+    def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
+        """Two photos of one scene."""
+        scene = self.scenes[int(rng.integers(len(self.scenes)))]
+        return draw_pair(SceneViews(self.root, scene), _overlap_as_given(self.config), shape, rng)
+
+    def _scene(self, path: Path) -> Scene:
+        data = read_npz(path)
+        try:
+            overlap, ratio = data["overlap_matrix"], data["scale_ratio_matrix"]
+            low, high = self.config.overlap
+            good = (overlap >= low) & (overlap <= high) & (ratio <= self.config.max_scale_ratio)
+            np.fill_diagonal(good, False)
+            keys = ("image_paths", "depth_paths", "intrinsics", "poses")
+            images, depths, intrinsics, poses = (list(data[key]) for key in keys)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: not a scene file of D2-Net's layout ({error!r}); "
+                "make it with `python -m reconstruct prepare megadepth`"
+            ) from error
+        return Scene(
+            path=path,
+            images=images,
+            depths=depths,
+            intrinsics=intrinsics,
+            poses=poses,
+            pairs=np.argwhere(good),
+        )
+
+
+def _overlap_as_given(config: MegaDepthConfig) -> DepthPairsConfig:
+    """The scene file has judged the overlap already; depth maps with holes would say less."""
+    return config.model_copy(update={"overlap": (0.0, 1.0)})
+
+
+class SceneViews:
+    """See `reconstruct.training.depth_pairs.Views`."""
+
+    def __init__(self, root: Path, scene: Scene) -> None:
+        self.root = root
+        self.scene = scene
+
+    def pick(self, rng: np.random.Generator) -> tuple[int, int]:
+        """A pair of the wanted overlap."""
+        a, b = self.scene.pairs[int(rng.integers(len(self.scene.pairs)))]
+        return int(a), int(b)
+
+    def photo(self, index: int) -> Path:
+        """The file of a photo."""
+        return self.root / str(self.scene.images[index])
+
+    def view(self, index: int) -> DepthView:
+        """Camera and depth. Raises ImageError if the depth map cannot be read."""
+        path = self.root / str(self.scene.depths[index])
+        try:
+            with h5py.File(path, "r") as file:
+                depth = np.asarray(file["depth"], np.float32)
+        except (OSError, KeyError) as error:
+            raise ImageError(f"{path}: not a depth map with dataset /depth ({error})") from error
+        return DepthView(
+            intrinsics=np.asarray(self.scene.intrinsics[index], np.float64),
+            cam_from_world=np.asarray(self.scene.poses[index], np.float64)[:3],
+            depth=depth,
+        )

@@ -1,0 +1,82 @@
+"""Section ``dataset`` of a training file -> `Source`; several of them mixed by weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from reconstruct.config import NotIdentity, Section
+from reconstruct.training.colmap_depth import ColmapDepth, ColmapDepthConfig
+from reconstruct.training.groups import Group, Shape, Source
+from reconstruct.training.homographies import Homographies, HomographiesConfig
+from reconstruct.training.megadepth import MegaDepth, MegaDepthConfig
+from reconstruct.training.rgbd import Rgbd, RgbdConfig
+from reconstruct.training.sparse_points import SparsePoints, SparsePointsConfig
+
+OneSource = Annotated[
+    HomographiesConfig | RgbdConfig | SparsePointsConfig | ColmapDepthConfig | MegaDepthConfig,
+    Field(discriminator="format"),
+]
+
+
+class MixConfig(Section):
+    """Several data sets."""
+
+    format: Literal["mix"]
+    images: Annotated[str, NotIdentity] = "."
+    """Folder to which the paths of the data sets are relative."""
+    sources: tuple[OneSource, ...] = Field(min_length=1, strict=False)
+    """The data sets."""
+    weights: tuple[float, ...] = Field(strict=False)
+    """Share of the groups that each of them gives; the sum does not matter."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> MixConfig:
+        if len(self.weights) != len(self.sources) or min(self.weights) <= 0:
+            raise ValueError(
+                f"weights: expected {len(self.sources)} positive numbers, one for each of "
+                f"`sources`, got {list(self.weights)}"
+            )
+        return self
+
+
+DataConfig = Annotated[OneSource | MixConfig, Field(discriminator="format")]
+
+
+class Mix:
+    """See `reconstruct.training.groups.Source`."""
+
+    def __init__(self, config: MixConfig, root: Path) -> None:
+        self.sources = [load_source(source, root / config.images) for source in config.sources]
+        self.shares = np.array(config.weights) / sum(config.weights)
+
+    def identity(self) -> list[Any]:
+        """Those of the data sets, and their shares."""
+        return [[source.identity() for source in self.sources], self.shares.tolist()]
+
+    def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
+        """A group of one of the data sets."""
+        chosen = int(rng.choice(len(self.sources), p=self.shares))
+        # Again from the same one until it gives: a data set that gives seldom keeps its share.
+        for _ in range(50):
+            group = self.sources[chosen].draw(shape, rng)
+            if group is not None and group.pairs:
+                return group
+        return None
+
+
+def load_source(config: Any, root: Path = Path()) -> Source:
+    """The data set that a section describes. Raises UsageError or DataError naming the folder."""
+    classes: dict[type[Section], Any] = {
+        HomographiesConfig: Homographies,
+        RgbdConfig: Rgbd,
+        SparsePointsConfig: SparsePoints,
+        ColmapDepthConfig: ColmapDepth,
+        MegaDepthConfig: MegaDepth,
+        MixConfig: Mix,
+    }
+    source: Source = classes[type(config)](config, root)
+    return source

@@ -1,0 +1,59 @@
+"""Photos of a data set, decoded when they are drawn, the last few kept."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from reconstruct.geometry import fit_size
+from reconstruct.images import read_image
+from reconstruct.types import ImageArray
+from reconstruct.workspace import file_hash
+
+KEPT_BYTES = 500_000_000
+
+
+class Photos:
+    """Photos by their index, shrunk to ``max_edge``."""
+
+    def __init__(self, paths: Sequence[Path], max_edge: int | None = None) -> None:
+        self.paths = tuple(paths)
+        self.max_edge = max_edge
+        self._kept: OrderedDict[int, ImageArray] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": OrderedDict(), "_bytes": 0}
+
+    def identity(self) -> list[str]:
+        """The files by content."""
+        return [file_hash(path) for path in self.paths]
+
+    def read(self, index: int) -> ImageArray:
+        """(H, W, 3) uint8 RGB. Raises ImageError."""
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        photo = shrunk(read_image(self.paths[index]), self.max_edge)
+        self._kept[index] = photo
+        self._bytes += photo.nbytes
+        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return photo
+
+
+def shrunk(photo: ImageArray, max_edge: int | None) -> ImageArray:
+    """A photo of at most ``max_edge`` pixels an edge, by area averaging."""
+    size = (photo.shape[1], photo.shape[0])
+    target = fit_size(size, max_edge, None)
+    if target == size:
+        return photo
+    return np.asarray(cv2.resize(photo, target, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,63 @@
+"""Correspondences from depth: a pixel of one view, lifted and seen by another.
+
+Cameras are pinholes without distortion; positions are COLMAP pixels, so the intrinsics apply to
+them as they are. Depth is z in the camera; 0, NaN and infinity mean none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.geometry import Float64, relative_pose
+from reconstruct.training.layout import Mask
+from reconstruct.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DepthView:
+    """intrinsics: (3, 3). cam_from_world: (3, 4). depth: (H, W) in the unit of the poses."""
+
+    intrinsics: Float64
+    cam_from_world: Float64
+    depth: FloatArray
+
+
+def reproject(
+    positions: NDArray[np.float64], first: DepthView, second: DepthView, tolerance: float
+) -> tuple[Float64, Mask]:
+    """(N, 2) where points of ``first`` lie in ``second``, and (N,) which of them are seen there.
+
+    Seen: depth is known in both views, and the point's depth in the second differs from the depth
+    measured there by at most ``tolerance``, relative to it.
+    """
+    depth = interpolate_depth(first.depth, positions)
+    rays = np.column_stack([positions, np.ones(len(positions))]) @ np.linalg.inv(first.intrinsics).T
+    second_from_first = relative_pose(first.cam_from_world, second.cam_from_world)
+    points = (rays * depth[:, None]) @ second_from_first[:, :3].T + second_from_first[:, 3]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pixels = points @ second.intrinsics.T
+        target = np.where(points[:, 2:] > 0, pixels[:, :2] / pixels[:, 2:], np.nan)
+        measured = interpolate_depth(second.depth, target)
+        seen = np.abs(points[:, 2] - measured) <= tolerance * measured
+    return target, np.asarray(seen)
+
+
+def interpolate_depth(depth: FloatArray, positions: NDArray[np.float64]) -> Float64:
+    """(N,) bilinear depth at positions; NaN where one of the four pixels around has none."""
+    height, width = depth.shape
+    index = positions - 0.5  # to pixel indices: a pixel's depth is that of its centre
+    usable: Mask = np.asarray(np.isfinite(index).all(axis=1))
+    index = np.where(usable[:, None], index, -1.0)
+    corner = np.floor(index)
+    usable &= (corner >= 0).all(axis=1) & (corner[:, 0] < width - 1) & (corner[:, 1] < height - 1)
+    x, y = np.where(usable[:, None], corner, 0).astype(np.int64).T
+    u, v = (index - corner).T
+    corners = np.stack([depth[y, x], depth[y, x + 1], depth[y + 1, x], depth[y + 1, x + 1]])
+    known = (np.isfinite(corners) & (corners > 0)).all(axis=0)
+    weights = np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v])
+    with np.errstate(invalid="ignore"):
+        value = (np.where(known, corners, 0.0) * weights).sum(axis=0)
+    return np.where(usable & known, value, np.nan)

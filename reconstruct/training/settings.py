@@ -1,0 +1,107 @@
+"""Sections of a training file. A pipeline file with section ``train`` is one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from reconstruct.config import NotIdentity, Section
+from reconstruct.errors import suggestion
+from reconstruct.features.weights import SUFFIXES, valid_names
+from reconstruct.training.groups import Shape
+from reconstruct.training.layout import LAYOUTS, LayoutName
+from reconstruct.training.mix import DataConfig
+
+
+class ValidationConfig(Section):
+    """Section ``validation``: groups drawn once, with a fixed seed; the best checkpoint has the
+    least loss over them."""
+
+    dataset: DataConfig | None = None
+    """Photos that do not train. null: the training photos, drawn with another seed; the loss then
+    says how well these are fitted, and nothing about others."""
+    groups: int = Field(32, ge=1)
+    """How many."""
+    every: int = Field(100, ge=1)
+    """Steps between two validations; each is also a checkpoint."""
+
+
+class TrainConfig(Section):
+    """Section ``train``. A step takes one group of crops: all its pairs, one update."""
+
+    weights: str = "vgg16"
+    """Where to start: a name or the path of a file, see `reconstruct.features.weights`."""
+    layout: LayoutName = "release"
+    """`release`: stride 8, as the authors train. `test_time`: stride 4 and dilated, descriptors
+    behind the last ReLU, as features are extracted; see `reconstruct.training.layout`."""
+    crop_px: int = Field(256, ge=64)
+    """Edge of the crops."""
+    min_correspondences: int = Field(128, ge=1)
+    """Pairs with fewer are passed over."""
+    groups: int = Field(1700, ge=1)
+    """Groups (steps) an epoch."""
+    epochs: int = Field(1, ge=1)
+    """How often."""
+    keep_maps: bool = True
+    """Compute what the frozen trunk makes of the crops once and keep it on disk (maps/): the same
+    groups every epoch, and only conv4_3 to run. false: new groups every epoch, as a GPU likes."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Adam's."""
+    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    """`step`: divided by 5 after 70 % of the steps. `cosine`: down to a hundredth."""
+    warmup: int = Field(20, ge=0)
+    """Steps over which the rate rises to its first value."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Longer gradients are shortened to this."""
+    safe_radius: int = Field(4, ge=0)
+    """Cells (Chebyshev) around the true one that are no negatives."""
+    margin: float = Field(1.0, gt=0)
+    """By how much the hardest negative has to be farther than the true cell."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of convolutions. bfloat16 is twice as fast on CUDA and on CPUs with AVX512-BF16."""
+    workers: Annotated[int, NotIdentity] = Field(0, ge=0)
+    """Processes that draw groups where maps are not kept; 0 draws in this one."""
+    tensorboard: Annotated[bool, NotIdentity] = False
+    """Write the curves for TensorBoard too (needs the package tensorboard)."""
+
+    @field_validator("weights")
+    @classmethod
+    def _known_weights(cls, value: str) -> str:
+        if value not in valid_names() and not value.endswith(SUFFIXES):
+            raise ValueError(f"unknown weights {value!r}{suggestion(value, valid_names())}")
+        return value
+
+    def shape(self) -> Shape:
+        """What all groups have in common."""
+        return Shape(
+            layout=LAYOUTS[self.layout],
+            crop_px=self.crop_px,
+            min_correspondences=self.min_correspondences,
+        )
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        import math
+
+        done = step / max(1, self.groups * self.epochs)
+        factor = 1.0
+        if self.schedule == "step" and done >= 0.7:
+            factor = 0.2
+        elif self.schedule == "cosine":
+            factor = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.learning_rate * factor * min(1.0, (step + 1) / (self.warmup + 1))
+
+
+class TrainingConfig(Section):
+    """A training file."""
+
+    name: Annotated[str, NotIdentity]
+    """Names the run; the output folder is output/NAME where --output is not given."""
+    output: Annotated[str | None, NotIdentity] = None
+    """Output folder."""
+    seed: int = 0
+    """Of every random choice."""
+    dataset: DataConfig
+    validation: ValidationConfig = ValidationConfig()
+    train: TrainConfig

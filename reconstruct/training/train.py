@@ -1,0 +1,159 @@
+"""Stage ``train``: fine-tune conv4_3; see `reconstruct.training` for the flow.
+
+last.safetensors  best.safetensors  best.json  curves.csv  curves.svg
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from torch import nn
+
+from reconstruct.parallel import ahead
+from reconstruct.stages import Context, Plan, need, plan_whole
+from reconstruct.torch_device import resolve_device
+from reconstruct.training.checkpoint import (
+    State,
+    commit,
+    read_state,
+    restore,
+    save_best,
+    save_last,
+)
+from reconstruct.training.curves import draw, write_csv, write_tensorboard
+from reconstruct.training.loading import fresh_examples
+from reconstruct.training.loop import make_optimizer, steps, take_step, validate
+from reconstruct.training.maps import VALIDATION, Example, GroupSource, Maps
+from reconstruct.training.network import head_tensors, make_head
+from reconstruct.workspace import atomic_path, fingerprint
+
+logger = logging.getLogger(__name__)
+
+
+class Train:
+    """The stage. maps: None where the trunk runs with every step."""
+
+    name = "train"
+
+    def __init__(self, context: Context, source: GroupSource, maps: Maps | None) -> None:
+        self.context = context
+        self.source = source
+        self.maps = maps
+        self.config = source.config
+        root = context.workspace.root
+        self.last, self.best = root / "last.safetensors", root / "best.safetensors"
+        self.total = self.config.train.groups * self.config.train.epochs
+
+    def fingerprint(self) -> str:
+        """Over the data, the settings and the weights to start from."""
+        settings = self.config.train.identity(), self.config.validation.identity()
+        start = self.source.weights.content_hash()  # of which the maps only know the trunk
+        return fingerprint("training", self.source.print, *settings, self.config.seed, start)
+
+    def plan(self) -> Plan:
+        """How many steps are left."""
+        plan = plan_whole(self.context, self.best, self.fingerprint(), self.best.name)
+        state = read_state(self.last)
+        done = state.step if state is not None and state.fingerprint == self.fingerprint() else 0
+        if plan.state != "done" and done:
+            return Plan("missing", f"goes on from step {done}", self.total - done, self.total)
+        return Plan(plan.state, plan.why, 0 if plan.state == "done" else self.total, self.total)
+
+    def discard(self) -> None:
+        """Forget the checkpoints."""
+        self.context.workspace.set_stamp(self.best, None)
+        self.last.unlink(missing_ok=True)
+
+    def run(self) -> None:
+        """Train from the last checkpoint of these settings, or from the start, to the end."""
+        need(self.maps is None or self.maps.plan().state == "done", self.name, "maps")
+        if self.plan().state != "done":
+            self._train()
+            self.context.workspace.set_stamp(self.best, self.fingerprint())
+        self._report()
+
+    def _train(self) -> None:
+        train = self.config.train
+        device = resolve_device(self.context.device)
+        head = make_head(self.source.weights.tensors, train.layout, device)
+        optimizer = make_optimizer(head)
+        state = read_state(self.last)
+        if state is not None and state.fingerprint == self.fingerprint():
+            restore(self.last, head, optimizer)
+            logger.info("train: goes on from step %d", state.step)
+        else:
+            state = State(self.fingerprint())
+            self._validate(head, state)
+        with self.context.reporter.task(self.name, self.total - state.step, "steps") as advance:
+            for example in self._examples(state.step):
+                state.rows.append(take_step(head, optimizer, example, train, state.step))
+                state.step += 1
+                advance()
+                if state.step % self.config.validation.every == 0 or state.step == self.total:
+                    self._validate(head, state)
+                    save_last(self.last, head, optimizer, state)
+                    self._draw(state)
+
+    def _validate(self, head: nn.Conv2d, state: State) -> None:
+        """Validation loss; the best checkpoint so far is written."""
+        groups = range(self.config.validation.groups)
+        loss = validate(head, (self._validation(i) for i in groups), self.config.train)
+        if state.rows:
+            state.rows[-1]["validation"] = loss
+        logger.info("train: step %d, validation loss %.4f", state.step, loss)
+        if not math.isfinite(loss) or (state.best_loss is not None and loss >= state.best_loss):
+            return
+        state.best_loss, state.best_step = loss, state.step
+        save_best(self.best, self.source.weights.tensors, head_tensors(head), self._origin(state))
+
+    def _validation(self, number: int) -> Example:
+        if self.maps is not None:
+            return self.maps.read(VALIDATION, number)
+        return self.source.example(self.source.draw(VALIDATION, number))
+
+    def _examples(self, first: int) -> Iterator[Example]:
+        numbers = steps(self.config.seed, self.config.train, first)
+        if self.maps is None:
+            return fresh_examples(self.source, numbers, self.config.train.workers)
+        maps = self.maps
+        return ahead(lambda number: maps.read("train", number), numbers, 1)
+
+    def _origin(self, state: State) -> dict[str, Any]:
+        return {
+            "trained": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+            "config": self.config.model_dump(mode="json"),
+            "data": self.source.print,
+            "starts_from": self.source.weights.content_hash(),
+            "step": state.step,
+            "validation_loss": state.best_loss,
+        }
+
+    def _draw(self, state: State) -> None:
+        root = self.context.workspace.root
+        write_csv(root / "curves.csv", state.rows)
+        drawing = draw(state.rows)
+        if drawing is not None:
+            with atomic_path(root / "curves.svg") as temporary:
+                temporary.write_text(drawing, encoding="utf-8")
+        if self.config.train.tensorboard:
+            write_tensorboard(root / "tensorboard", state.rows[-self.config.validation.every :])
+
+    def _report(self) -> None:
+        state = read_state(self.last)
+        if state is None:
+            return
+        summary = self.context.summary
+        summary.figures[self.name] = {
+            "steps": state.step,
+            "best validation loss": round(state.best_loss or math.nan, 4),
+            "at step": state.best_step,
+            "weights": str(self.best),
+        }
+        drawing = draw(state.rows)
+        if drawing is not None:
+            summary.drawings["training"] = drawing
