@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -86,3 +87,19 @@ def plan_whole(context: Context, artifact: Any, fingerprint: str | None, unit: s
     if stamp is None:
         return Plan("missing", f"no {unit} yet")
     return Plan("stale", f"settings or inputs changed since {unit} was made")
+
+
+def plan_parts(wanted: Mapping[str, str] | None, have: Mapping[str, str], waiting: str) -> Plan:
+    """The plan of a stage that keeps a record a key.
+
+    wanted: key -> the fingerprint that its record must have; None, for which ``waiting`` is the
+    reason, where it cannot be known yet. have: those of the stored records.
+    """
+    if wanted is None:
+        return Plan("waiting", waiting)
+    todo = [key for key, value in wanted.items() if have.get(key) != value]
+    if not todo:
+        return Plan("done", "up to date", 0, len(wanted))
+    stale = sum(key in have for key in todo)
+    why = f"{stale} changed, {len(todo) - stale} new"
+    return Plan("stale" if stale else "missing", why, len(todo), len(wanted))

@@ -30,7 +30,7 @@ from reconstruct.indoor.candidates import (
 from reconstruct.indoor.direct import ApproximateIndex, nearest_of_all
 from reconstruct.indoor.homographies import HomographyConfig
 from reconstruct.indoor.rgbd import RgbdPoints
-from reconstruct.stages import Context, Plan, need
+from reconstruct.stages import Context, Plan, need, plan_parts
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.extract import Extract, LocalConfig
 from reconstruct.stages.match import Match, MatchConfig, as_tensor
@@ -166,13 +166,7 @@ class Candidates:
 
     def plan(self) -> Plan:
         """How many queries lack candidates."""
-        wanted, have = self.wanted(), self.store.fingerprints()
-        if wanted is None:
-            return Plan("waiting", "follows features and matches")
-        todo = [name for name, value in wanted.items() if have.get(name) != value]
-        if not todo:
-            return Plan("done", "up to date", 0, len(wanted))
-        return Plan("missing", f"{len(todo)} queries lack candidates", len(todo), len(wanted))
+        return plan_parts(self.wanted(), self.store.fingerprints(), "follows features and matches")
 
     def discard(self) -> None:
         """Drop all candidates."""

@@ -20,7 +20,7 @@ from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import cameras
 from reconstruct.errors import UsageError
-from reconstruct.stages import Context, Plan
+from reconstruct.stages import Context, Plan, plan_parts
 from reconstruct.stages.covisibility import covisibility_clusters
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.match import Match
@@ -231,17 +231,12 @@ class Localize:
 
     def plan(self) -> Plan:
         """How many queries lack an estimate."""
-        wanted, have = self.wanted(), self.store.fingerprints()
-        if wanted is None:
-            return Plan("waiting", "follows the map")
-        todo = [name for name, value in wanted.items() if have.get(name) != value]
-        if todo:
-            stale = sum(name in have for name in todo)
-            why = f"{stale} changed, {len(todo) - stale} new"
-            return Plan("stale" if stale else "missing", why, len(todo), len(wanted))
+        plan = plan_parts(self.wanted(), self.store.fingerprints(), "follows the map")
+        if plan.state != "done":
+            return plan
         if self.context.workspace.stamp(self.context.workspace.poses) != self.fingerprint():
-            return Plan("stale", "poses.txt lacks queries that are localized", 0, len(wanted))
-        return Plan("done", "up to date", 0, len(wanted))
+            return Plan("stale", "poses.txt lacks queries that are localized", 0, plan.total)
+        return plan
 
     def discard(self) -> None:
         """Drop all estimates."""

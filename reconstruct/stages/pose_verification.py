@@ -13,7 +13,7 @@ from reconstruct.indoor.verification import (
     sample_points,
     verify_poses,
 )
-from reconstruct.stages import Context, Plan, need
+from reconstruct.stages import Context, Plan, need, plan_parts
 from reconstruct.stages.candidates import SHARD, Candidates
 from reconstruct.stages.rgbd_map import RgbdMap
 from reconstruct.storage.cache import Cache
@@ -55,13 +55,7 @@ class VerifyPoses:
 
     def plan(self) -> Plan:
         """How many queries lack scores."""
-        wanted, have = self.wanted(), self.store.fingerprints()
-        if wanted is None:
-            return Plan("waiting", "follows the candidates")
-        todo = [name for name, value in wanted.items() if have.get(name) != value]
-        if not todo:
-            return Plan("done", "up to date", 0, len(wanted))
-        return Plan("missing", f"{len(todo)} queries lack scores", len(todo), len(wanted))
+        return plan_parts(self.wanted(), self.store.fingerprints(), "follows the candidates")
 
     def discard(self) -> None:
         """Drop all scores."""
