@@ -47,6 +47,7 @@ class Train:
         root = context.workspace.root
         self.last, self.best = root / "last.safetensors", root / "best.safetensors"
         self.total = self.config.train.groups * self.config.train.epochs
+        self.commit: str | None = None
 
     def fingerprint(self) -> str:
         """Over the data, the settings and the weights to start from."""
@@ -77,6 +78,7 @@ class Train:
         self._report()
 
     def _train(self) -> None:
+        self.commit = commit()  # of the code that runs: the checkout may move on meanwhile
         train = self.config.train
         device = resolve_device(self.context.device)
         head = make_head(self.source.weights.tensors, train.layout, device)
@@ -125,7 +127,7 @@ class Train:
     def _origin(self, state: State) -> dict[str, Any]:
         return {
             "trained": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": commit(),
+            "commit": self.commit,
             "config": self.config.model_dump(mode="json"),
             "data": self.source.print,
             "starts_from": self.source.weights.content_hash(),
