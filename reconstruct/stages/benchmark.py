@@ -35,6 +35,9 @@ class RansacConfig(Section):
 
     max_error_px: Annotated[float, Field(gt=0)] = 1.0
     """MAGSAC++'s threshold; the result hardly depends on it."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """wxbs: matrices estimated for each pair, each from a seed of its own, over which scores are
+    averaged: among few inliers a single one moves the table by several points."""
 
 
 class BenchmarkConfig(Section):
@@ -51,11 +54,13 @@ class BenchmarkConfig(Section):
     ransac: RansacConfig = RansacConfig()
 
     @model_validator(mode="after")
-    def _check_labels(self) -> BenchmarkConfig:
+    def _check(self) -> BenchmarkConfig:
         labels = [method.label for method in self.methods]
         for label in labels:
             if labels.count(label) > 1 or label in (Truth.name, Compare.name):
                 raise ValueError(f"methods: label {label!r} is taken; give each its own")
+        if self.ransac.repeats > 1 and not isinstance(self.dataset, WxBSConfig):
+            raise ValueError("ransac.repeats goes with `dataset.format: wxbs`, and only with it")
         return self
 
 
@@ -64,7 +69,8 @@ def load_benchmark(config: BenchmarkConfig) -> Benchmark:
     settings: dict[str, Any] = {"max_error_px": config.ransac.max_error_px, "seed": config.seed}
     if isinstance(config.dataset, HPatchesConfig):
         return HPatchesBenchmark(data=load_hpatches(config.dataset), **settings)
-    return WxBSBenchmark(data=load_wxbs(config.dataset), **settings)
+    repeats = config.ransac.repeats
+    return WxBSBenchmark(data=load_wxbs(config.dataset), repeats=repeats, **settings)
 
 
 def build_benchmark(context: Context, config: BenchmarkConfig) -> list[Stage]:

@@ -111,6 +111,11 @@ def test_wxbs_score() -> None:
     none = benchmark.score(pair, first[:0], second[:0], (500, 500))
     assert none.shares == (0.0, 0.0, 0.0)
     assert none.error_px == np.inf
+    half = np.where(rng.random((60, 1)) < 0.75, rng.uniform(0, 500, (60, 2)), second[20:])
+    several = WxBSBenchmark(data=data, repeats=3, seed=5).score(pair, first[20:], half, (500, 500))
+    single = [WxBSBenchmark(data=data, seed=5 + i) for i in range(3)]
+    shares = [each.score(pair, first[20:], half, (500, 500)).shares for each in single]
+    np.testing.assert_allclose(several.shares, np.mean(shares, axis=0))
 
 
 def test_tables_mark_what_others_reported_and_what_is_incomplete() -> None:
