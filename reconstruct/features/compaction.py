@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from reconstruct.errors import WeightsError
 
@@ -90,7 +90,8 @@ def _unit(values: Float32) -> Float32:
 
 def write_basis(path: Path, basis: Float32) -> None:
     """Store a basis for other runs (safetensors, one array named ``basis``)."""
-    save_file({_KEY: np.ascontiguousarray(basis, np.float32)}, path)
+    # Not `save_file`, which leaves a file that only its owner can read.
+    path.write_bytes(save({_KEY: np.ascontiguousarray(basis, np.float32)}))
 
 
 def read_basis(path: Path) -> Float32:

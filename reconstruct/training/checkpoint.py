@@ -4,7 +4,8 @@
     best.safetensors   conv1_1 .. conv4_3, float16: usable as ``weights: OUT/best.safetensors``
     best.json          where it comes from: data, settings, commit, loss
 
-Each is one file, renamed into place: a run killed at any time finds the one before.
+Each is one file, renamed into place: a run killed at any time finds the one before. (Not written
+by safetensors' own `save_file`, which leaves files that only their owner can read.)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import nn
 
 from reconstruct.workspace import atomic_path
@@ -47,7 +48,7 @@ def save_last(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, sta
         for moment, value in optimizer.state[parameter].items():
             tensors[f"adam.{moment}.{name}"] = _array(value)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"state": json.dumps(asdict(state))})
+        temporary.write_bytes(save(tensors, {"state": json.dumps(asdict(state))}))
 
 
 def read_state(path: Path) -> State | None:
@@ -85,7 +86,8 @@ def save_best(
     """The whole network as a weights file, and its provenance beside it."""
     tensors = {name: value.astype(np.float16) for name, value in {**trunk, **head}.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"provenance": json.dumps(provenance, sort_keys=True)})
+        header = {"provenance": json.dumps(provenance, sort_keys=True)}
+        temporary.write_bytes(save(tensors, header))
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(provenance, indent=1, sort_keys=True), encoding="utf-8")
 
