@@ -56,6 +56,7 @@ class Trunk(nn.Module):
             self.add_module(name, nn.Conv2d(inputs, outputs, 3, padding=pad, dilation=pad))
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images -> (B, 512, H//4 - 1, W//4 - 1) map."""
         x = images
         for name, layer in self.named_children():
             x = layer(x)

@@ -105,6 +105,7 @@ class _Columns:
         )
 
     def judged(self, config: RefineConfig) -> PairAlignment:
+        """The outcome, with what the settings accept as aligned."""
         sigma = np.sqrt(np.linalg.eigvalsh(self.covariance)[:, 1].clip(min=0))
         back = np.linalg.norm(self.reversed().displacement, axis=1)
         move = np.minimum(np.linalg.norm(self.displacement, axis=1), back)

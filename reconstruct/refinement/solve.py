@@ -174,6 +174,7 @@ class _Graph:
         matches: Mapping[ImagePair, NDArray[Any]],
         alignments: Mapping[ImagePair, PairAlignment],
     ) -> _Graph:
+        """The graph of all images' keypoints, images and pairs in sorted order."""
         names, pairs = sorted(keypoints), sorted(matches)
         counts = [len(keypoints[name]) for name in names]
         ends = np.cumsum([0, *counts]).tolist()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from reconstruct.datasets import Dataset
 from reconstruct.errors import UsageError
 from reconstruct.progress import Reporter
+from reconstruct.storage.shards import Record, ShardStore, clean_temporaries, write_in_shards
 from reconstruct.workspace import Workspace
 
 State = Literal["done", "missing", "stale", "waiting"]
@@ -103,3 +104,28 @@ def plan_parts(wanted: Mapping[str, str] | None, have: Mapping[str, str], waitin
     stale = sum(key in have for key in todo)
     why = f"{stale} changed, {len(todo) - stale} new"
     return Plan("stale" if stale else "missing", why, len(todo), len(wanted))
+
+
+def make_parts(
+    context: Context,
+    stage: str,
+    store: ShardStore,
+    wanted: Mapping[str, str],
+    records: Callable[[list[str]], Iterable[Record]],
+    *,
+    unit: str,
+    shard: int,
+) -> int:
+    """Bring a store up to date: make what is missing, drop what is not wanted; how many were made.
+
+    records: the sorted keys to make -> their records, in that order. unit: what the progress
+    counts. shard: records a file.
+    """
+    clean_temporaries(store.folder)
+    have = store.fingerprints()
+    todo = [key for key in sorted(wanted) if have.get(key) != wanted[key]]
+    with context.reporter.task(stage, len(todo), unit) as advance:
+        for _ in write_in_shards(store, records(todo), shard):
+            advance()
+    store.discard(lambda key: key not in wanted)
+    return len(todo)

@@ -30,14 +30,14 @@ from reconstruct.indoor.candidates import (
 from reconstruct.indoor.direct import ApproximateIndex, nearest_of_all
 from reconstruct.indoor.homographies import HomographyConfig
 from reconstruct.indoor.rgbd import RgbdPoints
-from reconstruct.stages import Context, Plan, need, plan_parts
+from reconstruct.stages import Context, Plan, make_parts, need, plan_parts
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.extract import Extract, LocalConfig
 from reconstruct.stages.match import Match, MatchConfig, as_tensor
 from reconstruct.stages.rgbd_map import RgbdMap
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.candidates import CandidatePoses, CandidateStore
-from reconstruct.storage.shards import Record, clean_temporaries, write_in_shards
+from reconstruct.storage.shards import Record
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray
 from reconstruct.workspace import fingerprint
@@ -174,16 +174,18 @@ class Candidates:
 
     def run(self) -> None:
         """Find what is missing."""
-        clean_temporaries(self.store.folder)
         wanted = self.wanted()
         need(wanted is not None, self.name, "match")
         assert wanted is not None
-        have = self.store.fingerprints()
-        todo = [name for name in sorted(wanted) if have.get(name) != wanted[name]]
-        with self.context.reporter.task(self.name, len(todo), "queries") as advance:
-            for _ in write_in_shards(self.store, self._records(todo, wanted), SHARD):
-                advance()
-        self.store.discard(lambda name: name not in wanted)
+        make_parts(
+            self.context,
+            self.name,
+            self.store,
+            wanted,
+            lambda todo: self._records(todo, wanted),
+            unit="queries",
+            shard=SHARD,
+        )
 
     def query_cameras(self, names: Sequence[str]) -> dict[str, colmap.Camera]:
         """The cameras of queries."""

@@ -20,7 +20,7 @@ from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import cameras
 from reconstruct.errors import UsageError
-from reconstruct.stages import Context, Plan, plan_parts
+from reconstruct.stages import Context, Plan, make_parts, plan_parts
 from reconstruct.stages.covisibility import covisibility_clusters
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.match import Match
@@ -28,7 +28,7 @@ from reconstruct.stages.pair import Pair
 from reconstruct.stages.refine_query import QueryRefiner, RefineQueryConfig
 from reconstruct.storage.estimates import EstimateStore
 from reconstruct.storage.poses import write_poses
-from reconstruct.storage.shards import Record, clean_temporaries, write_in_shards
+from reconstruct.storage.shards import Record
 from reconstruct.types import FloatArray, PointMap, PoseEstimate
 from reconstruct.workspace import fingerprint
 
@@ -244,22 +244,25 @@ class Localize:
 
     def run(self) -> None:
         """Localize what is missing, and write poses.txt."""
-        clean_temporaries(self.store.folder)
-        workspace, have = self.context.workspace, self.store.fingerprints()
+        workspace = self.context.workspace
         wanted = self.wanted()
         if wanted is None:
             raise UsageError("queries need an up-to-date map: run the stages before localize first")
-        todo = [name for name in sorted(wanted) if have.get(name) != wanted[name]]
-        with self.context.reporter.task(self.name, len(todo), "queries") as advance:
-            for _ in write_in_shards(self.store, self._records(todo, wanted), SHARD):
-                advance()
-        self.store.discard(lambda name: name not in wanted)
+        made = make_parts(
+            self.context,
+            self.name,
+            self.store,
+            wanted,
+            lambda todo: self._records(todo, wanted),
+            unit="queries",
+            shard=SHARD,
+        )
         found = self.estimates()
         poses = {e.name: e.cam_from_world for e in found if e.cam_from_world is not None}
         workspace.set_stamp(workspace.poses, None)
         write_poses(workspace.poses, poses)
         workspace.set_stamp(workspace.poses, self.fingerprint())
-        self.context.summary.figures[self.name] = _figures(found, len(todo))
+        self.context.summary.figures[self.name] = _figures(found, made)
 
     def estimates(self) -> list[PoseEstimate]:
         """All estimates, failures too, sorted by name."""

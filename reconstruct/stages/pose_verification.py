@@ -13,12 +13,12 @@ from reconstruct.indoor.verification import (
     sample_points,
     verify_poses,
 )
-from reconstruct.stages import Context, Plan, need, plan_parts
+from reconstruct.stages import Context, Plan, make_parts, need, plan_parts
 from reconstruct.stages.candidates import SHARD, Candidates
 from reconstruct.stages.rgbd_map import RgbdMap
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.candidates import ScoreStore
-from reconstruct.storage.shards import Record, clean_temporaries, write_in_shards
+from reconstruct.storage.shards import Record
 from reconstruct.types import FloatArray
 from reconstruct.workspace import fingerprint
 
@@ -63,16 +63,18 @@ class VerifyPoses:
 
     def run(self) -> None:
         """Judge what is missing."""
-        clean_temporaries(self.store.folder)
         wanted = self.wanted()
         need(wanted is not None, self.name, self.before.name)
         assert wanted is not None
-        have = self.store.fingerprints()
-        todo = [name for name in sorted(wanted) if have.get(name) != wanted[name]]
-        with self.context.reporter.task(self.name, len(todo), "queries") as advance:
-            for _ in write_in_shards(self.store, self._records(todo, wanted), SHARD):
-                advance()
-        self.store.discard(lambda name: name not in wanted)
+        make_parts(
+            self.context,
+            self.name,
+            self.store,
+            wanted,
+            lambda todo: self._records(todo, wanted),
+            unit="queries",
+            shard=SHARD,
+        )
 
     def _images(self, places: set[str]) -> dict[str, list[str]]:
         """Place -> its images, sorted."""

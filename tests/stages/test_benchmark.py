@@ -15,6 +15,7 @@ import reconstruct
 from reconstruct.errors import ConfigError, DataError
 from reconstruct.images import read_image
 from reconstruct.pipeline import load_config
+from reconstruct.stages.benchmark import BenchmarkConfig
 
 SIFT = {"label": "sift", "local": {"name": "sift"}}
 EXACT = {"label": "exact", "local": {"name": "precomputed", "method": "exact"}}
@@ -208,7 +209,9 @@ def test_mistakes_in_the_file(tmp_path: Path, methods: list[Any], message: str) 
 
 @pytest.mark.parametrize("name", ["hpatches", "wxbs"])
 def test_the_shipped_files_are_valid(name: str) -> None:
-    load_config(Path(__file__).parents[2] / "pipelines" / f"{name}.yaml")
+    config = load_config(Path(__file__).parents[2] / "pipelines" / f"{name}.yaml")
+    assert isinstance(config, BenchmarkConfig)
+    assert config.dataset.format == name
 
 
 @pytest.mark.real
