@@ -75,10 +75,14 @@ def projection_center(cam_from_world: NDArray[Any]) -> Float64:
 
 
 def apply_homography(homography: NDArray[Any], points: NDArray[Any]) -> Float64:
-    """(N, 2) points mapped by a (3, 3) homography ``target_from_source``."""
+    """(N, 2) points mapped by a (3, 3) homography ``target_from_source``.
+
+    NaN where it sends a point to infinity or behind the camera.
+    """
     points = np.asarray(points, np.float64).reshape(-1, 2)
     mapped = np.column_stack([points, np.ones(len(points))]) @ np.asarray(homography).T
-    return np.asarray(mapped[:, :2] / mapped[:, 2:])
+    depth = np.where(mapped[:, 2:] > 0, mapped[:, 2:], np.nan)
+    return np.asarray(mapped[:, :2] / depth)
 
 
 def quaternion(rotation: NDArray[Any]) -> Float64:

@@ -73,3 +73,10 @@ def test_apply_homography() -> None:
     shift_and_halve = np.array([[1, 0, 4], [0, 1, 6], [0, 0, 2.0]])
     assert apply_homography(shift_and_halve, [[0, 0], [2, 4]]).tolist() == [[2, 3], [3, 5]]
     assert apply_homography(shift_and_halve, np.zeros((0, 2))).shape == (0, 2)
+    horizon = [
+        [1, 0, 0],
+        [0, 1, 0],
+        [1, 0, 0],
+    ]  # x = 0 to infinity, x < 0 behind
+    mapped = apply_homography(np.array(horizon), [[2, 4], [0, 1], [-1, 1]])
+    np.testing.assert_array_equal(mapped, [[1, 2], [np.nan, np.nan], [np.nan, np.nan]])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.geometry import Float64
+from reconstruct.geometry import Float64, apply_homography
 
 
 def transfer_errors_px(
@@ -22,13 +22,8 @@ def transfer_errors_px(
     first, second: (M, 2) matched positions. Infinite where H sends a point to infinity or behind
     the camera.
     """
-    homogeneous = np.column_stack([np.asarray(first, np.float64), np.ones(len(first))])
-    mapped = homogeneous @ np.asarray(homography, np.float64).T
-    visible = mapped[:, 2] > 0
-    errors = np.full(len(mapped), np.inf)
-    offsets = mapped[visible, :2] / mapped[visible, 2:] - np.asarray(second)[visible]
-    errors[visible] = np.linalg.norm(offsets, axis=1)
-    return errors
+    errors = np.linalg.norm(apply_homography(homography, first) - second, axis=1)
+    return np.where(np.isnan(errors), np.inf, errors)
 
 
 def share_within(errors: NDArray[Any] | Sequence[float], thresholds: Sequence[float]) -> Float64:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import Field
 
-from reconstruct.geometry import Float64
+from reconstruct.geometry import Float64, apply_homography
 from reconstruct.images import read_image
 from reconstruct.training.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
-from reconstruct.training.groups import Group, Shape, mapped
+from reconstruct.training.groups import Group, Shape
 from reconstruct.training.layout import Mask, correspondences
 from reconstruct.training.reprojection import DepthView, reproject
 
@@ -61,9 +61,9 @@ def draw_pair(
     )
 
     def mapping(positions: Float64) -> tuple[Float64, Mask]:
-        in_first = mapped(np.linalg.inv(crops[0]), positions)
+        in_first = apply_homography(np.linalg.inv(crops[0]), positions)
         in_second, both = reproject(in_first, first, second, config.depth_tolerance)
-        return mapped(crops[1], in_second), both
+        return apply_homography(crops[1], in_second), both
 
     cells = correspondences(shape.layout, shape.crop_px, mapping)
     if len(cells) < shape.min_correspondences:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reconstruct.errors import DataError
 from reconstruct.training.layout import Cells, Layout
@@ -71,10 +70,3 @@ def draw_group(source: Source, shape: Shape, seed: tuple[int, ...]) -> Group:
         f"no pair with {shape.min_correspondences} or more correspondences in {ATTEMPTS} draws; "
         "use larger crops (crop_px), photos with more overlap, or a smaller min_correspondences"
     )
-
-
-def mapped(homography: NDArray[Any], positions: NDArray[Any]) -> NDArray[np.float64]:
-    """(N, 2) positions under a (3, 3) homography; NaN where they leave through the horizon."""
-    rows = np.column_stack([positions, np.ones(len(positions))]) @ np.asarray(homography).T
-    depth = np.where(rows[:, 2] > 1e-6, rows[:, 2], np.nan)
-    return np.asarray(rows[:, :2] / depth[:, None])

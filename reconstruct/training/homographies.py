@@ -16,8 +16,8 @@ from pydantic import Field
 
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.folder import list_images
-from reconstruct.geometry import Float64
-from reconstruct.training.groups import Group, Pair, Shape, mapped
+from reconstruct.geometry import Float64, apply_homography
+from reconstruct.training.groups import Group, Pair, Shape
 from reconstruct.training.layout import Mask, correspondences
 from reconstruct.training.photometric import PhotometricConfig, vary
 from reconstruct.training.photos import Photos
@@ -139,9 +139,9 @@ def _rotation(angle: float) -> Float64:
 
 def _cells(shape: Shape, first: Float64, second: Float64, size: tuple[int, int]) -> Any:
     def mapping(positions: Float64) -> tuple[Float64, Mask]:
-        photo = mapped(np.linalg.inv(first), positions)
+        photo = apply_homography(np.linalg.inv(first), positions)
         with np.errstate(invalid="ignore"):
             inside = np.all((photo >= 0) & (photo <= size), axis=1)
-        return mapped(second, photo), inside
+        return apply_homography(second, photo), inside
 
     return correspondences(shape.layout, shape.crop_px, mapping)

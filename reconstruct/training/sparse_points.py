@@ -16,10 +16,10 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError
-from reconstruct.geometry import Float64
+from reconstruct.geometry import Float64, apply_homography
 from reconstruct.training.covisible import covisible_pairs
 from reconstruct.training.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
-from reconstruct.training.groups import Group, Shape, mapped
+from reconstruct.training.groups import Group, Shape
 from reconstruct.training.layout import point_correspondences
 from reconstruct.training.photos import Photos
 from reconstruct.workspace import tree_hash
@@ -68,7 +68,10 @@ class SparsePoints:
             crop_from_photo(self.config, side[chosen], zoom, shape.crop_px, rng) for side in points
         )
         cells = point_correspondences(
-            shape.layout, shape.crop_px, mapped(a, points[0]), mapped(b, points[1])
+            shape.layout,
+            shape.crop_px,
+            apply_homography(a, points[0]),
+            apply_homography(b, points[1]),
         )
         if len(cells) < shape.min_correspondences:
             return None
