@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reconstruct.errors import ReconstructError as ReconstructError
     from reconstruct.features import load_extractor as load_extractor
-    from reconstruct.localizer import Localizer as Localizer
-    from reconstruct.localizer import localize as localize
-    from reconstruct.pipeline import Run as Run
+    from reconstruct.localization.localizer import Localizer as Localizer
+    from reconstruct.localization.localizer import localize as localize
     from reconstruct.pipeline import plan as plan
     from reconstruct.pipeline import run as run
     from reconstruct.stages.match import match as match
+    from reconstruct.stages.outcome import Run as Run
     from reconstruct.types import Intrinsics as Intrinsics
     from reconstruct.types import LocalFeatures as LocalFeatures
     from reconstruct.types import PoseEstimate as PoseEstimate
@@ -28,11 +28,11 @@ _HOMES = {
     "ReconstructError": "reconstruct.errors",
     "Intrinsics": "reconstruct.types",
     "LocalFeatures": "reconstruct.types",
-    "Localizer": "reconstruct.localizer",
+    "Localizer": "reconstruct.localization.localizer",
     "PoseEstimate": "reconstruct.types",
-    "Run": "reconstruct.pipeline",
+    "Run": "reconstruct.stages.outcome",
     "load_extractor": "reconstruct.features",
-    "localize": "reconstruct.localizer",
+    "localize": "reconstruct.localization.localizer",
     "match": "reconstruct.stages.match",
     "plan": "reconstruct.pipeline",
     "run": "reconstruct.pipeline",

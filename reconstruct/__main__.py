@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from reconstruct.pipeline import run
-    from reconstruct.report import print_summary
+    from reconstruct.report.terminal import print_summary
 
     finished = run(
         args.pipeline,
@@ -115,16 +115,16 @@ def _run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from reconstruct.pipeline import plan
-    from reconstruct.report import print_plan
+    from reconstruct.report.terminal import print_plan
 
     print_plan(plan(args.pipeline, args.images, args.output, _overrides(args.set)))
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from reconstruct.report import print_metrics, print_table
+    from reconstruct.localization.evaluate_queries import evaluate_poses
+    from reconstruct.report.terminal import print_metrics, print_table
     from reconstruct.stages.evaluate import evaluate_output
-    from reconstruct.stages.evaluate_queries import evaluate_poses
 
     if args.reference.is_file():  # a list of poses: the truth of queries
         print_table("localization", evaluate_poses(args.output, args.reference))

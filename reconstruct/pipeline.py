@@ -10,8 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,26 +19,27 @@ import yaml
 from pydantic import model_validator
 
 from reconstruct import colmap
+from reconstruct.benchmark.comparison import BenchmarkConfig, build_benchmark, load_benchmark
 from reconstruct.config import NotIdentity, Section, apply_overrides, read_yaml, validate
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import ConfigError, UsageError, suggestion
+from reconstruct.indoor.comparison import IndoorConfig, build_indoor
+from reconstruct.indoor.rgbd_map import RgbdMap
+from reconstruct.localization.evaluate_queries import EvaluateQueries
+from reconstruct.localization.localize import Localize, LocalizeConfig
 from reconstruct.progress import Reporter, logging_to
 from reconstruct.refinement.settings import RefineConfig
-from reconstruct.report_html import write_report
+from reconstruct.report.page import write_report
 from reconstruct.stages import Context, Plan, Stage, Summary
-from reconstruct.stages.benchmark import BenchmarkConfig, build_benchmark, load_benchmark
-from reconstruct.stages.evaluate import Evaluate, EvaluateConfig, read_metrics
-from reconstruct.stages.evaluate_queries import EvaluateQueries
+from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.global_ import Global
-from reconstruct.stages.indoor import IndoorConfig, build_indoor
-from reconstruct.stages.localize import Localize, LocalizeConfig
 from reconstruct.stages.map import DatabaseStage, Map, MapConfig
 from reconstruct.stages.match import Match, MatchConfig
+from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import Pair, PairConfig
 from reconstruct.stages.refine import Refine
-from reconstruct.stages.rgbd_map import RgbdMap
 from reconstruct.stages.verify import Verify, VerifyConfig
 from reconstruct.torch_device import resolve_device
 from reconstruct.training import build_training
@@ -175,28 +175,6 @@ def _localize(
     if config.evaluate is None:
         return [localize]
     return [localize, EvaluateQueries(context, config.evaluate, localize)]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a finished run left.
-
-    output: the folder. summary: what was skipped, and the figures of each stage.
-    """
-
-    output: Path
-    summary: Summary
-
-    @cached_property
-    def model(self) -> colmap.Reconstruction | None:
-        """The largest model (pycolmap.Reconstruction), or None if nothing was mapped."""
-        path = Workspace(self.output).sparse
-        return colmap.read_model(path) if path.is_dir() else None
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """What metrics.json holds."""
-        return read_metrics(Workspace(self.output))
 
 
 def open_context(

@@ -15,13 +15,14 @@ import reconstruct
 PACKAGE = Path(reconstruct.__file__).parent
 
 LEVELS = [
-    {"types", "errors"},
-    {"geometry", "config", "images", "parallel", "torch_device"},
-    {"storage", "workspace", "progress"},
-    {"colmap", "features", "datasets", "evaluation"},
-    {"stages", "training", "refinement", "export", "indoor"},
-    {"report", "report_html"},
-    {"pipeline", "localizer"},
+    {"types", "errors", "geometry", "progress", "parallel"},
+    {"config", "images", "workspace", "torch_device"},
+    {"storage", "colmap", "refinement"},
+    {"features", "evaluation", "datasets", "export"},
+    {"matching", "retrieval"},
+    {"stages"},
+    {"localization", "benchmark", "report", "training", "indoor"},
+    {"pipeline"},
     {"__main__"},
 ]
 """A module may import from its own level and from those before it."""

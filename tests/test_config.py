@@ -9,8 +9,8 @@ import yaml
 
 from reconstruct.config import NotIdentity, Section, parse_override
 from reconstruct.errors import ConfigError
+from reconstruct.indoor.comparison import IndoorConfig
 from reconstruct.pipeline import PipelineConfig, load_config
-from reconstruct.stages.indoor import IndoorConfig
 from reconstruct.training.settings import TrainingConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"

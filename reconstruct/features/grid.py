@@ -1,6 +1,6 @@
 """Keypoints on a grid, each with the descriptor of the D2-Net map around it: for dense matching.
 
-Matched by `reconstruct.features.dense_matching` (``match.method: dense``). As the grid does not
+Matched by `reconstruct.matching.dense` (``match.method: dense``). As the grid does not
 depend on the pair, the matches of all pairs of an image share its keypoints.
 """
 

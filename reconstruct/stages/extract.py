@@ -20,10 +20,10 @@ from pydantic import Field
 from reconstruct import features
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ArtifactError, DataError, ImageError
-from reconstruct.features.global_ import Describer, GlobalConfig, create_describer
 from reconstruct.features.selection import drop_masked
 from reconstruct.images import read_image, to_grey
 from reconstruct.parallel import ahead
+from reconstruct.retrieval.describers import Describer, GlobalConfig, create_describer
 from reconstruct.stages import Context, Plan
 from reconstruct.stages.compact import CompactConfig, Compaction
 from reconstruct.storage.features import FeatureStore

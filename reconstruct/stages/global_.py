@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.features.aggregation import Aggregation, kmeans, learn_whitening
-from reconstruct.features.global_ import GlobalConfig, NetVladConfig, VladConfig
-from reconstruct.features.index import GlobalIndex, read_index, write_index
+from reconstruct.retrieval.aggregation import Aggregation, kmeans, learn_whitening
+from reconstruct.retrieval.describers import GlobalConfig, NetVladConfig, VladConfig
+from reconstruct.retrieval.index import GlobalIndex, read_index, write_index
 from reconstruct.stages import Context, Plan, plan_whole
 from reconstruct.stages.extract import Extract
 from reconstruct.types import FloatArray

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError
 from reconstruct.features.compaction import expand
-from reconstruct.features.dense_matching import grid_shape, match_grids
+from reconstruct.matching.dense import grid_shape, match_grids
 from reconstruct.stages import Context, Plan, need
 from reconstruct.stages.extract import Extract
 from reconstruct.storage.cache import Cache

@@ -14,10 +14,10 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, ReconstructionError, UsageError
-from reconstruct.features.retrieval import nearest, neighbor_pairs
 from reconstruct.geometry import projection_center
+from reconstruct.matching.covisibility import covisibility_pairs
+from reconstruct.retrieval.nearest import nearest, neighbor_pairs
 from reconstruct.stages import Context, Plan, plan_whole
-from reconstruct.stages.covisibility import covisibility_pairs
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.global_ import Global
 from reconstruct.storage.pairs import ordered, read_pairs, write_pairs

@@ -1,0 +1,1 @@
+"""Benchmarks: methods side by side on public data with ground truth."""

@@ -1,0 +1,172 @@
+"""A benchmark: several methods on public data with ground truth, side by side.
+
+A pipeline file with section ``methods`` is one (`BenchmarkConfig`). Its stages look at the ground
+truth, run each method (`reconstruct.benchmark.method`), and compare:
+
+    truth.json     what the ground truth is, and that it fits the images
+    metrics.json   figures of all methods
+    curves.svg     share of good matches over the threshold, where matplotlib is installed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from reconstruct.benchmark.method import Method, MethodConfig, shared_extracts, write_json
+from reconstruct.benchmark.protocols import Benchmark, summarise
+from reconstruct.benchmark.protocols.hpatches import HPatchesBenchmark
+from reconstruct.benchmark.protocols.tables import benchmark_tables
+from reconstruct.benchmark.protocols.wxbs import WxBSBenchmark
+from reconstruct.config import Section
+from reconstruct.datasets.hpatches import HPatchesConfig, load_hpatches
+from reconstruct.datasets.wxbs import WxBSConfig, load_wxbs
+from reconstruct.evaluation.plots import draw_curves
+from reconstruct.stages import Context, Plan, Stage, plan_whole
+from reconstruct.stages.evaluate import read_metrics, write_metrics
+from reconstruct.workspace import atomic_path, fingerprint
+
+
+class RansacConfig(Section):
+    """Section ``ransac``: of the geometry estimated from the matches, see `evaluation.robust`."""
+
+    max_error_px: Annotated[float, Field(gt=0)] = 1.0
+    """MAGSAC++'s threshold; the result hardly depends on it."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """wxbs: matrices estimated for each pair, each from a seed of its own, over which scores are
+    averaged: among few inliers a single one moves the table by several points."""
+
+
+class BenchmarkConfig(Section):
+    """A pipeline file of a benchmark."""
+
+    name: str
+    """Names the run; the output folder is output/NAME where --output is not given."""
+    output: str | None = None
+    """Output folder."""
+    seed: int = 0
+    """Of every random choice."""
+    dataset: Annotated[HPatchesConfig | WxBSConfig, Field(discriminator="format")]
+    methods: tuple[MethodConfig, ...] = Field(min_length=1, strict=False)
+    ransac: RansacConfig = RansacConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> BenchmarkConfig:
+        labels = [method.label for method in self.methods]
+        for label in labels:
+            if labels.count(label) > 1 or label in (Truth.name, Compare.name):
+                raise ValueError(f"methods: label {label!r} is taken; give each its own")
+        if self.ransac.repeats > 1 and not isinstance(self.dataset, WxBSConfig):
+            raise ValueError("ransac.repeats goes with `dataset.format: wxbs`, and only with it")
+        return self
+
+
+def load_benchmark(config: BenchmarkConfig) -> Benchmark:
+    """Data and protocol. Raises UsageError for missing folders, DataError for unusable data."""
+    settings: dict[str, Any] = {"max_error_px": config.ransac.max_error_px, "seed": config.seed}
+    if isinstance(config.dataset, HPatchesConfig):
+        return HPatchesBenchmark(data=load_hpatches(config.dataset), **settings)
+    repeats = config.ransac.repeats
+    return WxBSBenchmark(data=load_wxbs(config.dataset), repeats=repeats, **settings)
+
+
+def build_benchmark(context: Context, config: BenchmarkConfig) -> list[Stage]:
+    """The stages in their order."""
+    benchmark = load_benchmark(config)
+    extracts = shared_extracts(context, config.methods)
+    methods = [
+        Method(context, method, benchmark, extract)
+        for method, extract in zip(config.methods, extracts, strict=True)
+    ]
+    return [Truth(context, benchmark), *methods, Compare(context, benchmark, methods)]
+
+
+class Truth:
+    """Looks at images and ground truth before anything is measured with them."""
+
+    name = "truth"
+
+    def __init__(self, context: Context, benchmark: Benchmark) -> None:
+        self.context = context
+        self.benchmark = benchmark
+        self.artifact = context.workspace.root / "truth.json"
+
+    def plan(self) -> Plan:
+        """Whether truth.json stands for this ground truth."""
+        value = fingerprint("truth", self.benchmark.identity())
+        return plan_whole(self.context, self.artifact, value, self.artifact.name)
+
+    def discard(self) -> None:
+        """Forget truth.json."""
+        self.context.workspace.set_stamp(self.artifact, None)
+
+    def run(self) -> None:
+        """Write truth.json. Raises DataError if the ground truth contradicts the images."""
+        if self.plan().state != "done":
+            found = self.benchmark.check()
+            write_json(self.artifact, {**self.benchmark.describe(), **found})
+            value = fingerprint("truth", self.benchmark.identity())
+            self.context.workspace.set_stamp(self.artifact, value)
+        self.context.summary.figures[self.name] = self.benchmark.describe()
+
+
+class Compare:
+    """All methods side by side; those without scores are left out."""
+
+    name = "compare"
+
+    def __init__(self, context: Context, benchmark: Benchmark, methods: Sequence[Method]) -> None:
+        self.context = context
+        self.benchmark = benchmark
+        self.methods = methods
+
+    def fingerprint(self) -> str:
+        """Over the scores of all methods."""
+        prints = [[m.name, m.fingerprint(m.pairs.pairs()), bool(m.scores())] for m in self.methods]
+        return fingerprint("comparison", prints)
+
+    def plan(self) -> Plan:
+        """Whether metrics.json stands for the methods."""
+        metrics = self.context.workspace.metrics
+        return plan_whole(self.context, metrics, self.fingerprint(), metrics.name)
+
+    def discard(self) -> None:
+        """Forget metrics.json."""
+        self.context.workspace.set_stamp(self.context.workspace.metrics, None)
+
+    def run(self) -> None:
+        """Write metrics.json and curves.svg, and fill the summary."""
+        workspace, benchmark = self.context.workspace, self.benchmark
+        if self.plan().state != "done" or benchmark.name not in read_metrics(workspace):
+            rows = {m.name: self._figures(m) for m in self.methods if m.scores()}
+            reported = {row.method: row.as_dict() for row in benchmark.reported}
+            content = {"data": benchmark.describe(), "methods": rows, "reported": reported}
+            write_metrics(workspace, {benchmark.name: content})
+            workspace.set_stamp(workspace.metrics, self.fingerprint())
+        methods = read_metrics(workspace)[benchmark.name]["methods"]
+        summary = self.context.summary
+        summary.tables |= benchmark_tables(benchmark, methods)
+        drawing = draw_curves(
+            {
+                group: {name: row["groups"][group]["shares"] for name, row in methods.items()}
+                for group in list(benchmark.groups)[:3]
+            },
+            xlabel="threshold [px]",
+            ylabel=benchmark.share,
+        )
+        if drawing is not None:
+            summary.drawings[f"{benchmark.name}: {benchmark.share}"] = drawing
+            with atomic_path(workspace.root / "curves.svg") as temporary:
+                temporary.write_text(drawing, encoding="utf-8")
+
+    def _figures(self, method: Method) -> dict[str, Any]:
+        scores, benchmark = method.scores(), self.benchmark
+        thresholds = benchmark.thresholds_px, benchmark.auc_thresholds_px
+        groups = {
+            name: asdict(summarise(scores, pairs, *thresholds))
+            for name, pairs in benchmark.groups.items()
+        }
+        return {"features": round(method.mean_features(), 1), "groups": groups}

@@ -1,0 +1,48 @@
+"""Figures of a benchmark as rows: for the terminal, the report, and papers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reconstruct.benchmark.protocols import Benchmark
+
+Rows = list[list[str]]
+"""Of a table; the first is its head."""
+
+
+def benchmark_tables(benchmark: Benchmark, methods: Mapping[str, Any]) -> dict[str, Rows]:
+    """Title -> rows, one table a group; rows of the literature are marked ``reported``.
+
+    A column headed by a number holds shares within so many pixels.
+
+    methods: label -> ``{"features": mean, "groups": {group: Result as a dict}}``, as in
+    metrics.json. Shares and areas come out in percent.
+    """
+    tables: dict[str, Rows] = {}
+    for number, (group, pairs) in enumerate(benchmark.groups.items()):
+        rows = [_head(benchmark)]
+        for label, figures in methods.items():
+            rows.append(_row(label, figures["features"], figures["groups"][group], len(pairs)))
+        if number == 0:
+            blank = ["-"] * (len(rows[0]) - 3)
+            rows += [
+                [f"{row.method} (reported)", f"{row.features:.0f}", f"{row.matches:.0f}", *blank]
+                for row in benchmark.reported
+            ]
+        source = f"; reported: {benchmark.source}" if number == 0 and benchmark.reported else ""
+        title = f"{benchmark.name}, {group}, {len(pairs)} pairs: {benchmark.share}, %{source}"
+        tables[title] = rows
+    return tables
+
+
+def _head(benchmark: Benchmark) -> list[str]:
+    thresholds = [f"{t:g}" for t in benchmark.thresholds_px]
+    areas = [f"AUC@{t:g}" for t in benchmark.auc_thresholds_px]
+    return ["method", "features", "matches", *thresholds, *areas]
+
+
+def _row(label: str, features: float, result: Mapping[str, Any], pairs: int) -> list[str]:
+    name = label if result["pairs"] == pairs else f"{label} ({result['pairs']} pairs)"
+    percent = [f"{100 * v:.1f}" for v in (*result["shares"].values(), *result["auc"].values())]
+    return [name, f"{features:.0f}", f"{result['matches']:.0f}", *percent]

@@ -1,0 +1,220 @@
+"""Localization in RGB-D maps, several ways side by side: a pipeline file with section ``rows``.
+
+extractors/NAME-HASH/features/      rows with equal extractor settings share them
+matched/HASH/matches/               and those with equal matcher settings these
+poses/METHOD-HASH/candidates/       candidate poses, and scores-HASH/ of Dense PV
+rows/LABEL/poses.txt                the best candidate of each query; with a name for it, the
+                                    server's file beside it
+metrics.json                        where the truth is known: of all rows, for each floor
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from reconstruct.benchmark.method import inner_context
+from reconstruct.config import NotIdentity, Section
+from reconstruct.datasets.depth_folder import DepthFolderConfig
+from reconstruct.datasets.inloc import InLocConfig
+from reconstruct.errors import ReconstructionError
+from reconstruct.evaluation.localization import (
+    LocalizationMetrics,
+    Threshold,
+    grouped_metrics,
+    query_errors,
+)
+from reconstruct.evaluation.submission import check_submission, write_submission
+from reconstruct.indoor.candidates import Candidates, DirectConfig
+from reconstruct.indoor.dense_verification import VerificationConfig
+from reconstruct.indoor.retrieval import Retrieval, RetrievalSection, RetrievedPairs
+from reconstruct.indoor.rgbd_map import RgbdMap
+from reconstruct.indoor.row import Row, RowConfig, Source
+from reconstruct.indoor.verify_poses import VerifyPoses
+from reconstruct.localization.evaluate_queries import read_truth
+from reconstruct.stages import Context, Plan, Stage
+from reconstruct.stages.compact import CompactConfig
+from reconstruct.stages.evaluate import write_metrics
+from reconstruct.stages.extract import Extract, ExtractConfig
+from reconstruct.stages.match import Match
+from reconstruct.storage.poses import read_poses
+from reconstruct.workspace import Workspace, fingerprint
+
+INLOC_THRESHOLDS: tuple[Threshold, ...] = ((0.25, 10.0), (0.5, 10.0), (1.0, 10.0))
+"""Of visuallocalization.net for InLoc."""
+
+
+class IndoorEvaluation(Section):
+    """Section ``evaluate``."""
+
+    reference: Annotated[str | None, NotIdentity] = None
+    """Poses of the queries: a list, a folder of lists (one a floor), or a COLMAP model; null:
+    those that come with the data set, where there are any."""
+    thresholds: tuple[Annotated[tuple[float, float], Field(strict=False)], ...] = Field(
+        INLOC_THRESHOLDS, strict=False
+    )
+    """Largest position error in metres and rotation error in degrees."""
+    submission: bool = True
+    """Write ``InLoc_eval_[LABEL].txt`` for visuallocalization.net."""
+
+
+class IndoorConfig(Section):
+    """A pipeline file with section ``rows``."""
+
+    name: Annotated[str, NotIdentity]
+    """Names the run; the output folder is output/NAME where --output is not given."""
+    output: Annotated[str | None, NotIdentity] = None
+    """Output folder."""
+    seed: int = 0
+    """Of every random choice."""
+    dataset: Annotated[InLocConfig | DepthFolderConfig, Field(discriminator="format")]
+    retrieval: RetrievalSection
+    rows: tuple[RowConfig, ...] = Field(strict=False)
+    evaluate: IndoorEvaluation = IndoorEvaluation.model_validate({})
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> IndoorConfig:
+        if not self.rows:
+            raise ValueError("rows: expected one entry or several, got none")
+        labels = [row.label for row in self.rows]
+        for label in labels:
+            if labels.count(label) > 1 or label in (Retrieval.name, CompareRows.name):
+                raise ValueError(f"rows: label {label!r} is taken; give each its own")
+        return self
+
+
+def build_indoor(context: Context, config: IndoorConfig) -> list[Stage]:
+    """The stages: retrieval, the rows, and their comparison."""
+    parts = _Parts(context, config)
+    retrieval = parts.retrieval
+    rows = [Row(context, row, [parts.source(way) for way in row.poses]) for row in config.rows]
+    for row in rows:
+        if row.config.verification is not None:
+            row.scores = [parts.scores(s, row.config.verification) for s in row.sources]
+    return [retrieval, *rows, CompareRows(context, config.evaluate, rows)]
+
+
+class _Parts:
+    """Makes each stage once, however many rows ask for it."""
+
+    def __init__(self, context: Context, config: IndoorConfig) -> None:
+        self.context, self.config = context, config
+        self.scans = RgbdMap(context, config.dataset)
+        self._made: dict[str, Any] = {}
+        extract = self._extract(config.retrieval.local, CompactConfig(), config.retrieval.global_)
+        self.retrieval = Retrieval(context, config.retrieval, extract)
+
+    def source(self, way: Any) -> Source:
+        folder = f"{way.method}-{_hash(way)}"
+        if folder not in self._made:
+            context = self._inner("poses", folder)
+            extract = self._extract(way.local, way.compact)
+            match = None if isinstance(way, DirectConfig) else self._match(way, extract)
+            candidates = Candidates(context, way, extract, match, self.scans, self.config.dataset)
+            self._made[folder] = Source(extract, match, candidates)
+        return self._made[folder]  # type: ignore[no-any-return]
+
+    def scores(self, source: Source, config: VerificationConfig) -> VerifyPoses:
+        before = source.candidates
+        key = f"{before.context.workspace.root}-{_hash(config)}"
+        if key not in self._made:
+            self._made[key] = VerifyPoses(before.context, config, before, self.scans)
+        return self._made[key]  # type: ignore[no-any-return]
+
+    def _extract(self, local: Any, compact: CompactConfig, described: Any = None) -> Extract:
+        folder = f"{local.name}-{_hash(local, compact)}"
+        if folder not in self._made:
+            settings = {"local": local, "compact": compact, "global": described}
+            config = ExtractConfig.model_validate(settings)
+            self._made[folder] = Extract(self._inner("extractors", folder), config)
+        return self._made[folder]  # type: ignore[no-any-return]
+
+    def _match(self, way: Any, extract: Extract) -> Match:
+        folder = f"{way.local.name}-{_hash(way.local, way.compact, way.match)}-matched"
+        if folder not in self._made:
+            context = self._inner("matched", folder)
+            pairs = RetrievedPairs(self.retrieval, extract)
+            self._made[folder] = Match(context, way.match, extract, pairs)
+        return self._made[folder]  # type: ignore[no-any-return]
+
+    def _inner(self, *folders: str) -> Context:
+        root = self.context.workspace.root.joinpath(*folders)
+        return inner_context(self.context, Workspace(root))
+
+
+def _hash(*sections: Section) -> str:
+    return fingerprint("part", [section.identity() for section in sections])[:8]
+
+
+class CompareRows:
+    """All rows side by side; those that have not run are left out."""
+
+    name = "compare"
+
+    def __init__(self, context: Context, config: IndoorEvaluation, rows: Sequence[Row]) -> None:
+        self.context = context
+        self.config = config
+        self.rows = rows
+        given = Path(config.reference) if config.reference else None
+        self.reference = given or context.dataset.reference
+
+    def plan(self) -> Plan:
+        """Always done anew: it takes a moment."""
+        return Plan("missing", "compares the rows that have run")
+
+    def discard(self) -> None:
+        """Nothing is kept."""
+
+    def run(self) -> None:
+        """Write submissions, metrics.json, and the tables of the summary."""
+        done = [row for row in self.rows if row.workspace.stamp(row.poses) is not None]
+        queries = [query.name for query in self.context.dataset.queries]
+        if self.config.submission:
+            for row in done:
+                _submit(row, queries)
+        if self.reference is None or not done:
+            return
+        groups = {query.name: query.group for query in self.context.dataset.queries}
+        truth = {n: pose for n, pose in read_truth(self.reference).items() if n in groups}
+        if not truth:
+            raise ReconstructionError(f"{self.reference}: has no pose of any query (by name)")
+        metrics = {row.name: self._measure(row, truth, groups) for row in done}
+        content = {
+            name: {group: m.as_dict() for group, m in found.items()}
+            for name, found in metrics.items()
+        }
+        write_metrics(self.context.workspace, {"rows": content})
+        for group in next(iter(metrics.values())):
+            table = rows_table({name: found[group] for name, found in metrics.items()})
+            self.context.summary.tables[f"queries: {group}"] = table
+
+    def _measure(
+        self, row: Row, truth: Mapping[str, NDArray[np.float64]], groups: Mapping[str, str]
+    ) -> dict[str, LocalizationMetrics]:
+        errors = query_errors(read_poses(row.poses), truth)
+        return grouped_metrics(errors, groups, self.config.thresholds)
+
+
+def _submit(row: Row, queries: Sequence[str]) -> None:
+    path = row.folder / f"InLoc_eval_[{row.name}].txt"
+    write_submission(path, read_poses(row.poses))
+    problems = check_submission(path, queries)
+    if problems:
+        raise ReconstructionError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
+
+
+def rows_table(metrics: Mapping[str, LocalizationMetrics]) -> list[list[str]]:
+    """For people, the head first: a line a row."""
+    shares = list(next(iter(metrics.values())).within_percent)
+    table = [["row", "localized", *shares, "median m", "median deg"]]
+    for name, m in metrics.items():
+        medians = (m.position_median, m.rotation_median_deg)
+        texts = ["failed" if value is None else f"{value:.3g}" for value in medians]
+        percent = [f"{share:.1f}" for share in m.within_percent.values()]
+        table.append([name, f"{m.localized} of {m.queries}", *percent, *texts])
+    return table

@@ -1,0 +1,1 @@
+"""Localization: poses of photos in a finished map."""

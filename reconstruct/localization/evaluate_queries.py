@@ -1,0 +1,149 @@
+"""Evaluate queries: poses.txt against ground truth -> metrics.json, and the server's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct import colmap
+from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.evaluation.localization import (
+    THRESHOLDS,
+    LocalizationMetrics,
+    Threshold,
+    grouped_metrics,
+    metrics_table,
+    query_errors,
+)
+from reconstruct.evaluation.poses import transform_pose
+from reconstruct.evaluation.submission import check_submission, write_submission
+from reconstruct.localization.localize import Localize
+from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.stages.evaluate import EvaluateConfig, similarity_to, write_metrics
+from reconstruct.storage.poses import read_poses
+from reconstruct.workspace import Workspace, file_hash, fingerprint, tree_hash
+
+Poses = Mapping[str, NDArray[np.float64]]
+
+
+def read_truth(path: Path) -> dict[str, NDArray[np.float64]]:
+    """(3, 4) poses by name, from a COLMAP model folder, a list of poses, or a folder of lists.
+
+    Raises UsageError.
+    """
+    if path.is_dir() and not any(path.glob("cameras.*")) and any(path.glob("*.txt")):
+        lists = [read_poses(file) for file in sorted(path.glob("*.txt"))]
+        return {name: pose for poses in lists for name, pose in poses.items()}
+    if path.is_dir():
+        return colmap.model_poses(colmap.read_model(colmap.model_folder(path)))
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file or COLMAP model (evaluate.reference)")
+    return read_poses(path)
+
+
+def evaluate_queries(
+    output: Path,
+    reference: Path,
+    groups: Mapping[str, str],
+    thresholds: Sequence[Threshold] = THRESHOLDS,
+    *,
+    align: bool = False,
+) -> dict[str, LocalizationMetrics]:
+    """Metrics of ``output``'s poses.txt, also written to its metrics.json.
+
+    groups: every query -> what it is reported under. align: the map's frame is its own (structure
+    from motion); it is moved onto the reference by the images of the map that have a pose there.
+    Raises ReconstructionError if the reference has no pose of a query.
+    """
+    workspace = Workspace(output)
+    poses, truth = read_poses(workspace.poses), read_truth(reference)
+    if align:
+        mapped = colmap.model_poses(colmap.read_model(workspace.sparse))
+        moved = similarity_to(mapped, truth)
+        poses = {name: transform_pose(pose, *moved) for name, pose in poses.items()}
+    known = {name: pose for name, pose in truth.items() if name in groups}
+    if not known:
+        raise ReconstructionError(f"{reference}: has no pose of any query (by name)")
+    metrics = grouped_metrics(query_errors(poses, known), groups, thresholds)
+    write_metrics(workspace, {"queries": {name: m.as_dict() for name, m in metrics.items()}})
+    return metrics
+
+
+def evaluate_poses(output: Path, reference: Path) -> list[list[str]]:
+    """`evaluate_queries` for all poses in the list ``reference``, as a table."""
+    if not Workspace(output).poses.is_file():
+        raise UsageError(f"{output}: no poses.txt here; run a pipeline with section localize first")
+    groups = dict.fromkeys(read_truth(reference), "queries")
+    return metrics_table(evaluate_queries(output, reference, groups))
+
+
+class EvaluateQueries:
+    """The stage, in place of `Evaluate` where queries were localized."""
+
+    name = "evaluate"
+
+    def __init__(self, context: Context, config: EvaluateConfig, localize: Localize) -> None:
+        self.context = context
+        self.config = config
+        self.localize = localize
+        given = colmap.model_folder(Path(config.reference)) if config.reference else None
+        self.reference = given or context.dataset.reference
+        if self.reference is None and config.submission is None:
+            raise ConfigError(
+                "evaluate: needs `reference` (poses of the queries: a list, or a COLMAP model) or "
+                "`submission` (a name for the server's file)"
+            )
+        self.groups = {query.name: query.group for query in context.dataset.queries}
+
+    def fingerprint(self) -> str | None:
+        """Over settings, the ground truth's content, and poses.txt's fingerprint."""
+        before, reference = self.localize.fingerprint(), self.reference
+        if before is None:
+            return None
+        truth = None
+        if reference is not None:
+            truth = tree_hash(reference) if reference.is_dir() else file_hash(reference)
+        groups = sorted(self.groups.items())
+        return fingerprint("query metrics", self.config.identity(), truth, groups, before)
+
+    def plan(self) -> Plan:
+        """Whether metrics.json stands for the present poses."""
+        workspace = self.context.workspace
+        return plan_whole(self.context, workspace.metrics, self.fingerprint(), "metrics.json")
+
+    def discard(self) -> None:
+        """Forget the metrics."""
+        self.context.workspace.set_stamp(self.context.workspace.metrics, None)
+
+    def run(self) -> None:
+        """Write metrics.json and, where a name is given for it, the submission."""
+        workspace = self.context.workspace
+        figures: dict[str, Any] = {}
+        if self.reference is not None:
+            metrics = evaluate_queries(
+                workspace.root,
+                self.reference,
+                self.groups,
+                self.config.thresholds,
+                align=self.config.align and self.localize.map.reference is None,
+            )
+            self.context.summary.tables["localization"] = metrics_table(metrics)
+            figures |= {"queries": metrics["all"].queries, "localized": metrics["all"].localized}
+        if self.config.submission is not None:
+            figures |= self._submit(self.config.submission)
+        workspace.set_stamp(workspace.metrics, self.fingerprint())
+        self.context.summary.figures[self.name] = figures
+
+    def _submit(self, name: str) -> dict[str, Any]:
+        workspace = self.context.workspace
+        path = workspace.root / f"Aachen_eval_[{name}].txt"
+        write_submission(path, read_poses(workspace.poses))
+        problems = check_submission(path, self.groups)
+        if problems:
+            raise ReconstructionError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
+        write_metrics(workspace, {"submission": path.name})
+        return {"submission": path.name, "submission_check": "valid"}

@@ -1,0 +1,1 @@
+"""Matching: which keypoints of two images show the same point."""

@@ -1,0 +1,1 @@
+"""Retrieval: one descriptor an image, and the images that look most alike."""

@@ -1,0 +1,219 @@
+"""Global descriptors: what of an image is stored so that similar images can be found.
+
+`gem`: generalised-mean pooling (Radenovic et al., TPAMI 2019) of the D2-Net map.
+`vlad`: a grid of descriptors of the D2-Net map, aggregated later with the run's own vocabulary.
+`netvlad`: Arandjelovic et al., CVPR 2016, with the authors' weights from a local file.
+
+A `Describer` gives the *rows* of an image, (R, C): one row for gem and netvlad, a grid of them for
+vlad. Where the local features are D2-Net's, gem and vlad take the map of the same forward pass.
+What is learned over a whole run (vocabulary, whitening) is in `reconstruct.stages.global_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from reconstruct.config import NotIdentity, Section
+from reconstruct.features import Extractor
+from reconstruct.features.d2net import D2Net, D2NetConfig
+from reconstruct.features.grid import Grid
+from reconstruct.types import ImageArray, LocalFeatures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows = NDArray[Any]
+"""(R, C) float: what is stored of one image."""
+
+
+class _TrunkConfig(Section):
+    """What gem and vlad share."""
+
+    dim: int = Field(512, ge=1)
+    """Longest descriptor after whitening; small collections get shorter ones."""
+    whitening: float = Field(0.25, ge=0, le=1)
+    """Learned on the run's own images: 0 leaves the variances of its principal directions as they
+    are, 1 makes them all equal."""
+    weights: str = "vgg16"
+    """Of the trunk, where the local features are not D2-Net's; else theirs are taken."""
+    max_edge: int = Field(1024, ge=16)
+    """Images are shrunk to this longest edge, where the local features are not D2-Net's."""
+
+
+class GemConfig(_TrunkConfig):
+    """Section ``extract.global`` with ``name: gem``."""
+
+    name: Literal["gem"] = "gem"
+    power: float = Field(3.0, gt=0)
+    """1 is the mean of the map, infinity its maximum."""
+
+
+class VladConfig(_TrunkConfig):
+    """Section ``extract.global`` with ``name: vlad``."""
+
+    name: Literal["vlad"] = "vlad"
+    clusters: int = Field(32, ge=1)
+    """Words of the vocabulary, which is learned on the images that are mapped."""
+    grid: int = Field(24, ge=1)
+    """The map is averaged to at most so many rows and columns of descriptors."""
+
+
+class NetVladConfig(Section):
+    """Section ``extract.global`` with ``name: netvlad``."""
+
+    name: Literal["netvlad"] = "netvlad"
+    path: Annotated[str, NotIdentity]
+    """The public .mat file of VGG-16 with NetVLAD and whitening (Pitts30K)."""
+    max_edge: int = Field(1024, ge=16)
+    """Images are shrunk to this longest edge."""
+
+
+GlobalConfig = Annotated[GemConfig | VladConfig | NetVladConfig, Field(discriminator="name")]
+
+
+class Describer(Protocol):
+    """Local features and the rows of a global descriptor, from one pass where that is possible."""
+
+    def identity(self) -> Any:
+        """What decides the rows; JSON types only."""
+
+    def prepare(self, image: ImageArray) -> Any:
+        """What `extract` needs beside the local extractor's own, in loader threads; maybe None."""
+
+    def extract(
+        self, batch: Sequence[Any], own: Sequence[Any]
+    ) -> tuple[list[LocalFeatures], list[Rows]]:
+        """Of images of one shape: ``batch`` from the local extractor's ``prepare``, ``own`` from
+        this one's."""
+
+
+def create_describer(config: Any, local: Extractor, device: str) -> Describer:
+    """The describer for a section ``extract.global`` beside a local extractor."""
+    if isinstance(config, NetVladConfig):
+        from reconstruct.retrieval.netvlad import NetVlad
+
+        return Separate(local, NetVlad(config, device), {})
+    settings = {"grid": config.grid} if isinstance(config, VladConfig) else {"power": config.power}
+    settings["name"] = config.name
+    if isinstance(local, D2Net | Grid):
+        return SharedPass(config, local, settings)
+    trunk = D2NetConfig(weights=config.weights, max_edge=config.max_edge, max_sum_edges=None)
+    return Separate(local, TrunkPooling(config, D2Net(trunk, device=device)), settings)
+
+
+class SharedPass:
+    """Pools the map that D2-Net makes for its local features, or the grid of dense matching."""
+
+    def __init__(self, config: GemConfig | VladConfig, local: D2Net | Grid, settings: Any) -> None:
+        self.config, self.local, self.settings = config, local, settings
+
+    def identity(self) -> Any:
+        """The pooling, and all of the local extractor's settings."""
+        return [self.settings, self.local.identity()]
+
+    def prepare(self, image: ImageArray) -> None:
+        """Nothing more than the local extractor needs."""
+
+    def extract(
+        self, batch: Sequence[Any], own: Sequence[Any]
+    ) -> tuple[list[LocalFeatures], list[Rows]]:
+        """One forward pass for both."""
+        rows: list[Rows] = [_none()] * len(batch)
+
+        def observe(maps: Tensor) -> None:
+            rows[:] = pool(maps, self.config)
+
+        return self.local.extract(batch, observe), rows
+
+
+class Network(Protocol):
+    """Something that makes rows by itself."""
+
+    def identity(self) -> Any:
+        """What decides the rows; JSON types only."""
+
+    def prepare(self, image: ImageArray) -> Any:
+        """From pixels to what `rows` takes."""
+
+    def rows(self, item: Any) -> Rows:
+        """(R, C) of one prepared image."""
+
+
+class Separate:
+    """Any local extractor, and beside it a network of its own."""
+
+    def __init__(self, local: Extractor, network: Network, settings: Any) -> None:
+        self.local, self.network, self.settings = local, network, settings
+
+    def identity(self) -> Any:
+        """The pooling and the network: local features do not matter."""
+        return [self.settings, self.network.identity()]
+
+    def prepare(self, image: ImageArray) -> Any:
+        """The network's input."""
+        return self.network.prepare(image)
+
+    def extract(
+        self, batch: Sequence[Any], own: Sequence[Any]
+    ) -> tuple[list[LocalFeatures], list[Rows]]:
+        """Two passes."""
+        return self.local.extract(batch), [self.network.rows(item) for item in own]
+
+
+class TrunkPooling:
+    """gem or vlad rows by a D2-Net trunk whose local features are not wanted."""
+
+    def __init__(self, config: GemConfig | VladConfig, trunk: D2Net) -> None:
+        self.config, self.trunk = config, trunk
+
+    def identity(self) -> Any:
+        """That of the trunk."""
+        return self.trunk.identity()
+
+    def prepare(self, image: ImageArray) -> Any:
+        """Shrink to the trunk's size."""
+        return self.trunk.prepare(image)
+
+    def rows(self, item: Any) -> Rows:
+        """The pooled map."""
+        maps = self.trunk.maps([item])
+        return _none() if maps is None else pool(maps, self.config)[0]
+
+
+def pool(maps: Tensor, config: GemConfig | VladConfig) -> list[Rows]:
+    """Rows of each of (B, C, h, w) maps. float16 for the grid, which is large."""
+    if isinstance(config, VladConfig):
+        return [item.cpu().numpy().astype(np.float16) for item in grid_rows(maps, config.grid)]
+    return [item[None].cpu().numpy() for item in gem(maps, config.power)]
+
+
+def gem(maps: Tensor, power: float) -> Tensor:
+    """(B, C) generalised means over the cells of (B, C, h, w) maps, scaled to unit length.
+
+    Negative values (maps without the last ReLU) count as zero.
+    """
+    import torch
+
+    x = maps.clamp(min=1e-6)
+    peak = x.amax(dim=(2, 3), keepdim=True)  # keeps the powers in float32's range
+    means = peak[..., 0, 0] * (x / peak).pow(power).mean(dim=(2, 3)).pow(1.0 / power)
+    return torch.nn.functional.normalize(means, dim=1)
+
+
+def grid_rows(maps: Tensor, size: int) -> Tensor:
+    """(B, R, C) unit descriptors of a grid of at most ``size`` x ``size`` means of cells."""
+    import torch
+
+    shape = min(size, maps.shape[2]), min(size, maps.shape[3])
+    means = torch.nn.functional.adaptive_avg_pool2d(maps, shape)
+    return torch.nn.functional.normalize(means.flatten(2).transpose(1, 2), dim=2)
+
+
+def _none() -> Rows:
+    """What an image too small for the network has."""
+    return np.zeros((1, D2Net.dim), np.float32)

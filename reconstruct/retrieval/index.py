@@ -1,0 +1,66 @@
+"""``global/index.h5``: the global descriptors of all images of a run, and how they were made.
+
+names         (N,) str, sorted
+descriptors   (N, D) float32 of unit length
+vocabulary    (K, C) float32, absent without one
+mean          (E,), projection (E, D) float32, absent without whitening
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from reconstruct.errors import ArtifactError
+from reconstruct.retrieval.aggregation import Aggregation, Whitening
+from reconstruct.storage.hdf5 import new_hdf5
+from reconstruct.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GlobalIndex:
+    """descriptors: (N, D) float32 in the order of ``names``; ``aggregation`` makes more of them."""
+
+    names: tuple[str, ...]
+    descriptors: FloatArray
+    aggregation: Aggregation
+
+    def select(self, names: list[str]) -> FloatArray:
+        """(len(names), D) descriptors. Raises ArtifactError for an image that is not there."""
+        places = {name: i for i, name in enumerate(self.names)}
+        absent = [name for name in names if name not in places]
+        if absent:
+            raise ArtifactError(f"no global descriptor of {absent[0]}; run stage global again")
+        return self.descriptors[[places[name] for name in names]]
+
+
+def write_index(path: Path, index: GlobalIndex) -> None:
+    """Write the file, atomically."""
+    with new_hdf5(path) as file:
+        file.create_dataset("names", data=list(index.names), dtype=h5py.string_dtype("utf-8"))
+        file["descriptors"] = index.descriptors
+        if index.aggregation.vocabulary is not None:
+            file["vocabulary"] = index.aggregation.vocabulary
+        if index.aggregation.whitening is not None:
+            file["mean"] = index.aggregation.whitening.mean
+            file["projection"] = index.aggregation.whitening.projection
+
+
+def read_index(path: Path) -> GlobalIndex:
+    """Read the file. Raises ArtifactError if it is absent or unreadable."""
+    try:
+        with h5py.File(path, "r") as file:
+            whitening = None
+            if "projection" in file:
+                whitening = Whitening(mean=file["mean"][:], projection=file["projection"][:])
+            vocabulary = file["vocabulary"][:] if "vocabulary" in file else None
+            return GlobalIndex(
+                names=tuple(np.asarray(file["names"].asstr()[:], str).tolist()),
+                descriptors=file["descriptors"][:],
+                aggregation=Aggregation(vocabulary=vocabulary, whitening=whitening),
+            )
+    except (OSError, KeyError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); run stage global again") from error
