@@ -1,8 +1,9 @@
 """From photos to COLMAP models and camera poses, around D2-Net local features.
 
-``reconstruct.run`` runs a pipeline file, ``reconstruct.load_extractor`` gives an extractor for
-single images, ``reconstruct.match`` the mutual nearest neighbours of two sets of descriptors,
-``reconstruct.localize`` the pose of one photo in a finished map.
+``reconstruct.run`` runs a pipeline file; ``extract_features``, ``match_features``,
+``verify_pairs``, ``build_database`` and ``map_images`` are its steps for those who compose them
+themselves. ``load_extractor`` gives an extractor for single images, ``match`` the mutual nearest
+neighbours of two sets of descriptors, ``localize`` the pose of one photo in a finished map.
 Names are imported when first used: ``import reconstruct`` itself loads neither torch nor pycolmap.
 """
 
@@ -12,30 +13,58 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reconstruct.api import Features as Features
+    from reconstruct.api import Geometries as Geometries
+    from reconstruct.api import build_database as build_database
+    from reconstruct.api import extract_features as extract_features
+    from reconstruct.api import map_images as map_images
+    from reconstruct.api import match_features as match_features
+    from reconstruct.api import verify_pairs as verify_pairs
     from reconstruct.errors import ReconstructError as ReconstructError
     from reconstruct.features import load_extractor as load_extractor
+    from reconstruct.images import read_image as read_image
     from reconstruct.localization.localizer import Localizer as Localizer
     from reconstruct.localization.localizer import localize as localize
+    from reconstruct.matching.pairs import exhaustive_pairs as exhaustive_pairs
+    from reconstruct.matching.pairs import pose_pairs as pose_pairs
+    from reconstruct.matching.pairs import sequential_pairs as sequential_pairs
     from reconstruct.pipeline import plan as plan
     from reconstruct.pipeline import run as run
     from reconstruct.stages.match import match as match
     from reconstruct.stages.outcome import Run as Run
+    from reconstruct.storage.features import open_features as open_features
+    from reconstruct.storage.matches import open_matches as open_matches
     from reconstruct.types import Intrinsics as Intrinsics
     from reconstruct.types import LocalFeatures as LocalFeatures
     from reconstruct.types import PoseEstimate as PoseEstimate
+    from reconstruct.types import TwoViewGeometry as TwoViewGeometry
 
 _HOMES = {
+    "Features": "reconstruct.api",
+    "Geometries": "reconstruct.api",
+    "build_database": "reconstruct.api",
+    "extract_features": "reconstruct.api",
+    "map_images": "reconstruct.api",
+    "match_features": "reconstruct.api",
+    "verify_pairs": "reconstruct.api",
     "ReconstructError": "reconstruct.errors",
-    "Intrinsics": "reconstruct.types",
-    "LocalFeatures": "reconstruct.types",
-    "Localizer": "reconstruct.localization.localizer",
-    "PoseEstimate": "reconstruct.types",
-    "Run": "reconstruct.stages.outcome",
     "load_extractor": "reconstruct.features",
+    "read_image": "reconstruct.images",
+    "Localizer": "reconstruct.localization.localizer",
     "localize": "reconstruct.localization.localizer",
-    "match": "reconstruct.stages.match",
+    "exhaustive_pairs": "reconstruct.matching.pairs",
+    "pose_pairs": "reconstruct.matching.pairs",
+    "sequential_pairs": "reconstruct.matching.pairs",
     "plan": "reconstruct.pipeline",
     "run": "reconstruct.pipeline",
+    "match": "reconstruct.stages.match",
+    "Run": "reconstruct.stages.outcome",
+    "open_features": "reconstruct.storage.features",
+    "open_matches": "reconstruct.storage.matches",
+    "Intrinsics": "reconstruct.types",
+    "LocalFeatures": "reconstruct.types",
+    "PoseEstimate": "reconstruct.types",
+    "TwoViewGeometry": "reconstruct.types",
 }
 
 __all__ = sorted(_HOMES)

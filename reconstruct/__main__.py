@@ -122,7 +122,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from reconstruct.localization.evaluate_queries import evaluate_poses
+    from reconstruct.localization.evaluate import evaluate_poses
     from reconstruct.report.terminal import print_metrics, print_table
     from reconstruct.stages.evaluate import evaluate_output
 

@@ -5,6 +5,7 @@ EXIF orientation is ignored, as in COLMAP's default: features and cameras then a
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -28,14 +29,27 @@ def read_image(path: Path | str) -> ImageArray:
 
     Raises ImageError with the file's name if it is missing, truncated, or not an image.
     """
+    return decode_image(read_bytes(path), path)
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The bytes of a file. Raises ImageError naming it."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def decode_image(data: bytes, path: Path | str) -> ImageArray:
+    """`read_image` of bytes that were read from ``path``."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. palette transparency, broken EXIF: not pixels
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(data)) as image:
                 image.load()
                 return np.array(_to_rgb(image))  # a copy: Pillow's own memory is read-only
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: not a readable image ({error}); replace or remove it") from error
 

@@ -26,21 +26,26 @@ from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import ConfigError, UsageError, suggestion
 from reconstruct.indoor.comparison import IndoorConfig, build_indoor
 from reconstruct.indoor.rgbd_map import RgbdMap
-from reconstruct.localization.evaluate_queries import EvaluateQueries
-from reconstruct.localization.localize import Localize, LocalizeConfig
+from reconstruct.localization.evaluate import EvaluateQueries
+from reconstruct.localization.localize import Localize, WritePoses
+from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.progress import Reporter, logging_to
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.report.page import write_report
 from reconstruct.stages import Context, Plan, Stage, Summary
+from reconstruct.stages.align import Align
+from reconstruct.stages.database import Database
 from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.global_ import Global
-from reconstruct.stages.map import DatabaseStage, Map, MapConfig
+from reconstruct.stages.map import Map, MapConfig
 from reconstruct.stages.match import Match, MatchConfig
 from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import Pair, PairConfig
-from reconstruct.stages.refine import Refine
-from reconstruct.stages.verify import Verify, VerifyConfig
+from reconstruct.stages.refine import Refine, VerifyRefined
+from reconstruct.stages.verify import Verified, Verify, VerifyConfig
+from reconstruct.stages.whole import WholeStage
+from reconstruct.storage.summary import read_summary, stage_entry, write_summary
 from reconstruct.torch_device import resolve_device
 from reconstruct.training import build_training
 from reconstruct.training.settings import TrainingConfig
@@ -120,7 +125,11 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
         return build_indoor(context, config)
     if isinstance(config, TrainingConfig):
         return build_training(context, config)
-    workspace = context.workspace
+    return build_chain(context, config)
+
+
+def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
+    """The chain of structure from motion, as far as the file goes, and localization after it."""
     extract = Extract(context, config.extract)
     stages: list[Stage] = [extract]
     described = None
@@ -135,46 +144,41 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
         return stages
     match = Match(context, config.match, extract, pair)
     stages.append(match)
-    if config.localize is not None and config.dataset.format in RGBD_FORMATS:
-        return [*stages, *_localize(context, config, extract, pair, match)]
-    if config.verify is None:
-        return stages
-    database = workspace.database if config.refine is None else workspace.verified
-    verify = Verify(context, config.verify, config.dataset, extract, match, database)
-    stages.append(verify)
-    before_map: DatabaseStage = verify
-    if config.refine is not None:
-        before_map = Refine(context, config.refine, verify)
-        stages.append(before_map)
-    if config.map is None:
-        return stages
-    mapped = Map(context, config.map, before_map)
-    stages.append(mapped)
-    if config.localize is not None:
-        stages += _localize(context, config, extract, pair, match, mapped)
-    elif config.evaluate is not None:
+    mapped: Map | RgbdMap | None = None
+    if config.verify is not None:
+        verify = Verify(context, config.verify, config.dataset, extract, match)
+        stages.append(verify)
+        verified: Verified = verify
+        if config.refine is not None:
+            align = Align(context, config.refine, verify)
+            refine = Refine(context, config.refine, verify, align)
+            verified = VerifyRefined(context, verify, refine)
+            stages += [align, refine, verified]
+        database = Database(context, verify, verified)
+        stages.append(database)
+        if config.map is not None:
+            mapped = Map(context, config.map, database)
+            stages.append(mapped)
+    elif config.localize is not None:  # the data set's own RGB-D images are the map
+        mapped = RgbdMap(context, config.dataset)
+    if config.localize is not None and mapped is not None:
+        localize = Localize(
+            context,
+            config.localize,
+            extract=extract,
+            pair=pair,
+            match=match,
+            mapped=mapped,
+            camera_config=config.dataset,
+            verify=config.verify or VerifyConfig(),
+        )
+        poses = WritePoses(context, localize)
+        stages += [localize, poses]
+        if config.evaluate is not None:
+            stages.append(EvaluateQueries(context, config.evaluate, poses))
+    elif config.evaluate is not None and isinstance(mapped, Map):
         stages.append(Evaluate(context, config.evaluate, mapped))
     return stages
-
-
-def _localize(
-    context: Context,
-    config: PipelineConfig,
-    extract: Extract,
-    pair: Pair,
-    match: Match,
-    mapped: Map | None = None,
-) -> list[Stage]:
-    """The stages after a map; without one, the map is the data set's own RGB-D images."""
-    assert config.localize is not None
-    verify = config.verify or VerifyConfig()
-    limits = {name: getattr(verify, name) for name in ("max_error_px", "min_inliers")}
-    known = mapped or RgbdMap(context, config.dataset)
-    settings = config.dataset, limits
-    localize = Localize(context, config.localize, extract, pair, match, known, *settings)
-    if config.evaluate is None:
-        return [localize]
-    return [localize, EvaluateQueries(context, config.evaluate, localize)]
 
 
 def open_context(
@@ -240,7 +244,7 @@ def run(
         for stage in stages:
             if stage.name in force:
                 stage.discard()
-        execute([stage for stage in stages if not only or stage.name in only])
+        execute(stages, context, only)
         write_report(workspace, context.summary, config.model_dump(mode="json", by_alias=True))
         return Run(workspace.root, context.summary)
 
@@ -256,20 +260,35 @@ def plan(
     context = open_context(config, output, "cpu", Reporter(-1))
     plans: list[tuple[str, Plan]] = []
     for stage in build_stages(config, context):
-        found = stage.plan()
-        pending = [name for name, before in plans if before.state != "done"]
-        if found.state == "done" and pending:
-            found = Plan("waiting", f"done again if {pending[0]} brings anything new")
-        plans.append((stage.name, found))
+        planned = stage.plan()
+        waits = next((name for name, plan in plans if plan.state == "waiting"), None)
+        pending = next((name for name, plan in plans if plan.state != "done"), None)
+        if planned.state == "done" and pending is not None:
+            planned = Plan("waiting", f"done again if {pending} brings anything new")
+        elif waits is not None and isinstance(stage, WholeStage):
+            planned = Plan("waiting", f"follows what {waits} brings")
+        plans.append((stage.name, planned))
     return plans
 
 
-def execute(stages: Sequence[Stage]) -> None:
-    """Run the stages in their order, in this process."""
+def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ()) -> None:
+    """Run the stages in their order, those not in ``only`` (if any) taken as they are."""
+    path, summary = context.workspace.summary, context.summary
+    entries = read_summary(path)
     for stage in stages:
+        if only and stage.name not in only:
+            stage.settle()
+            continue
         started = time.monotonic()
         stage.run()
-        logger.info("%s: done in %.1f s", stage.name, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        logger.info("%s: done in %.1f s", stage.name, seconds)
+        if stage.made or stage.name not in entries:
+            entries[stage.name] = stage_entry(seconds, summary.figures.get(stage.name, {}))
+            write_summary(path, entries, summary.skipped)
+    summary.seconds.update(
+        {s.name: entries[s.name]["seconds"] for s in stages if s.name in entries}
+    )
 
 
 def _with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -67,6 +67,31 @@ ImagePair = tuple[str, str]
 """Two image names (relative to the image root), the smaller one first."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TwoViewGeometry:
+    """How two images see one scene, and the matches that agree with it.
+
+    config: COLMAP's name of the kind of geometry: CALIBRATED, UNCALIBRATED, PLANAR, PANORAMIC,
+        PLANAR_OR_PANORAMIC, WATERMARK, DEGENERATE ...
+    inliers: (M, 2) uint32 keypoint indices.
+    F, E, H: (3, 3) fundamental, essential and homography matrix, x1 ~ M x0 for H and
+        x1^T M x0 = 0 for the others; None where it was not estimated.
+    cam2_from_cam1: (3, 4), its translation of unit length; None where it was not estimated.
+    """
+
+    config: str
+    inliers: NDArray[np.uint32]
+    F: NDArray[np.float64] | None = None
+    E: NDArray[np.float64] | None = None
+    H: NDArray[np.float64] | None = None
+    cam2_from_cam1: NDArray[np.float64] | None = None
+
+    @classmethod
+    def empty(cls) -> TwoViewGeometry:
+        """No geometry: no match agrees with any."""
+        return cls(config="DEGENERATE", inliers=np.zeros((0, 2), np.uint32))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intrinsics:
     """A camera without a place: COLMAP's model name, (width, height), parameters in its order."""

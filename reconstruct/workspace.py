@@ -8,7 +8,7 @@ fingerprints: SHA-256 over all that decided its content.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +16,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError, UsageError, WorkspaceBusyError
 
@@ -25,6 +29,11 @@ SCHEMA_VERSION = 1
 
 TEMPORARY = ".tmp"
 """Suffix of everything that is not committed yet."""
+
+MARKER = ".reconstruct"
+"""Marks an output folder as made by this program."""
+HOLDER = ".lock.holder"
+"""The process that holds the lock, for the message to others."""
 
 
 class Workspace:
@@ -39,76 +48,173 @@ class Workspace:
         self.global_ = self.root / "global"
         self.pairs = self.root / "pairs.txt"
         self.matches = self.root / "matches"
-        self.verified = self.root / "verified.db"
+        self.geometries = self.root / "geometries"
         self.alignments = self.root / "alignments"
+        self.refined = self.root / "refined"
+        self.refined_geometries = self.root / "refined_geometries"
         self.database = self.root / "database.db"
         self.sparse = self.root / "sparse"
         self.localized = self.root / "localized"
         self.poses = self.root / "poses.txt"
         self.metrics = self.root / "metrics.json"
         self.report = self.root / "report.html"
+        self.summary = self.root / "summary.json"
         self._stamps = self.root / ".fingerprints.json"
 
     def models(self) -> list[Path]:
         """The mapped models, the largest first: ``sparse``, ``sparse_1``, ``sparse_2`` ..."""
+        stamps = self._read_stamps()
         further = [p for p in self.root.glob("sparse_*") if p.name[7:].isdigit()]
-        found = [self.sparse, *sorted(further, key=lambda p: int(p.name[7:]))]
-        return [path for path in found if path.is_dir()]
+        own = [path for path in further if path.name in stamps]  # others are somebody's
+        models = [self.sparse, *sorted(own, key=lambda path: int(path.name[7:]))]
+        return [path for path in models if path.is_dir()]
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one run, creating it; released by the system if the run is killed.
+        """Hold the folder for one run, creating and marking it as this program's.
 
-        Raises WorkspaceBusyError naming the process that holds it, UsageError if there can be no
-        such folder.
+        Released by the system if the run is killed.
+
+        Raises:
+            WorkspaceBusyError: Another run holds it; names the process.
+            UsageError: There can be no such folder, or it holds somebody else's work.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
-            raise UsageError(
-                f"{self.root}: cannot be an output folder ({error.strerror}); "
-                "choose another --output"
+            self._mark()
+            held = filelock.FileLock(self.root / ".lock", blocking=False)
+            held.acquire()
+        except filelock.Timeout as error:
+            raise WorkspaceBusyError(
+                f"{self.root}: in use by another run (process {self._holder()}); "
+                "wait for it, or choose another --output"
             ) from error
-        with open(self.root / ".lock", "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise WorkspaceBusyError(
-                    f"{self.root}: in use by another run (process {holder}); "
-                    "wait for it, or choose another --output"
-                ) from error
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UsageError(
+                f"{error.filename or self.root}: cannot be (part of) an output folder "
+                f"({error.strerror}); choose another --output"
+            ) from error
+        try:
+            (self.root / HOLDER).write_text(f"{os.getpid()}\n", encoding="utf-8")
             yield
+        finally:
+            (self.root / HOLDER).unlink(missing_ok=True)
+            held.release()
+
+    def _holder(self) -> str:
+        with contextlib.suppress(OSError):
+            return (self.root / HOLDER).read_text(encoding="utf-8").strip() or "unknown"
+        return "unknown"
+
+    def _mark(self) -> None:
+        """Mark the folder as this program's. Raises UsageError if it is somebody else's."""
+        marker = self.root / MARKER
+        if marker.is_file() or self._stamps.is_file():  # stamps: made before there were markers
+            marker.touch()
+            return
+        foreign = [path for path in self._artifacts() if path.exists() or path.is_symlink()]
+        foreign += [path for path in self.root.glob("sparse_*") if path.name[7:].isdigit()]
+        if foreign:
+            names = ", ".join(path.name for path in foreign)
+            raise UsageError(
+                f"{self.root}: holds files that this program would replace, and did not write "
+                f"({names}); give an empty or a new folder as --output"
+            )
+        marker.write_text("An output folder of reconstruct.\n", encoding="utf-8")
+
+    def _artifacts(self) -> list[Path]:
+        return [path for path in vars(self).values() if path not in (self.root, self.dataset)]
 
     def stamp(self, artifact: Path) -> str | None:
         """The fingerprint under which an artifact was committed.
 
-        None if it is not there, or has not the size that it had: it was cut off or edited.
+        None if it is not there, or is not what was committed: it was cut off, edited or replaced.
         """
-        value, size = self._read_stamps().get(artifact.name, (None, -1))
-        return value if size == _size(artifact) else None
+        stamp = self._read_stamps().get(artifact.name)
+        if stamp is None or not stamp.fingerprint:
+            return None
+        return stamp.fingerprint if _unchanged(artifact, stamp) else None
 
     def set_stamp(self, artifact: Path, fingerprint: str | None) -> None:
-        """Record (None: forget) the fingerprint of an artifact, after it was committed."""
-        stamps = self._read_stamps()
-        stamps.pop(artifact.name, None)
-        if fingerprint is not None:
-            stamps[artifact.name] = (fingerprint, _size(artifact))
-        with atomic_path(self._stamps) as temporary:
-            temporary.write_text(json.dumps(stamps, indent=1, sort_keys=True), encoding="utf-8")
+        """Record the fingerprint of an artifact, after it was committed.
 
-    def _read_stamps(self) -> dict[str, tuple[str, int]]:
+        None: it is this program's, and about to be made. Raises UsageError if there is a file of
+        that name which the program did not write.
+        """
+        stamps = self._read_stamps()
+        if fingerprint is not None:
+            size, changed = _state(artifact)
+            stamps[artifact.name] = Stamp(fingerprint, size, changed, _content(artifact))
+        elif artifact.name in stamps or not artifact.exists() or not _is_precious(artifact):
+            stamps[artifact.name] = Stamp("", -1, -1, "")
+        else:
+            raise UsageError(
+                f"{artifact}: is not of this program's making and would be replaced; move it "
+                "elsewhere, or choose another --output"
+            )
+        self._write_stamps(stamps)
+
+    def forget_models(self, kept: int) -> None:
+        """Remove the models beyond the first ``kept``, those that this program wrote."""
+        for path in self.models()[kept:]:
+            stamps = self._read_stamps()
+            remove(path)
+            stamps.pop(path.name, None)
+            self._write_stamps(stamps)
+
+    def _write_stamps(self, stamps: dict[str, Stamp]) -> None:
+        content = {name: list(stamp) for name, stamp in stamps.items()}
+        with atomic_path(self._stamps) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
+
+    def _read_stamps(self) -> dict[str, Stamp]:
         try:
             stamps = json.loads(self._stamps.read_text(encoding="utf-8"))
-            return {name: (str(value), int(size)) for name, (value, size) in stamps.items()}
+            # Older folders have fingerprint and size alone.
+            return {
+                name: Stamp(*values, *(-1, "")[len(values) - 2 :])
+                for name, values in stamps.items()
+            }
         except FileNotFoundError:
             return {}
         except (AttributeError, OSError, TypeError, ValueError):
             return {}  # unreadable counts as missing: everything is then made anew
+
+
+class Stamp(NamedTuple):
+    """What an artifact was when it was committed.
+
+    fingerprint: of all that decided it; empty while it is being made. size: bytes, of all files.
+    changed_ns: time of its last change. content: SHA-256.
+    """
+
+    fingerprint: str
+    size: int
+    changed_ns: int
+    content: str
+
+
+def _is_precious(artifact: Path) -> bool:
+    """Whether other programs keep their work under that name."""
+    name = artifact.name
+    return name in ("database.db", "sparse", "pairs.txt", "poses.txt") or name.startswith("sparse_")
+
+
+def _unchanged(artifact: Path, stamp: Stamp) -> bool:
+    """Whether an artifact is still what was committed; read only if its time of change differs."""
+    try:
+        size, changed = _state(artifact)
+        if size != stamp.size or not size:
+            return False
+        return changed == stamp.changed_ns or stamp.content in ("", _content(artifact))
+    except (ArtifactError, OSError):
+        return False
+
+
+def _content(artifact: Path) -> str:
+    return tree_hash(artifact) if artifact.is_dir() else file_hash(artifact)
 
 
 def fingerprint(kind: str, *parts: Any) -> str:
@@ -126,6 +232,12 @@ def file_hash(path: Path) -> str:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
 
 
+def array_hash(array: NDArray[Any]) -> str:
+    """SHA-256 (hex) over the type, shape and values of an array."""
+    kind = f"{array.dtype.str} {array.shape} ".encode("ascii")
+    return hashlib.sha256(kind + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
 def tree_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of all files below ``folder``."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -139,6 +251,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     If the block raises, the temporary is removed and what stood at ``path`` stays.
     """
+    if path.is_symlink():
+        raise UsageError(f"{path}: is a symbolic link, which is not replaced; move it elsewhere")
     temporary = path.with_name(path.name + TEMPORARY)
     remove(temporary)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,8 +280,11 @@ def reserve(folder: Path, size: int) -> None:
 
     For writers that do not notice a full disk, or crash on it. Raises OSError if there is no room.
     """
-    with tempfile.TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    elif shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def remove(path: Path) -> None:
@@ -178,12 +295,16 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _state(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change, over all files of a folder."""
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    stats = [file.stat() for file in files]
+    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
 def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folder; it commits renames by itself
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -15,7 +15,7 @@ import reconstruct
 PACKAGE = Path(reconstruct.__file__).parent
 
 LEVELS = [
-    {"types", "errors", "geometry", "progress", "parallel"},
+    {"types", "errors", "geometry", "progress", "parallel", "executor"},
     {"config", "images", "workspace", "torch_device"},
     {"storage", "colmap", "refinement"},
     {"features", "evaluation", "datasets", "export"},

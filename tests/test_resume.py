@@ -32,7 +32,8 @@ place, survived, *arguments = sys.argv[1:]
 owner, name = {
     "extract": (Sift, "_extract"),
     "match": (match, "match_tensors"),
-    "verify": (colmap, "verify_database"),
+    "verify": (colmap, "estimate_two_view_geometry"),
+    "database": (colmap, "write_database"),
 }[place]
 function, calls = getattr(owner, name), 0
 
@@ -52,7 +53,7 @@ Work = Counter[str]
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
-    """Counts the images extracted and the pairs matched from here on."""
+    """Counts the images extracted, the pairs matched and the pairs verified from here on."""
     counter: Work = Counter()
 
     def counted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,6 +66,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.setattr(Sift, "_extract", counted("extract", Sift._extract))
     matched = counted("match", match_stage.match_tensors)
     monkeypatch.setattr(match_stage, "match_tensors", matched)
+    verified = counted("verify", colmap.estimate_two_view_geometry)
+    monkeypatch.setattr(colmap, "estimate_two_view_geometry", verified)
     return counter
 
 
@@ -80,17 +83,19 @@ def run(chain: Path, photos: Path, tmp_path: Path) -> Callable[..., reconstruct.
 
 
 def contents(output: Path) -> dict[str, bytes]:
-    files = [*(output / "features").iterdir(), *(output / "matches").iterdir()]
+    folders = ("features", "matches", "geometries")
+    files = [file for folder in folders for file in (output / folder).iterdir()]
     files += [output / "pairs.txt"]
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in sorted(files)}
 
 
 # Six photos are two shards (4 + 2), their fifteen pairs two (8 + 7).
 KILLS = [
-    ("extract", 2, {"extract": 6, "match": 15}),
-    ("extract", 5, {"extract": 2, "match": 15}),
-    ("match", 10, {"match": 7}),
-    ("verify", 0, {}),
+    ("extract", 2, {"extract": 6, "match": 15, "verify": 15}),
+    ("extract", 5, {"extract": 2, "match": 15, "verify": 15}),
+    ("match", 10, {"match": 7, "verify": 15}),
+    ("verify", 11, {"verify": 7}),
+    ("database", 0, {}),
 ]
 
 
@@ -138,15 +143,16 @@ def test_one_more_photo_costs_one_extraction_and_its_pairs(
     work: Work,
 ) -> None:
     run()
-    assert work == {"extract": 4, "match": 6}
+    assert work == {"extract": 4, "match": 6, "verify": 6}
     work.clear()
     shutil.copy(square.images / square.names[4], photos / "0 new.jpg")
     found = run()
-    assert work == {"extract": 1, "match": 4}
+    assert work == {"extract": 1, "match": 4, "verify": 4}
     assert found.summary.figures["map"]["registered_images"] == 5
     fresh = run("fresh")
     assert fresh.summary.figures["pair"] == found.summary.figures["pair"] == {"pairs": 10}
-    assert fresh.summary.figures["verify"] == found.summary.figures["verify"]
+    verified = [run.summary.figures["verify"]["verified_pairs"] for run in (fresh, found)]
+    assert verified[0] == verified[1]
     first, second = open_features(tmp_path / "out"), open_features(tmp_path / "fresh")
     assert first.fingerprints() == second.fingerprints()
     for name in first.fingerprints():
@@ -169,27 +175,33 @@ def test_a_photo_that_changed_counts_by_its_content(
     assert not work
     shutil.copy(second, first)
     run()
-    assert work == {"extract": 1, "match": 3}
+    assert work == {"extract": 1, "match": 3, "verify": 3}
 
 
+DONE = "done done done done done done"
 CHANGES: list[tuple[dict[str, Any], dict[str, int], str]] = [
-    # settings; work done again; states of extract, pair, match, verify, map before
-    ({}, {}, "done done done done done"),
-    ({"extract__loaders": 1, "match__cache_mb": 1}, {}, "done done done done done"),
-    ({"map__min_model_size": 2}, {}, "done done done done stale"),
-    ({"verify__min_inliers": 16}, {}, "done done done stale stale"),
-    ({"dataset__camera_sharing": "single"}, {}, "done done done stale stale"),
-    ({"seed": 1}, {}, "done done done stale stale"),
-    ({"match__ratio": 0.85}, {"match": 6}, "done done stale waiting waiting"),
+    # settings; work done again; states of extract, pair, match, verify, database, map before
+    ({}, {}, DONE),
+    ({"extract__loaders": 1, "match__cache_mb": 1}, {}, DONE),
+    ({"map__min_model_size": 2}, {}, "done done done done done stale"),
+    ({"verify__min_inliers": 16}, {"verify": 6}, "done done done stale stale stale"),
+    # The four photos have no EXIF data, but whose would count has changed for three of them.
+    ({"dataset__camera_sharing": "single"}, {"verify": 6}, "done done done stale stale stale"),
+    ({"seed": 1}, {"verify": 6}, "done done done stale stale stale"),
+    (
+        {"match__ratio": 0.85},
+        {"match": 6, "verify": 6},
+        "done done stale stale stale stale",
+    ),
     (
         {"pair": {"method": "sequential", "overlap": 3}},
         {},
-        "done stale waiting waiting waiting",
+        "done stale waiting waiting waiting waiting",
     ),
     (
         {"extract__local__upright": True},
-        {"extract": 4, "match": 6},
-        "stale waiting stale waiting waiting",
+        {"extract": 4, "match": 6, "verify": 6},
+        "stale waiting stale stale waiting waiting",
     ),
 ]
 
@@ -200,11 +212,18 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_plan_foretells_it(
     def states(output: Path, changes: dict[str, Any]) -> str:
         overrides = {key.replace("__", "."): value for key, value in changes.items()}
         plans = reconstruct.plan(chain, photos, output, overrides)
-        assert [name for name, _ in plans] == ["extract", "pair", "match", "verify", "map"]
+        assert [name for name, _ in plans] == [
+            "extract",
+            "pair",
+            "match",
+            "verify",
+            "database",
+            "map",
+        ]
         return " ".join(plan.state for _, plan in plans)
 
     start = tmp_path / "out"
-    assert states(start, {}) == "missing missing missing waiting waiting"
+    assert states(start, {}) == "missing missing missing missing missing missing"
     assert not start.exists(), "a plan changes nothing"
     run()
     for changes, expected, before in CHANGES:
@@ -213,7 +232,7 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_plan_foretells_it(
         work.clear()
         run("changed", **changes)
         assert work == expected, changes
-        assert states(tmp_path / "changed", changes) == "done done done done done", changes
+        assert states(tmp_path / "changed", changes) == DONE, changes
         shutil.rmtree(tmp_path / "changed")
 
 
@@ -235,13 +254,13 @@ def test_force_and_only(chain: Path, photos: Path, tmp_path: Path, work: Work) -
 
     assert list(run(only=["extract", "pair"])) == ["extract", "pair"]
     assert work == {"extract": 4}
-    assert list(run()) == ["extract", "pair", "match", "verify", "map"]
-    assert work == {"extract": 4, "match": 6}
+    assert list(run()) == ["extract", "pair", "match", "verify", "database", "map"]
+    assert work == {"extract": 4, "match": 6, "verify": 6}
     run(force=["match"])
-    assert work == {"extract": 4, "match": 12}
+    assert work == {"extract": 4, "match": 12, "verify": 6}
     run(force=["verify", "map"])
     assert list(run(only=["map"])) == ["map"]
-    assert work == {"extract": 4, "match": 12}
+    assert work == {"extract": 4, "match": 12, "verify": 12}
 
 
 def test_a_plan_with_an_unreadable_photo(

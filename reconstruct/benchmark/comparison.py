@@ -25,8 +25,9 @@ from reconstruct.config import Section
 from reconstruct.datasets.hpatches import HPatchesConfig, load_hpatches
 from reconstruct.datasets.wxbs import WxBSConfig, load_wxbs
 from reconstruct.evaluation.plots import draw_curves
-from reconstruct.stages import Context, Plan, Stage, plan_whole
+from reconstruct.stages import Context, Stage
 from reconstruct.stages.evaluate import read_metrics, write_metrics
+from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import atomic_path, fingerprint
 
 
@@ -84,68 +85,54 @@ def build_benchmark(context: Context, config: BenchmarkConfig) -> list[Stage]:
     return [Truth(context, benchmark), *methods, Compare(context, benchmark, methods)]
 
 
-class Truth:
+class Truth(WholeStage):
     """Looks at images and ground truth before anything is measured with them."""
 
     name = "truth"
 
     def __init__(self, context: Context, benchmark: Benchmark) -> None:
-        self.context = context
+        super().__init__(context, context.workspace.root / "truth.json")
         self.benchmark = benchmark
-        self.artifact = context.workspace.root / "truth.json"
 
-    def plan(self) -> Plan:
-        """Whether truth.json stands for this ground truth."""
-        value = fingerprint("truth", self.benchmark.identity())
-        return plan_whole(self.context, self.artifact, value, self.artifact.name)
+    def find_fingerprint(self) -> str:
+        """Fingerprint over the ground truth."""
+        return fingerprint("truth", self.benchmark.identity())
 
-    def discard(self) -> None:
-        """Forget truth.json."""
-        self.context.workspace.set_stamp(self.artifact, None)
-
-    def run(self) -> None:
+    def make(self) -> None:
         """Write truth.json. Raises DataError if the ground truth contradicts the images."""
-        if self.plan().state != "done":
-            found = self.benchmark.check()
-            write_json(self.artifact, {**self.benchmark.describe(), **found})
-            value = fingerprint("truth", self.benchmark.identity())
-            self.context.workspace.set_stamp(self.artifact, value)
-        self.context.summary.figures[self.name] = self.benchmark.describe()
+        write_json(self.artifact, {**self.benchmark.describe(), **self.benchmark.check()})
+
+    def figures(self) -> dict[str, Any]:
+        """What the data are."""
+        return self.benchmark.describe()
 
 
-class Compare:
+class Compare(WholeStage):
     """All methods side by side; those without scores are left out."""
 
     name = "compare"
 
     def __init__(self, context: Context, benchmark: Benchmark, methods: Sequence[Method]) -> None:
-        self.context = context
+        super().__init__(context, context.workspace.metrics)
         self.benchmark = benchmark
         self.methods = methods
 
-    def fingerprint(self) -> str:
-        """Over the scores of all methods."""
-        prints = [[m.name, m.fingerprint(m.pairs.pairs()), bool(m.scores())] for m in self.methods]
-        return fingerprint("comparison", prints)
+    def find_fingerprint(self) -> str:
+        """Fingerprint over the scores of all methods."""
+        scored = [[m.name, m.fingerprint(), bool(m.scores())] for m in self.methods]
+        return fingerprint("comparison", scored)
 
-    def plan(self) -> Plan:
-        """Whether metrics.json stands for the methods."""
-        metrics = self.context.workspace.metrics
-        return plan_whole(self.context, metrics, self.fingerprint(), metrics.name)
+    def make(self) -> None:
+        """Write metrics.json."""
+        benchmark = self.benchmark
+        methods = {m.name: self._figures(m) for m in self.methods if m.scores()}
+        reported = {row.method: row.as_dict() for row in benchmark.reported}
+        content = {"data": benchmark.describe(), "methods": methods, "reported": reported}
+        write_metrics(self.workspace, {benchmark.name: content})
 
-    def discard(self) -> None:
-        """Forget metrics.json."""
-        self.context.workspace.set_stamp(self.context.workspace.metrics, None)
-
-    def run(self) -> None:
-        """Write metrics.json and curves.svg, and fill the summary."""
-        workspace, benchmark = self.context.workspace, self.benchmark
-        if self.plan().state != "done" or benchmark.name not in read_metrics(workspace):
-            rows = {m.name: self._figures(m) for m in self.methods if m.scores()}
-            reported = {row.method: row.as_dict() for row in benchmark.reported}
-            content = {"data": benchmark.describe(), "methods": rows, "reported": reported}
-            write_metrics(workspace, {benchmark.name: content})
-            workspace.set_stamp(workspace.metrics, self.fingerprint())
+    def figures(self) -> dict[str, Any]:
+        """Nothing but tables and curves, which go to the summary and curves.svg."""
+        workspace, benchmark = self.workspace, self.benchmark
         methods = read_metrics(workspace)[benchmark.name]["methods"]
         summary = self.context.summary
         summary.tables |= benchmark_tables(benchmark, methods)
@@ -161,6 +148,7 @@ class Compare:
             summary.drawings[f"{benchmark.name}: {benchmark.share}"] = drawing
             with atomic_path(workspace.root / "curves.svg") as temporary:
                 temporary.write_text(drawing, encoding="utf-8")
+        return {}
 
     def _figures(self, method: Method) -> dict[str, Any]:
         scores, benchmark = method.scores(), self.benchmark

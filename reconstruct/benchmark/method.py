@@ -10,9 +10,8 @@ It reuses the stages Extract and Match, so it resumes by image and by pair as th
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,15 @@ from reconstruct.config import Section
 from reconstruct.errors import DataError
 from reconstruct.geometry import Float64
 from reconstruct.refinement.settings import RefineConfig
-from reconstruct.stages import Context, Plan, Summary
+from reconstruct.stages import Context, Plan, inner_context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.extract import Extract, ExtractConfig, LocalConfig
+from reconstruct.stages.keyed import KeyedStage
 from reconstruct.stages.match import Match, MatchConfig
+from reconstruct.stages.pair import GivenPairs
+from reconstruct.stages.whole import WholeStage
 from reconstruct.types import ImagePair
 from reconstruct.workspace import Workspace, atomic_path, fingerprint
-
-logger = logging.getLogger(__name__)
 
 
 class MethodConfig(Section):
@@ -49,127 +49,117 @@ class MethodConfig(Section):
     """Move matched positions until their surroundings agree ({}: with the default settings)."""
 
 
-@dataclass(frozen=True, slots=True)
-class GivenPairs:
-    """The benchmark's pairs as a `reconstruct.stages.match.PairSource`."""
-
-    extract: Extract
-    all_pairs: Sequence[ImagePair]
-
-    def choose(self, names: Sequence[str]) -> list[ImagePair]:
-        """Those of which both images are in ``names``."""
-        known = set(names)
-        return [pair for pair in self.all_pairs if known.issuperset(pair)]
-
-    def pairs(self) -> list[ImagePair]:
-        """Those of which both images have features."""
-        return self.choose(self.extract.available())
-
-    def up_to_date(self) -> bool:
-        """Always: the list comes with the data."""
-        return True
-
-
-class Method:
+class Method(WholeStage):
     """Extract, match, refine (if asked for), score."""
 
     def __init__(
         self, context: Context, config: MethodConfig, benchmark: Benchmark, extract: Extract
     ) -> None:
-        self.name = config.label
-        self.context = context
-        self.config = config
-        self.benchmark = benchmark
-        self.workspace = Workspace(context.workspace.root / "methods" / config.label)
-        self.artifact = self.workspace.root / "scores.json"
+        workspace = Workspace(context.workspace.root / "methods" / config.label)
+        inner = inner_context(context, workspace)
         self.extract = extract
         self.pairs = GivenPairs(extract, next(iter(benchmark.groups.values())))
-        inner = inner_context(context, self.workspace)
         self.match = Match(inner, config.match, extract, self.pairs)
-        self.steps: list[Extract | Match | RefinePairs] = [extract, self.match]
         self.refine: RefinePairs | None = None
         if config.refine is not None:
             self.refine = RefinePairs(inner, config.refine, extract, self.match)
-            self.steps.append(self.refine)
+        self.last = self.refine or self.match
+        outer = replace(context, workspace=workspace)
+        super().__init__(outer, workspace.root / "scores.json", [self.last])
+        self.name = config.label
+        self.benchmark = benchmark
 
-    def fingerprint(self, pairs: Sequence[ImagePair]) -> str:
-        """Over the ground truth and the matched positions of ``pairs``."""
-        before = self.refine or self.match
-        positions = [[*pair, value] for pair, value in before.wanted(pairs).items()]
-        return fingerprint("scores", self.benchmark.identity(), positions)
+    def steps(self) -> list[KeyedStage]:
+        """The stages behind the scores, in their order."""
+        steps: list[KeyedStage] = [self.extract, self.match]
+        return steps if self.refine is None else [*steps, self.refine]
+
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over the ground truth and the matched positions."""
+        positions = self.last.fingerprints()
+        if positions is None:
+            return None
+        return fingerprint("scores", self.benchmark.identity(), sorted(positions.items()))
 
     def plan(self) -> Plan:
         """The first thing to do: images, matches, positions, or the scores alone."""
-        foreseen = self.pairs.choose(list(self.extract.wanted()))
-        current = self.workspace.stamp(self.artifact) == self.fingerprint(foreseen)
-        if current and self.scores():
-            return Plan("done", "up to date", 0)
-        for step in self.steps:
-            found = step.plan()
-            if found.todo:
-                return replace(found, why=f"{step.name}: {found.why}")
-        return Plan("missing", "scores")
+        for step in self.steps():
+            plan = step.plan()
+            if plan.todo:
+                return replace(plan, why=f"{step.name}: {plan.why}")
+        return super().plan()
 
     def discard(self) -> None:
         """Drop all it made, features too (also those of methods that share them)."""
-        self.workspace.set_stamp(self.artifact, None)
-        for step in reversed(self.steps):
+        super().discard()
+        for step in reversed(self.steps()):
             step.discard()
+
+    def settle(self) -> None:
+        """Take what is stored as it is."""
+        for step in self.steps():
+            step.settle()
+        super().settle()
 
     def run(self) -> None:
         """Bring features, matches, positions, scores up to date. Raises DataError without pairs."""
-        if self.plan().state != "done":
-            logger.info("method %s", self.name)
-            self.extract.run()
-            if not self.pairs.pairs():
-                raise DataError(f"{self.name}: no pair of which both images have features")
-            for step in self.steps[1:]:
-                step.run()
-            self._write_scores(self.pairs.pairs())
-        found = self.scores()
-        self.context.summary.figures[self.name] = {
+        self.extract.run()
+        if not self.pairs.pairs():
+            raise DataError(f"{self.name}: no pair of which both images have features")
+        for step in self.steps()[1:]:
+            step.run()
+        super().run()
+
+    def figures(self) -> dict[str, Any]:
+        """How many features, matches and pairs."""
+        scores = self.scores()
+        return {
             "mean_features": round(self.mean_features(), 1),
-            "mean_matches": round(float(np.mean([score.matches for score in found.values()])), 1),
-            "pairs": len(found),
+            "mean_matches": round(float(np.mean([score.matches for score in scores.values()])), 1),
+            "pairs": len(scores),
         }
 
     def mean_features(self) -> float:
         """Mean number of keypoints an image."""
+        counts = self.extract.features.lengths("scores")
         names = self.extract.available()
-        counts = [len(self.extract.store.read(name, only="scores")["scores"]) for name in names]
-        return float(np.mean(counts)) if counts else 0.0
+        return float(np.mean([counts[name] for name in names])) if names else 0.0
 
     def scores(self) -> dict[ImagePair, PairScore]:
         """The committed scores; empty if there are none that are up to date and readable."""
-        if self.workspace.stamp(self.artifact) != self.fingerprint(self.pairs.pairs()):
-            return {}
-        try:
-            rows = json.loads(self.artifact.read_text(encoding="utf-8"))
-            return {(row["pair"][0], row["pair"][1]): _score(row) for row in rows}
-        except (ValueError, KeyError, TypeError):
-            return {}  # unreadable counts as missing
+        return _read_scores(self.artifact) if self.artifact_current() else {}
+
+    def artifact_current(self) -> bool:
+        """Whether the scores are those of the present matches, and readable."""
+        return super().artifact_current() and bool(_read_scores(self.artifact))
 
     def _positions(self, pair: ImagePair) -> tuple[Float64, Float64]:
         """(M, 2), (M, 2) matched positions in COLMAP pixels."""
         if self.refine is not None:
             return self.refine.positions(pair)
-        rows = self.match.store.load(pair)
-        first, second = (
-            self.extract.store.read(name, only="keypoints")["keypoints"].astype(np.float64)
-            for name in pair
-        )
-        return first[rows[:, 0]], second[rows[:, 1]]
+        matches = self.match.matches.load(pair)
+        first, second = (self.extract.features.keypoints(n).astype(np.float64) for n in pair)
+        return first[matches[:, 0]], second[matches[:, 1]]
 
-    def _write_scores(self, pairs: Sequence[ImagePair]) -> None:
+    def make(self) -> None:
+        """Write scores.json."""
+        pairs = self.pairs.pairs()
         rows = []
         with self.context.reporter.task("score", len(pairs), "pairs") as advance:
             for pair in pairs:
-                size = self.extract.store.read(pair[0], only="image_size")["image_size"][0]
-                score = self.benchmark.score(pair, *self._positions(pair), (size[0], size[1]))
+                size = self.extract.features.image_size(pair[0])
+                score = self.benchmark.score(pair, *self._positions(pair), size)
                 rows.append({"pair": list(pair), **asdict(score)})
                 advance()
         write_json(self.artifact, rows)
-        self.workspace.set_stamp(self.artifact, self.fingerprint(pairs))
+
+
+def _read_scores(path: Path) -> dict[ImagePair, PairScore]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {(row["pair"][0], row["pair"][1]): _score(row) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # unreadable counts as missing
 
 
 def _score(row: dict[str, Any]) -> PairScore:
@@ -194,11 +184,6 @@ def shared_extracts(context: Context, configs: Sequence[MethodConfig]) -> list[E
             stages[folder] = Extract(inner, ExtractConfig.model_validate(settings))
         result.append(stages[folder])
     return result
-
-
-def inner_context(context: Context, workspace: Workspace) -> Context:
-    """The same run in a folder of its own; what it skips is told with the whole run's."""
-    return replace(context, workspace=workspace, summary=Summary(skipped=context.summary.skipped))
 
 
 def write_json(path: Path, content: Any) -> None:

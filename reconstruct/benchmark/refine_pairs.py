@@ -6,27 +6,25 @@ look like those in the first. (A reconstruction's `refine` moves keypoints over 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from reconstruct.datasets import Dataset
 from reconstruct.geometry import Float64
 from reconstruct.images import read_image
 from reconstruct.parallel import side_by_side
 from reconstruct.refinement import Pyramid, RefineConfig, align_pair, build_pyramid
-from reconstruct.stages import Context, Plan
+from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.keyed import KeyedStage, Result, Worker
 from reconstruct.stages.match import Match
 from reconstruct.storage.cache import Cache
-from reconstruct.storage.matches import pair_key
-from reconstruct.storage.shards import (
-    Record,
-    ShardStore,
-    clean_temporaries,
-    shard_size,
-    write_in_shards,
-)
+from reconstruct.storage.features import FeatureStore
+from reconstruct.storage.matches import MatchStore, key_pair, pair_key
+from reconstruct.storage.shards import Record, ShardStore
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, ImagePair
 from reconstruct.workspace import fingerprint
@@ -41,81 +39,82 @@ class _Matched:
     second: FloatArray
 
 
-class RefinePairs:
+class RefinePairs(KeyedStage):
     """The stage, a part of `reconstruct.benchmark.method.Method`."""
 
     name = "refine"
+    unit = "pairs"
 
     def __init__(
         self, context: Context, config: RefineConfig, extract: Extract, match: Match
     ) -> None:
-        self.context = context
+        super().__init__(context, ShardStore(context.workspace.root / "refined"), [match])
         self.config = config
         self.extract = extract
         self.match = match
-        self.store = ShardStore(context.workspace.root / "refined")
 
-    def wanted(self, pairs: Sequence[ImagePair]) -> dict[ImagePair, str]:
-        """Pair -> fingerprint that its refined positions must have."""
-        identity = self.config.identity()
-        matches = self.match.wanted(pairs)
-        return {pair: fingerprint("refined", identity, value) for pair, value in matches.items()}
+    def find_fingerprints(self) -> dict[str, str] | None:
+        """Pair -> fingerprint over the settings and its matches."""
+        identity, matches = self.config.identity(), self.match.fingerprints()
+        if matches is None:
+            return None
+        return {key: fingerprint("refined", identity, value) for key, value in matches.items()}
 
-    def _todo(self, wanted: dict[ImagePair, str]) -> list[ImagePair]:
-        have = self.store.fingerprints()
-        return sorted(pair for pair, value in wanted.items() if have.get(pair_key(pair)) != value)
-
-    def plan(self) -> Plan:
-        """How many pairs lack refined positions."""
-        wanted = self.wanted(self.match.pair.choose(list(self.extract.wanted())) or [])
-        todo = self._todo(wanted)
-        if not todo:
-            return Plan("done", "up to date", 0, len(wanted))
-        return Plan("missing", "positions of matches or settings changed", len(todo), len(wanted))
-
-    def discard(self) -> None:
-        """Drop all refined positions."""
-        self.store.discard(lambda key: True)
-
-    def run(self) -> None:
-        """Refine the pairs that are missing."""
-        clean_temporaries(self.store.folder)
-        wanted = self.wanted(self.match.pair.pairs())
-        todo = self._todo(wanted)
-        size = shard_size(len(wanted), 4, 64)
-        with self.context.reporter.task(self.name, len(todo), "pairs") as advance:
-            for _ in write_in_shards(self.store, self._records(todo, wanted), size):
-                advance()
-        self.store.compact()
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many pairs."""
+        return {"pairs": len(self.known_fingerprints()), "refined_now": made}
 
     def positions(self, pair: ImagePair) -> tuple[Float64, Float64]:
         """(M, 2), (M, 2) matched positions in COLMAP pixels."""
         fields = self.store.read(pair_key(pair))
         return fields["first"].astype(np.float64), fields["second"].astype(np.float64)
 
-    def _records(self, todo: list[ImagePair], wanted: dict[ImagePair, str]) -> Iterator[Record]:
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Refines the positions of pairs."""
+        return RefinePairsWorker(
+            dataset=self.context.dataset,
+            features=self.extract.features,
+            matches=self.match.matches,
+            config=self.config,
+            device=self.context.device,
+            fingerprints=fingerprints,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinePairsWorker:
+    """Pairs -> their matched positions, those of the second image moved."""
+
+    dataset: Dataset
+    features: FeatureStore
+    matches: MatchStore
+    config: RefineConfig
+    device: str
+    fingerprints: Mapping[str, str]
+
+    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
+        """Results for the pairs ``keys``."""
         pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
-        jobs = ((self._load(pair), pyramids[pair[0]], pyramids[pair[1]]) for pair in todo)
+        pairs = map(key_pair, keys)
+        jobs = ((self._load(pair), pyramids[pair[0]], pyramids[pair[1]]) for pair in pairs)
         for item in side_by_side(lambda job: self._refined(*job), jobs):
-            fields = {"first": item.first, "second": item.second}
-            yield Record(pair_key(item.pair), wanted[item.pair], fields)
+            key = pair_key(item.pair)
+            columns = {"first": item.first, "second": item.second}
+            yield Result(key, (Record(key, self.fingerprints[key], columns),))
 
     def _load(self, pair: ImagePair) -> _Matched:
-        rows = self.match.store.load(pair)
-        first, second = (
-            self.extract.store.read(name, only="keypoints")["keypoints"] for name in pair
-        )
-        return _Matched(pair, first[rows[:, 0]], second[rows[:, 1]])
+        matches = self.matches.load(pair)
+        first, second = (self.features.keypoints(name) for name in pair)
+        return _Matched(pair, first[matches[:, 0]], second[matches[:, 1]])
 
     def _refined(self, item: _Matched, pyramid0: Pyramid, pyramid1: Pyramid) -> _Matched:
         if not len(item.first):
             return item
-        rows = np.repeat(np.arange(len(item.first))[:, None], 2, axis=1)
-        found = align_pair(pyramid0, pyramid1, item.first, item.second, rows, self.config)
-        step = found.displacement / np.asarray(pyramid1.scale, np.float32)
-        return replace(item, second=item.second + np.where(found.aligned[:, None], step, 0))
+        matches = np.repeat(np.arange(len(item.first))[:, None], 2, axis=1)
+        alignment = align_pair(pyramid0, pyramid1, item.first, item.second, matches, self.config)
+        step = alignment.displacement / np.asarray(pyramid1.scale, np.float32)
+        return replace(item, second=item.second + np.where(alignment.aligned[:, None], step, 0))
 
     def _pyramid(self, name: str) -> Pyramid:
-        image = read_image(self.context.dataset.path(name))
-        device = resolve_device(self.context.device)
-        return build_pyramid(image, self.config.max_edge, device)
+        image = read_image(self.dataset.path(name))
+        return build_pyramid(image, self.config.max_edge, resolve_device(self.device))

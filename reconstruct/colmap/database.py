@@ -11,9 +11,13 @@ import pycolmap
 from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import CameraAssignment
+from reconstruct.colmap.two_view import to_colmap
 from reconstruct.geometry import epipolar_errors_px, relative_pose
-from reconstruct.types import ImagePair
+from reconstruct.types import ImagePair, TwoViewGeometry
 from reconstruct.workspace import reserve
+
+VerifiedPair = tuple[ImagePair, NDArray[np.uint32], TwoViewGeometry | None]
+"""A pair of images, its matches, and its geometry (None: not verified)."""
 
 
 @contextlib.contextmanager
@@ -30,12 +34,12 @@ def write_database(
     path: Path,
     cameras: CameraAssignment,
     keypoints: Callable[[str], NDArray[np.float32]],
-    matches: Iterable[tuple[ImagePair, NDArray[np.uint32]]],
+    pairs: Iterable[VerifiedPair],
 ) -> None:
-    """A new COLMAP database with images, keypoints and unverified matches.
+    """A new COLMAP database with images, keypoints, matches and two-view geometries.
 
-    keypoints: image name -> (N, 2) float32. matches: pairs with (M, 2) uint32 indices; pairs
-    without a match are left out.
+    keypoints: image name -> (N, 2) float32. pairs: pairs with (M, 2) uint32 matches and their
+    geometry; pairs without a match are left out.
     """
     # No DatabaseTransaction: it ends the process where its last write fails.
     with opened(path) as database:
@@ -53,9 +57,11 @@ def write_database(
             frame.add_data_id(image.data_id)
             database.write_frame(frame, use_frame_id=True)
             database.write_keypoints(image_id, np.ascontiguousarray(keypoints(name), np.float32))
-        for (first, second), rows in matches:
-            if len(rows):
-                database.write_matches(ids[first], ids[second], rows)
+        for (first, second), matches, geometry in pairs:
+            if len(matches):
+                database.write_matches(ids[first], ids[second], matches)
+                if geometry is not None:
+                    database.write_two_view_geometry(ids[first], ids[second], to_colmap(geometry))
 
 
 def verify_database(path: Path, *, max_error_px: float, min_inliers: int, seed: int) -> None:

@@ -82,6 +82,38 @@ def identity(config: CamerasConfig, dataset: Dataset) -> list[Any]:
     return [shared, tree_hash(folder) if folder else None]
 
 
+def identities(
+    config: CamerasConfig,
+    dataset: Dataset,
+    sizes: Mapping[str, tuple[int, int]],
+    contents: Mapping[str, str],
+) -> dict[str, Any]:
+    """What decides the camera of each image, so that one more photo changes no other's.
+
+    Args:
+        config: How cameras are given or shared.
+        dataset: The data set.
+        sizes: Image name -> (width, height).
+        contents: Image name -> fingerprint that changes with the image's content.
+
+    Returns:
+        Image name -> JSON-able: the given intrinsics, or from which photo's EXIF they are guessed.
+    """
+    given = _given(config, dataset, sizes)
+    first: dict[Any, str] = {}  # the photo of a group whose EXIF counts
+    result: dict[str, Any] = {}
+    for name in sorted(sizes):
+        camera = given(name)
+        if camera is not None:
+            size = [camera.width, camera.height]
+            result[name] = ["given", camera.model.name, size, camera.params.tolist()]
+        else:
+            key = (_group(name, config.camera_sharing), sizes[name])
+            first.setdefault(key, contents[name])
+            result[name] = ["guessed", config.camera_model, first[key]]
+    return result
+
+
 def _folder(config: CamerasConfig, dataset: Dataset) -> Path | None:
     if isinstance(config.cameras, str):
         return Path(config.cameras)

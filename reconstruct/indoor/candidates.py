@@ -31,19 +31,18 @@ from reconstruct.indoor.direct import ApproximateIndex, nearest_of_all
 from reconstruct.indoor.homographies import HomographyConfig
 from reconstruct.indoor.rgbd import RgbdPoints
 from reconstruct.indoor.rgbd_map import RgbdMap
-from reconstruct.stages import Context, Plan, make_parts, need, plan_parts
+from reconstruct.stages import Context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.extract import Extract, LocalConfig
+from reconstruct.stages.keyed import KeyedStage, Result, Worker
 from reconstruct.stages.match import Match, MatchConfig, as_tensor
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.candidates import CandidatePoses, CandidateStore
-from reconstruct.storage.shards import Record
+from reconstruct.storage.matches import pair_key
+from reconstruct.storage.pairs import ordered
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray
 from reconstruct.workspace import fingerprint
-
-SHARD = 4
-"""Queries a shard: a candidate may take a minute."""
 
 
 class DirectConfig(RansacConfig):
@@ -96,10 +95,13 @@ class DenseConfig(_MatchedConfig):
 PoseConfig = Annotated[DirectConfig | SparseConfig | DenseConfig, Field(discriminator="method")]
 
 
-class Candidates:
+class Candidates(KeyedStage):
     """The stage, for one way to candidate poses. match: None for Direct PE."""
 
     name = "candidates"
+    unit = "queries"
+    shard = (4, 4)  # a candidate may take a minute
+    keeps_unwanted = False
 
     def __init__(
         self,
@@ -110,37 +112,38 @@ class Candidates:
         scans: RgbdMap,
         camera_config: cameras.CamerasConfig,
     ) -> None:
-        self.context = context
+        self.candidates = CandidateStore(context.workspace.root / "candidates")
+        super().__init__(context, self.candidates, [extract if match is None else match])
         self.config = config
         self.extract = extract
         self.match = match
         self.scans = scans
         self.camera_config = camera_config
-        self.store = CandidateStore(context.workspace.root / "candidates")
 
-    def ready(self) -> bool:
-        """Whether the stages before are complete, but for photos that cannot be read."""
-        return self.match.complete() if self.match is not None else bool(self.extract.available())
-
-    def _compared(self) -> dict[str, list[str]]:
-        """Query -> the images of the map that it is compared with, both sorted."""
+    def _compared(self) -> dict[str, list[str]] | None:
+        """Query -> the images of the map that it is compared with, both sorted; None if unknown."""
         queries = self.context.dataset.query_names
-        known = set(self.scans.images.names)
-        found: dict[str, list[str]] = {n: [] for n in self.extract.available() if n in queries}
+        compared: dict[str, list[str]] = {n: [] for n in self.extract.names() if n in queries}
         if self.match is None:
+            known = set(self.scans.images.names)
             mapped = [name for name in self.extract.to_map() if name in known]
-            return dict.fromkeys(found, mapped)
-        for first, second in self.match.pair.pairs():
-            query, other = (first, second) if first in queries else (second, first)
-            found[query].append(other)
-        return {name: sorted(others) for name, others in found.items()}
-
-    def wanted(self) -> dict[str, str] | None:
-        """Query -> fingerprint of its candidates; None while stages before are incomplete."""
-        if not self.ready():
+            return dict.fromkeys(compared, mapped)
+        pairs = self.match.pair.pairs()
+        if pairs is None:
             return None
-        prints, dataset = self.extract.wanted(), self.context.dataset
-        # Extractor and matcher are in the prints of features and matches.
+        for first, second in pairs:
+            query, other = (first, second) if first in queries else (second, first)
+            compared[query].append(other)
+        return {name: sorted(others) for name, others in compared.items()}
+
+    def find_fingerprints(self) -> dict[str, str] | None:
+        """Query -> fingerprint over the settings, its camera, its matches, and the scans seen."""
+        compared = self._compared()
+        if compared is None:
+            return None
+        features, dataset = self.extract.known_fingerprints(), self.context.dataset
+        matches = None if self.match is None else self.match.known_fingerprints()
+        # Extractor and matcher are in the fingerprints of features and matches.
         settings = {
             key: value
             for key, value in self.config.identity().items()
@@ -148,69 +151,50 @@ class Candidates:
         }
         common = [settings, self.context.seed, cameras.identity(self.camera_config, dataset)]
         given = {query.name: query.intrinsics for query in dataset.queries}
-        shared: str | None = None
-        wanted = {}
-        for name, others in self._compared().items():
+        whole_map: str | None = None
+        found = {}
+        for name, others in compared.items():
             known = given[name]
             camera = known and [known.model, known.size, known.params]
-            if self.match is not None:
-                pairs = [(min(name, other), max(name, other)) for other in others]
-                matches = [[*pair, value] for pair, value in self.match.wanted(pairs).items()]
-                seen = fingerprint("seen", matches, self.scans.identity(others))
-            else:  # the same for all queries: the whole map
-                features = [[other, prints[other]] for other in others]
-                shared = shared or fingerprint("map", features, self.scans.identity(others))
-                seen = shared
-            wanted[name] = fingerprint("candidates", common, name, camera, prints[name], seen)
-        return wanted
+            if matches is not None:
+                pairs = [ordered(name, other) for other in others]
+                matched = [[*pair, matches[pair_key(pair)]] for pair in pairs]
+                seen = fingerprint("seen", matched, self.scans.identity(others))
+            else:  # the same for all queries
+                described = [[other, features[other]] for other in others]
+                if whole_map is None:
+                    whole_map = fingerprint("map", described, self.scans.identity(others))
+                seen = whole_map
+            found[name] = fingerprint("candidates", common, name, camera, features[name], seen)
+        return found
 
-    def plan(self) -> Plan:
-        """How many queries lack candidates."""
-        return plan_parts(self.wanted(), self.store.fingerprints(), "follows features and matches")
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many queries have candidates."""
+        return {"queries": len(self.known_fingerprints()), "estimated_now": made}
 
-    def discard(self) -> None:
-        """Drop all candidates."""
-        self.store.discard(lambda key: True)
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Estimates candidate poses."""
+        return lambda keys: self._results(keys, fingerprints)
 
-    def run(self) -> None:
-        """Find what is missing."""
-        wanted = self.wanted()
-        need(wanted is not None, self.name, "match")
-        assert wanted is not None
-        make_parts(
-            self.context,
-            self.name,
-            self.store,
-            wanted,
-            lambda todo: self._records(todo, wanted),
-            unit="queries",
-            shard=SHARD,
-        )
+    def _results(self, keys: Sequence[str], fingerprints: Mapping[str, str]) -> Iterator[Result]:
+        points, _ = self.scans.points(self.extract)
+        known = self.query_cameras(keys)
+        search = _Search(self, points) if isinstance(self.config, DirectConfig) else None
+        compared = self._compared() or {}
+        for name in keys:
+            started = time.perf_counter()
+            if search is not None:
+                candidates, most = self._direct(name, known[name], search)
+            else:
+                candidates, most = self._matched(name, compared[name], known[name], points)
+            stored = _stored(candidates, most, time.perf_counter() - started)
+            yield Result(name, (CandidateStore.record(name, fingerprints[name], stored),))
 
     def query_cameras(self, names: Sequence[str]) -> dict[str, colmap.Camera]:
         """The cameras of queries."""
-        sizes = {}
-        for name in names:
-            width, height = self.extract.store.read(name, only="image_size")["image_size"][0]
-            sizes[name] = (int(width), int(height))
+        sizes = self.extract.features.image_sizes(names)
         assigned = cameras.assign(self.camera_config, self.context.dataset, sizes)
         return {name: assigned.cameras[assigned.camera_ids[name]] for name in names}
-
-    def _records(self, todo: list[str], wanted: Mapping[str, str]) -> Iterator[Record]:
-        if not todo:
-            return
-        points, _ = self.scans.points(self.extract)
-        known = self.query_cameras(todo)
-        search = _Search(self, points) if isinstance(self.config, DirectConfig) else None
-        compared = self._compared()
-        for name in todo:
-            started = time.perf_counter()
-            if search is not None:
-                found, most = self._direct(name, known[name], search)
-            else:
-                found, most = self._matched(name, compared[name], known[name], points)
-            seconds = time.perf_counter() - started
-            yield CandidateStore.record(name, wanted[name], _stored(found, most, seconds))
 
     def _direct(
         self, name: str, camera: colmap.Camera, search: _Search
@@ -230,7 +214,7 @@ class Candidates:
         matches = verify_matches(
             positions,
             {other: (self.keypoints(other), self._edge_px(other)) for other in others},
-            {other: self.match.store.load_from(name, other) for other in others},
+            {other: self.match.matches.load_from(name, other) for other in others},
             self.config.homographies,
             seed,
         )
@@ -248,10 +232,10 @@ class Candidates:
 
     def keypoints(self, name: str) -> FloatArray:
         """(N, 2) COLMAP pixels."""
-        return np.asarray(self.extract.store.read(name, only="keypoints")["keypoints"], np.float32)
+        return self.extract.features.keypoints(name)
 
     def _edge_px(self, name: str) -> int:
-        return int(self.extract.store.read(name, only="image_size")["image_size"].max())
+        return max(self.extract.features.image_size(name))
 
 
 class _Search:
@@ -286,7 +270,7 @@ class _Search:
         )
 
     def _load(self, name: str) -> torch.Tensor:
-        stored = self.stage.extract.store.read(name, only="descriptors")["descriptors"]
+        stored = self.stage.extract.features.read(name, only="descriptors")["descriptors"]
         return as_tensor(stored, self.device)
 
     def _descriptors(self, name: str) -> torch.Tensor:

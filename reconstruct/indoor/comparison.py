@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from reconstruct.benchmark.method import inner_context
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig
@@ -30,14 +29,20 @@ from reconstruct.evaluation.localization import (
     query_errors,
 )
 from reconstruct.evaluation.submission import check_submission, write_submission
-from reconstruct.indoor.candidates import Candidates, DirectConfig
+from reconstruct.indoor.candidates import (
+    Candidates,
+    DenseConfig,
+    DirectConfig,
+    PoseConfig,
+    SparseConfig,
+)
 from reconstruct.indoor.dense_verification import VerificationConfig
 from reconstruct.indoor.retrieval import Retrieval, RetrievalSection, RetrievedPairs
 from reconstruct.indoor.rgbd_map import RgbdMap
-from reconstruct.indoor.row import Row, RowConfig, Source
+from reconstruct.indoor.row import PoseSource, Row, RowConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
-from reconstruct.localization.evaluate_queries import read_truth
-from reconstruct.stages import Context, Plan, Stage
+from reconstruct.localization.evaluate import read_truth
+from reconstruct.stages import Context, Plan, Stage, inner_context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.evaluate import write_metrics
 from reconstruct.stages.extract import Extract, ExtractConfig
@@ -90,57 +95,67 @@ class IndoorConfig(Section):
 
 def build_indoor(context: Context, config: IndoorConfig) -> list[Stage]:
     """The stages: retrieval, the rows, and their comparison."""
-    parts = _Parts(context, config)
-    retrieval = parts.retrieval
-    rows = [Row(context, row, [parts.source(way) for way in row.poses]) for row in config.rows]
-    for row in rows:
-        if row.config.verification is not None:
-            row.scores = [parts.scores(s, row.config.verification) for s in row.sources]
-    return [retrieval, *rows, CompareRows(context, config.evaluate, rows)]
+    parts = SharedParts(context, config)
+    rows = [
+        Row(context, row, [parts.source(way, row.verification) for way in row.poses])
+        for row in config.rows
+    ]
+    return [parts.retrieval, *rows, CompareRows(context, config.evaluate, rows)]
 
 
-class _Parts:
-    """Makes each stage once, however many rows ask for it."""
+class SharedParts:
+    """Makes each stage behind the rows once, however many rows ask for it."""
 
     def __init__(self, context: Context, config: IndoorConfig) -> None:
         self.context, self.config = context, config
         self.scans = RgbdMap(context, config.dataset)
-        self._made: dict[str, Any] = {}
+        self._extracts: dict[str, Extract] = {}
+        self._matches: dict[str, Match] = {}
+        self._candidates: dict[str, Candidates] = {}
+        self._scores: dict[Path, VerifyPoses] = {}
         extract = self._extract(config.retrieval.local, CompactConfig(), config.retrieval.global_)
         self.retrieval = Retrieval(context, config.retrieval, extract)
 
-    def source(self, way: Any) -> Source:
+    def source(self, way: PoseConfig, verification: VerificationConfig | None) -> PoseSource:
+        """The stages of one way to candidate poses, with Dense PV where it is asked for."""
+        extract = self._extract(way.local, way.compact)
+        match = None if isinstance(way, DirectConfig) else self._match(way, extract)
+        candidates = self._candidates_of(way, extract, match)
+        scores = None if verification is None else self._scores_of(candidates, verification)
+        return PoseSource(extract, match, candidates, scores)
+
+    def _candidates_of(self, way: PoseConfig, extract: Extract, match: Match | None) -> Candidates:
         folder = f"{way.method}-{_hash(way)}"
-        if folder not in self._made:
+        if folder not in self._candidates:
             context = self._inner("poses", folder)
-            extract = self._extract(way.local, way.compact)
-            match = None if isinstance(way, DirectConfig) else self._match(way, extract)
-            candidates = Candidates(context, way, extract, match, self.scans, self.config.dataset)
-            self._made[folder] = Source(extract, match, candidates)
-        return self._made[folder]  # type: ignore[no-any-return]
+            self._candidates[folder] = Candidates(
+                context, way, extract, match, self.scans, self.config.dataset
+            )
+        return self._candidates[folder]
 
-    def scores(self, source: Source, config: VerificationConfig) -> VerifyPoses:
-        before = source.candidates
-        key = f"{before.context.workspace.root}-{_hash(config)}"
-        if key not in self._made:
-            self._made[key] = VerifyPoses(before.context, config, before, self.scans)
-        return self._made[key]  # type: ignore[no-any-return]
+    def _scores_of(self, candidates: Candidates, config: VerificationConfig) -> VerifyPoses:
+        stage = VerifyPoses(candidates.context, config, candidates, self.scans)
+        return self._scores.setdefault(stage.store.folder, stage)
 
-    def _extract(self, local: Any, compact: CompactConfig, described: Any = None) -> Extract:
-        folder = f"{local.name}-{_hash(local, compact)}"
-        if folder not in self._made:
+    def _extract(
+        self, local: Section, compact: CompactConfig, described: Section | None = None
+    ) -> Extract:
+        folder = f"{local.identity()['name']}-{_hash(local, compact)}"
+        if folder not in self._extracts:
             settings = {"local": local, "compact": compact, "global": described}
             config = ExtractConfig.model_validate(settings)
-            self._made[folder] = Extract(self._inner("extractors", folder), config)
-        return self._made[folder]  # type: ignore[no-any-return]
+            self._extracts[folder] = Extract(self._inner("extractors", folder), config)
+        return self._extracts[folder]
 
-    def _match(self, way: Any, extract: Extract) -> Match:
-        folder = f"{way.local.name}-{_hash(way.local, way.compact, way.match)}-matched"
-        if folder not in self._made:
+    def _match(self, way: SparseConfig | DenseConfig, extract: Extract) -> Match:
+        folder = (
+            f"{way.local.identity()['name']}-{_hash(way.local, way.compact, way.match)}-matched"
+        )
+        if folder not in self._matches:
             context = self._inner("matched", folder)
             pairs = RetrievedPairs(self.retrieval, extract)
-            self._made[folder] = Match(context, way.match, extract, pairs)
-        return self._made[folder]  # type: ignore[no-any-return]
+            self._matches[folder] = Match(context, way.match, extract, pairs)
+        return self._matches[folder]
 
     def _inner(self, *folders: str) -> Context:
         root = self.context.workspace.root.joinpath(*folders)
@@ -155,6 +170,7 @@ class CompareRows:
     """All rows side by side; those that have not run are left out."""
 
     name = "compare"
+    made = 1
 
     def __init__(self, context: Context, config: IndoorEvaluation, rows: Sequence[Row]) -> None:
         self.context = context
@@ -167,12 +183,19 @@ class CompareRows:
         """Always done anew: it takes a moment."""
         return Plan("missing", "compares the rows that have run")
 
+    def current(self) -> bool:
+        """Never."""
+        return False
+
+    def settle(self) -> None:
+        """Nothing to take."""
+
     def discard(self) -> None:
         """Nothing is kept."""
 
     def run(self) -> None:
         """Write submissions, metrics.json, and the tables of the summary."""
-        done = [row for row in self.rows if row.workspace.stamp(row.poses) is not None]
+        done = [row for row in self.rows if row.workspace.stamp(row.artifact) is not None]
         queries = [query.name for query in self.context.dataset.queries]
         if self.config.submission:
             for row in done:
@@ -196,13 +219,13 @@ class CompareRows:
     def _measure(
         self, row: Row, truth: Mapping[str, NDArray[np.float64]], groups: Mapping[str, str]
     ) -> dict[str, LocalizationMetrics]:
-        errors = query_errors(read_poses(row.poses), truth)
+        errors = query_errors(read_poses(row.artifact), truth)
         return grouped_metrics(errors, groups, self.config.thresholds)
 
 
 def _submit(row: Row, queries: Sequence[str]) -> None:
     path = row.folder / f"InLoc_eval_[{row.name}].txt"
-    write_submission(path, read_poses(row.poses))
+    write_submission(path, read_poses(row.artifact))
     problems = check_submission(path, queries)
     if problems:
         raise ReconstructionError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from pydantic import Field
 
 from reconstruct.config import Section
@@ -30,7 +28,10 @@ class RetrievalSection(Section):
 
 
 class Retrieval:
-    """Which images of the map each query is matched with: a `match.PairSource`."""
+    """Which images of the map each query is matched with.
+
+    A composite of two stages: the features that global descriptors come from, and the descriptors.
+    """
 
     name = "retrieval"
 
@@ -39,12 +40,26 @@ class Retrieval:
         self.config = config
         self.extract = extract
         self.global_ = Global(extract.context, config.global_, extract)
-        self._pairs: tuple[str, list[ImagePair]] | None = None
+        self._pairs: list[ImagePair] | None = None
+
+    @property
+    def made(self) -> int:
+        """How many images were described in this run."""
+        return self.extract.made
 
     def plan(self) -> Plan:
         """Whether global descriptors are up to date."""
-        found = self.extract.plan()
-        return found if found.todo else self.global_.plan()
+        extract = self.extract.plan()
+        return extract if extract.todo else self.global_.plan()
+
+    def current(self) -> bool:
+        """Whether `pairs` stands for the present images."""
+        return self.global_.current()
+
+    def settle(self) -> None:
+        """Take what is stored as it is."""
+        self.extract.settle()
+        self.global_.settle()
 
     def discard(self) -> None:
         """Drop features and global descriptors."""
@@ -52,42 +67,36 @@ class Retrieval:
         self.extract.discard()
 
     def run(self) -> None:
-        """Bring the global descriptors up to date."""
+        """Bring the global descriptors up to date. Raises DataError if there is no pair."""
         self.extract.run()
         self.global_.run()
-        if not self.pairs():
+        pairs = self.pairs() or []
+        if not pairs:
             raise DataError(
                 f"{self.context.dataset.root}: no readable query or no readable map image"
             )
-        figures = self.extract.context.summary.figures
         self.context.summary.figures[self.name] = {
             "images_of_map": len(self.extract.to_map()),
             "queries": len(self.context.dataset.queries),
-            "pairs": len(self.pairs()),
-            "extracted_now": figures[self.extract.name]["extracted_now"],
+            "pairs": len(pairs),
         }
 
-    def up_to_date(self) -> bool:
-        """Whether `pairs` stands for the present images."""
-        return self.global_.up_to_date()
-
-    def choose(self, names: Sequence[str]) -> list[ImagePair] | None:
-        """The pairs within ``names``; None before there are global descriptors."""
-        known = set(names)
-        return [p for p in self.pairs() if known.issuperset(p)] if self.up_to_date() else None
-
-    def pairs(self) -> list[ImagePair]:
-        """All pairs."""
-        value = self.global_.fingerprint()
-        if self._pairs is None or self._pairs[0] != value:
+    def pairs(self) -> list[ImagePair] | None:
+        """All pairs, sorted; None before there are global descriptors."""
+        if not self.current():
+            return None
+        if self._pairs is None:
             index, rgbd = self.global_.index(), self.context.dataset.rgbd
-            available = set(self.extract.available())
+            available = set(self.extract.names())
             mapped = [name for name in (rgbd.names if rgbd else ()) if name in available]
             asked = [q.name for q in self.context.dataset.queries if q.name in available]
-            chosen = (index.select(asked), index.select(mapped)) if asked and mapped else None
-            found = nearest(*chosen, self.config.neighbors)[0] if chosen else np.zeros((0, 0), int)
-            self._pairs = value, neighbor_pairs(asked if chosen else [], mapped, found)
-        return self._pairs[1]
+            if asked and mapped:
+                vectors = index.select(asked), index.select(mapped)
+                neighbors, _ = nearest(*vectors, self.config.neighbors)
+                self._pairs = neighbor_pairs(asked, mapped, neighbors)
+            else:
+                self._pairs = []
+        return self._pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +105,14 @@ class RetrievedPairs:
 
     retrieval: Retrieval
     extract: Extract
+    name: str = "retrieval"
 
-    def choose(self, names: Sequence[str]) -> list[ImagePair] | None:
-        """Those within ``names``."""
-        return self.retrieval.choose(names)
+    def pairs(self) -> list[ImagePair] | None:
+        """Those pairs; None before there are global descriptors."""
+        pairs = self.retrieval.pairs()
+        known = set(self.extract.names())
+        return None if pairs is None else [pair for pair in pairs if known.issuperset(pair)]
 
-    def pairs(self) -> list[ImagePair]:
-        """Those that can be matched now."""
-        known = set(self.extract.available())
-        return [pair for pair in self.retrieval.pairs() if known.issuperset(pair)]
-
-    def up_to_date(self) -> bool:
+    def current(self) -> bool:
         """Whether the retrieval stands for the present images."""
-        return self.retrieval.up_to_date()
+        return self.retrieval.current()

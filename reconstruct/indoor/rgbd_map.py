@@ -57,6 +57,12 @@ class RgbdMap:
         """Over all scans."""
         return fingerprint("rgbd", self.identity(self.images.names))
 
+    name = "scans"
+
+    def current(self) -> bool:
+        """Always: the scans are given."""
+        return True
+
     def plan(self) -> Plan:
         """Nothing to do."""
         return Plan("done", "given", 0)
@@ -66,19 +72,13 @@ class RgbdMap:
         and the images' cameras (where they are not given, as COLMAP guesses them)."""
         known = set(self.places)
         names = [name for name in extract.to_map() if name in known]
-
-        def size(name: str) -> tuple[int, int]:
-            width, height = extract.store.read(name, only="image_size")["image_size"][0].tolist()
-            return width, height
-
-        def keypoints(name: str) -> FloatArray:
-            return extract.store.read(name, only="keypoints")["keypoints"]
+        sizes = extract.features.image_sizes(names)
+        keypoints = extract.features.keypoints
 
         def load(name: str) -> Float64:
             center = self.images.center(name)
-            return sample_xyz(self.xyz(name), center, keypoints(name), size(name))
+            return sample_xyz(self.xyz(name), center, keypoints(name), sizes[name])
 
-        sizes = {name: size(name) for name in names}
         assigned = cameras.assign(self.camera_config, self.context.dataset, sizes)
         found = {name: assigned.cameras[assigned.camera_ids[name]] for name in names}
         return RgbdPoints(names, keypoints, load), found

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import resource
-import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from reconstruct.config import Section
 from reconstruct.indoor.candidates import Candidates, PoseConfig
 from reconstruct.indoor.dense_verification import VerificationConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
-from reconstruct.stages import Context, Plan, Stage
+from reconstruct.stages import Context, Plan
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.keyed import KeyedStage
 from reconstruct.stages.match import Match
+from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.poses import write_poses
 from reconstruct.types import PoseEstimate, PoseStatus
 from reconstruct.workspace import Workspace, fingerprint
@@ -44,42 +48,78 @@ class RowConfig(Section):
         return self
 
 
-class Source:
-    """One way to candidate poses, with the stages before it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class PoseSource:
+    """One way to candidate poses, with the stages behind it.
 
-    def __init__(self, extract: Extract, match: Match | None, candidates: Candidates) -> None:
-        self.extract = extract
-        self.match = match
-        self.candidates = candidates
+    Args:
+        extract: Features.
+        match: Matches; None for Direct PE.
+        candidates: Candidate poses.
+        scores: Dense PV of the candidates; None where inliers decide.
+    """
+
+    extract: Extract
+    match: Match | None
+    candidates: Candidates
+    scores: VerifyPoses | None = None
 
     @property
-    def steps(self) -> list[Stage]:
-        """In their order."""
-        return [step for step in (self.extract, self.match, self.candidates) if step is not None]
+    def steps(self) -> list[KeyedStage]:
+        """The stages in their order."""
+        steps: list[KeyedStage | None] = [self.extract, self.match, self.candidates, self.scores]
+        return [step for step in steps if step is not None]
+
+    @property
+    def last(self) -> KeyedStage:
+        """The stage on which the row's poses depend."""
+        return self.scores or self.candidates
+
+    def seconds(self) -> float:
+        """Mean time of a query for matching, poses and Dense PV; features are not counted."""
+        store = self.candidates.candidates
+        queries = list(self.candidates.known_fingerprints())
+        total = _mean(store.load(name).seconds for name in queries)
+        if self.match is not None:
+            path = self.match.context.workspace.root / SECONDS
+            pairs = len(self.match.pairs()) / max(len(queries), 1)
+            total += pairs * float(path.read_text()) if path.is_file() else 0.0
+        if self.scores is not None:
+            total += _mean(self.scores.scores.load(name).seconds for name in queries)
+        return total
 
 
-class Row:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RankedPose:
+    """A candidate pose of a query among those of all sources.
+
+    unlikeness: score of Dense PV, smaller is better; 0 where inliers decide.
+    """
+
+    unlikeness: float
+    inliers: int
+    matches: int
+    cam_from_world: NDArray[np.float64]
+
+
+class Row(WholeStage):
     """A row of the table: candidates of one or several ways, and what picks among them."""
 
-    def __init__(self, context: Context, config: RowConfig, sources: list[Source]) -> None:
+    def __init__(self, context: Context, config: RowConfig, sources: Sequence[PoseSource]) -> None:
+        self.folder = context.workspace.root / "rows" / config.label
+        inner = replace(context, workspace=Workspace(self.folder))
+        super().__init__(inner, self.folder / "poses.txt", [source.last for source in sources])
         self.name = config.label
-        self.context = context
         self.config = config
         self.sources = sources
-        self.scores: list[VerifyPoses] = []
-        self.folder = context.workspace.root / "rows" / config.label
-        self.poses = self.folder / "poses.txt"
-        self.workspace = Workspace(self.folder)
 
-    def steps(self) -> list[Stage]:
+    def steps(self) -> list[KeyedStage]:
         """All stages behind the row, in their order."""
-        return [*(step for source in self.sources for step in source.steps), *self.scores]
+        return [step for source in self.sources for step in source.steps]
 
-    def fingerprint(self) -> str | None:
-        """Of the row's poses; None while stages before are incomplete."""
-        last: Sequence[Candidates | VerifyPoses]
-        last = self.scores or [source.candidates for source in self.sources]
-        parts = [step.wanted() for step in last]
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over the candidates (and scores) of all queries."""
+        parts = [source.last.fingerprints() for source in self.sources]
         if any(part is None for part in parts):
             return None
         return fingerprint("row", [sorted(part.items()) for part in parts if part is not None])
@@ -87,103 +127,103 @@ class Row:
     def plan(self) -> Plan:
         """The first thing to do."""
         for step in self.steps():
-            found = step.plan()
-            if found.todo or found.state != "done":
-                return Plan(found.state, f"{step.name}: {found.why}", found.todo, found.total)
-        if self.workspace.stamp(self.poses) == self.fingerprint():
-            return Plan("done", "up to date", 0)
-        return Plan("missing", "poses.txt")
+            plan = step.plan()
+            if plan.todo or plan.state != "done":
+                return replace(plan, why=f"{step.name}: {plan.why}")
+        return super().plan()
 
     def discard(self) -> None:
         """Forget poses, candidates and scores; features and matches stay."""
-        self.workspace.set_stamp(self.poses, None)
+        super().discard()
         for source in self.sources:
             source.candidates.discard()
-        for scores in self.scores:
-            scores.discard()
+            if source.scores is not None:
+                source.scores.discard()
+
+    def settle(self) -> None:
+        """Take what is stored as it is."""
+        for step in self.steps():
+            step.settle()
+        super().settle()
 
     def run(self) -> None:
         """Bring all of it up to date, and write poses.txt."""
-        if self.plan().state != "done":
-            logger.info("row %s", self.name)
-            for step in self.steps():
-                started = time.perf_counter()
-                step.run()
-                if isinstance(step, Match):
-                    self._time_matching(step, time.perf_counter() - started)
-            self.workspace.set_stamp(self.poses, None)
-            found = self.estimates()
-            poses = {e.name: e.cam_from_world for e in found if e.cam_from_world is not None}
-            write_poses(self.poses, poses)
-            self.workspace.set_stamp(self.poses, self.fingerprint())
-        self.context.summary.figures[self.name] = self.figures()
+        for step in self.steps():
+            step.run()
+            if isinstance(step, Match) and step.made:
+                _write_seconds(step)
+        super().run()
+
+    def make(self) -> None:
+        """Write poses.txt."""
+        logger.info("row %s", self.name)
+        estimates = self.estimates()
+        poses = {e.name: e.cam_from_world for e in estimates if e.cam_from_world is not None}
+        write_poses(self.artifact, poses)
 
     def estimates(self) -> list[PoseEstimate]:
         """Of each query whose features are there, the best candidate, or a status without pose."""
-        names = {name for source in self.sources for name in source.candidates.store.fingerprints()}
-        return [self._pick(name) for name in sorted(names)]
+        names = {name for s in self.sources for name in s.candidates.known_fingerprints()}
+        return [self._best(name) for name in sorted(names)]
 
-    def _pick(self, name: str) -> PoseEstimate:
-        ranked, most = [], 0
-        for number, source in enumerate(self.sources):
-            if name not in source.candidates.store.fingerprints():
-                continue  # this extractor could not read it: told when that was tried
-            found = source.candidates.store.load(name)
-            most = max(most, found.most_matches)
-            count = len(found.poses)
-            values = [0.0] * count
-            if self.scores:
-                values = self.scores[number].store.load(name).values.tolist()
-            ranked += [
-                (values[i], -found.inliers[i], number, i, found.poses[i], found.matches[i])
-                for i in range(count)
-            ]
+    def _best(self, name: str) -> PoseEstimate:
+        # A source whose extractor could not read the query has nothing: told when that was tried.
+        sources = [s for s in self.sources if name in s.candidates.known_fingerprints()]
+        ranked = [pose for source in sources for pose in _ranked(source, name)]
         if not ranked:
+            most = max(source.candidates.candidates.load(name).most_matches for source in sources)
             needed = min(source.candidates.config.min_inliers for source in self.sources)
             status: PoseStatus = "too_few_matches" if most < needed else "ransac_failed"
             return PoseEstimate(name=name, status=status, matches=most)
-        _, inliers, _, _, pose, matches = min(ranked, key=lambda entry: entry[:4])
+        best = min(ranked, key=lambda pose: (pose.unlikeness, -pose.inliers))
         return PoseEstimate(
-            name=name, status="ok", matches=matches, inliers=-inliers, cam_from_world=pose
+            name=name,
+            status="ok",
+            matches=best.matches,
+            inliers=best.inliers,
+            cam_from_world=best.cam_from_world,
         )
-
-    def _time_matching(self, match: Match, seconds: float) -> None:
-        """Keep what matching took a pair, for the figures of later runs too."""
-        now = match.context.summary.figures[match.name]["matched_now"]
-        if now:
-            path = match.context.workspace.root / SECONDS
-            path.write_text(f"{seconds / now:.4g}\n", encoding="utf-8")
 
     def figures(self) -> dict[str, Any]:
         """What the summary tells of the row."""
-        found = self.estimates()
+        estimates = self.estimates()
         figures: dict[str, Any] = {
-            "queries": len(found),
-            "localized": sum(e.status == "ok" for e in found),
-            "seconds_a_query": round(self.seconds(), 2),
+            "queries": len(estimates),
+            "localized": sum(e.status == "ok" for e in estimates),
+            "seconds_a_query": round(sum(source.seconds() for source in self.sources), 2),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
-        failed = [f"{e.name} ({e.status}, {e.matches} matches)" for e in found if e.status != "ok"]
+        failed = [
+            f"{e.name} ({e.status}, {e.matches} matches)" for e in estimates if e.status != "ok"
+        ]
         if failed:
             figures["failed"] = failed
         return figures
 
-    def seconds(self) -> float:
-        """Mean time of a query for matching, poses and Dense PV; features are not counted."""
-        total = 0.0
-        for source in self.sources:
-            poses = source.candidates.store
-            queries = list(poses.fingerprints())
-            total += _mean(poses.load(name).seconds for name in queries)
-            if source.match is not None:
-                path = source.match.context.workspace.root / SECONDS
-                pairs = len(source.match.pair.pairs()) / max(len(queries), 1)
-                total += pairs * float(path.read_text()) if path.is_file() else 0.0
-        for step in self.scores:
-            total += _mean(step.store.load(name).seconds for name in step.store.fingerprints())
-        return total
+
+def _ranked(source: PoseSource, name: str) -> list[RankedPose]:
+    """The candidates of a query from one source, in their order."""
+    candidates = source.candidates.candidates.load(name)
+    unlikeness = [0.0] * len(candidates.poses)
+    if source.scores is not None:
+        unlikeness = source.scores.scores.load(name).values.tolist()
+    return [
+        RankedPose(
+            unlikeness=unlikeness[i],
+            inliers=candidates.inliers[i],
+            matches=candidates.matches[i],
+            cam_from_world=candidates.poses[i],
+        )
+        for i in range(len(candidates.poses))
+    ]
+
+
+def _write_seconds(match: Match) -> None:
+    """Keep what matching took a pair, for the figures of later runs too."""
+    path = match.context.workspace.root / SECONDS
+    path.write_text(f"{match.seconds / match.made:.4g}\n", encoding="utf-8")
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found) if found else 0.0
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0

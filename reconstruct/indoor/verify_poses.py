@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from reconstruct.images import read_image
-from reconstruct.indoor.candidates import SHARD, Candidates
+from reconstruct.indoor.candidates import Candidates
 from reconstruct.indoor.dense_verification import (
     VerificationConfig,
     prepare_query,
@@ -15,10 +16,10 @@ from reconstruct.indoor.dense_verification import (
 )
 from reconstruct.indoor.rendering import Cloud
 from reconstruct.indoor.rgbd_map import RgbdMap
-from reconstruct.stages import Context, Plan, make_parts, need, plan_parts
+from reconstruct.stages import Context
+from reconstruct.stages.keyed import KeyedStage, Result, Worker
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.candidates import ScoreStore
-from reconstruct.storage.shards import Record
 from reconstruct.types import FloatArray
 from reconstruct.workspace import fingerprint
 
@@ -26,55 +27,42 @@ CLOUDS_MB = 1024
 """Memory for the points of images that wait for their next pose."""
 
 
-class VerifyPoses:
+class VerifyPoses(KeyedStage):
     """The stage, for the candidates of one way to poses."""
 
     name = "verify poses"
+    unit = "queries"
+    shard = (4, 4)  # a query may take a minute
+    keeps_unwanted = False
 
     def __init__(
         self, context: Context, config: VerificationConfig, before: Candidates, scans: RgbdMap
     ) -> None:
-        self.context = context
-        self.config = config
-        self.before = before
-        self.scans = scans
         folder = fingerprint("scores", config.identity())[:8]
-        self.store = ScoreStore(context.workspace.root / f"scores-{folder}")
+        self.scores = ScoreStore(context.workspace.root / f"scores-{folder}")
+        super().__init__(context, self.scores, [before])
+        self.config = config
+        self.candidates = before
+        self.scans = scans
 
-    def wanted(self) -> dict[str, str] | None:
-        """Query -> fingerprint of its scores; None while the candidates are incomplete."""
-        candidates = self.before.wanted()
-        if candidates is None or self.before.plan().state != "done":
+    def find_fingerprints(self) -> dict[str, str] | None:
+        """Query -> fingerprint over the settings, its candidates, and the scans of their places."""
+        if not self.candidates.current():
             return None
-        identity, wanted = self.config.identity(), {}
-        for name, value in candidates.items():
-            images = self._images(set(self.before.store.load(name).places))
-            scans = self.scans.identity([other for own in images.values() for other in own])
-            wanted[name] = fingerprint("scores", identity, value, scans)
-        return wanted
+        identity, found = self.config.identity(), {}
+        for name, value in self.candidates.known_fingerprints().items():
+            images = self._images(set(self.candidates.candidates.load(name).places))
+            scans = self.scans.identity([other for each in images.values() for other in each])
+            found[name] = fingerprint("scores", identity, value, scans)
+        return found
 
-    def plan(self) -> Plan:
-        """How many queries lack scores."""
-        return plan_parts(self.wanted(), self.store.fingerprints(), "follows the candidates")
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many queries have scores."""
+        return {"queries": len(self.known_fingerprints()), "verified_now": made}
 
-    def discard(self) -> None:
-        """Drop all scores."""
-        self.store.discard(lambda key: True)
-
-    def run(self) -> None:
-        """Judge what is missing."""
-        wanted = self.wanted()
-        need(wanted is not None, self.name, self.before.name)
-        assert wanted is not None
-        make_parts(
-            self.context,
-            self.name,
-            self.store,
-            wanted,
-            lambda todo: self._records(todo, wanted),
-            unit="queries",
-            shard=SHARD,
-        )
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Scores candidate poses."""
+        return lambda keys: self._results(keys, fingerprints)
 
     def _images(self, places: set[str]) -> dict[str, list[str]]:
         """Place -> its images, sorted."""
@@ -84,12 +72,10 @@ class VerifyPoses:
                 found[place].append(name)
         return found
 
-    def _records(self, todo: list[str], wanted: Mapping[str, str]) -> Iterator[Record]:
-        if not todo:
-            return
+    def _results(self, keys: Sequence[str], fingerprints: Mapping[str, str]) -> Iterator[Result]:
         # A pose may stand nearer than the camera did: half as dense again as the query.
         edge = self.config.max_edge * 3 // 2
-        cameras = self.before.query_cameras(todo)
+        cameras = self.candidates.query_cameras(keys)
         clouds: Cache[Cloud] = Cache(lambda name: self.scans.cloud(name, edge), CLOUDS_MB << 20)
         # A place may be larger than that: what tells which images a pose sees, is kept of all.
         samples: dict[str, FloatArray] = {}
@@ -99,9 +85,9 @@ class VerifyPoses:
                 samples[name] = sample_points(clouds[name])
             return samples[name]
 
-        for name in todo:
+        for name in keys:
             started = time.perf_counter()
-            found = self.before.store.load(name)
+            found = self.candidates.candidates.load(name)
             photo = read_image(self.context.dataset.path(name))
             query = prepare_query(photo, cameras[name], self.config.max_edge)
             images = self._images(set(found.places))
@@ -114,4 +100,4 @@ class VerifyPoses:
                 self.config,
             )
             seconds = time.perf_counter() - started
-            yield ScoreStore.record(name, wanted[name], scores, seconds)
+            yield Result(name, (ScoreStore.record(name, fingerprints[name], scores, seconds),))

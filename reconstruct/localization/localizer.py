@@ -1,7 +1,7 @@
 """One photo against a finished map: where was it taken?
 
 localizer = Localizer("out")                 # a folder that `reconstruct.run` mapped
-found = localizer("photo.jpg", camera)       # PoseEstimate
+estimate = localizer("photo.jpg", camera)    # PoseEstimate
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from reconstruct import colmap, features
 from reconstruct.config import Section, validate
@@ -17,18 +18,25 @@ from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import DataError, UsageError
 from reconstruct.features.compaction import compact, read_basis
 from reconstruct.images import read_image
-from reconstruct.localization.localize import LocalizeConfig, localize_matches
-from reconstruct.localization.refine_query import QueryRefiner
+from reconstruct.localization.pose import LocalizeConfig
+from reconstruct.localization.query import MatchedQuery, QueryLocalizer
+from reconstruct.localization.refine_query import RefineQueryConfig
+from reconstruct.refinement.settings import RefineConfig
 from reconstruct.retrieval.describers import create_describer
 from reconstruct.retrieval.index import GlobalIndex, read_index
 from reconstruct.retrieval.nearest import nearest
 from reconstruct.stages.extract import ExtractConfig
 from reconstruct.stages.match import MatchConfig, as_tensor, match_images
 from reconstruct.stages.outcome import Run
+from reconstruct.stages.pair import PairConfig, QueryRetrieval
+from reconstruct.stages.verify import VerifyConfig
 from reconstruct.storage.features import FeatureStore
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, ImageArray, Intrinsics, LocalFeatures, PoseEstimate
 from reconstruct.workspace import Workspace
+
+NEIGHBORS = 20
+"""Images of the map a photo is matched with, where the run does not say how queries are paired."""
 
 NO_PHOTOS = (
     "localize.refine compares a query with the photos of the map: give their folder as `photos`, "
@@ -42,28 +50,53 @@ class _MapSettings(Section):
     seed: int = 0
     dataset: DatasetConfig
     extract: ExtractConfig
-    match: MatchConfig | None = None
+    pair: PairConfig | None = None
+    match: MatchConfig = MatchConfig.model_validate({})
+    verify: VerifyConfig = VerifyConfig.model_validate({})
+    refine: RefineConfig | None = None
     localize: LocalizeConfig | None = None
+
+    def how_to_localize(self) -> LocalizeConfig:
+        """The run's own settings; else the defaults, with refinement if the map was refined."""
+        if self.localize is not None:
+            return self.localize
+        refine = None if self.refine is None else RefineQueryConfig.model_validate({})
+        return LocalizeConfig(refine=refine)
+
+    def neighbors(self) -> int | None:
+        """Images of the map for a query, by global descriptors; None: all."""
+        if self.extract.global_ is None:
+            return None
+        if self.localize is not None and self.pair is not None:
+            queries = self.pair.queries
+            return queries.neighbors if isinstance(queries, QueryRetrieval) else None
+        return NEIGHBORS
 
 
 class Localizer:
     """A map with its extractor, loaded once for many photos.
 
-    run_or_output: a `Run` or its output folder; it needs ``features/`` and ``sparse/``.
-    neighbors: how many images of the map a photo is matched with, by global descriptors where the
-    run had them (``extract.global``); without them it is matched with all.
-    config: settings of the pose estimation; None: those of the run, or the defaults.
-    photos: folder of the map's photos, which only ``config.refine`` reads; None: where the run
-    found them.
+    A photo goes the same way as a query of the run does: same settings, same pose.
 
-    Raises UsageError if the folder holds no map, or if those photos are not there.
+    Args:
+        run_or_output: A `Run` or its output folder; it needs ``features/`` and ``sparse/``.
+        neighbors: How many images of the map a photo is matched with, by global descriptors
+            (``extract.global``); None: as the run pairs its queries, and 20 if it has none.
+        config: Settings of the pose estimation; None: those of the run. If it localized nothing,
+            the defaults, with ``refine`` if its map was refined.
+        photos: Folder of the map's photos, which only ``config.refine`` reads; None: where the
+            run read them.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UsageError: The folder holds no map, or those photos are not there.
     """
 
     def __init__(
         self,
         run_or_output: Run | Path | str,
         *,
-        neighbors: int = 20,
+        neighbors: int | None = None,
         config: LocalizeConfig | None = None,
         photos: Path | str | None = None,
         device: str = "auto",
@@ -72,91 +105,100 @@ class Localizer:
         workspace = Workspace(output)
         if not workspace.sparse.is_dir() or not workspace.config.is_file():
             raise UsageError(f"{output}: no mapped model (sparse/) here; run the pipeline first")
-        settings = _read_settings(workspace.config)
-        self.neighbors, self.device = neighbors, device
-        self.config = config or settings.localize or LocalizeConfig()
-        self._match = settings.match or MatchConfig()
-        self._seed = settings.seed
-        self._store = FeatureStore(workspace.features)
-        self._tracks = colmap.Tracks(colmap.read_model(workspace.sparse))
         colmap.set_verbosity(False)
+        settings = _read_settings(workspace.config)
+        self.device = device
+        self.config = config or settings.how_to_localize()
+        self.neighbors = settings.neighbors() if neighbors is None else neighbors
+        self._match = settings.match
+        self._store = FeatureStore(workspace.features)
+        model = colmap.read_model(workspace.sparse)
+        tracks = colmap.Tracks(model)
         self._extractor = features.create(settings.extract.local, device)
         stored_as = settings.extract.compact
         own = workspace.features / "basis.safetensors"
         basis = Path(stored_as.basis) if stored_as.basis else own
         self._encoding = stored_as.encoding
         self._basis = None if stored_as.dim is None else read_basis(basis)
+        stored = self._store.fingerprints()
+        self._names = [name for name in tracks.names if name in stored]
         self._describer = None
         self._index: GlobalIndex | None = None
-        stored = self._store.fingerprints()
-        self._names = [name for name in self._tracks.names if name in stored]
         if settings.extract.global_ is not None:
             self._describer = create_describer(settings.extract.global_, self._extractor, device)
             self._index = read_index(workspace.global_ / "index.h5")
-        self._refiner = None
+        root = None
         if self.config.refine is not None:
             root = _photo_root(settings, workspace) if photos is None else Path(photos)
             _check_photos(root, self._names)
-            limit = self.config.max_error_px
-            self._refiner = QueryRefiner(
-                self.config.refine, self._tracks, root, max_error_px=limit, device=device
-            )
+        self._localize = QueryLocalizer(
+            self.config,
+            settings.verify,
+            tracks,
+            colmap.model_cameras(model),
+            photos=root,
+            device=device,
+            seed=settings.seed,
+        )
 
     def __call__(
         self, image: ImageArray | Path | str, camera: colmap.Camera | Intrinsics | None = None
     ) -> PoseEstimate:
         """The pose of a photo in the map's frame, or why there is none.
 
-        image: (H, W, 3) uint8 RGB, or a file. camera: its intrinsics (pycolmap.Camera or
-        `Intrinsics`); None: a file's are guessed from EXIF, and the focal length is estimated.
-        Raises ImageError for an unreadable file, UsageError for an array without a camera or a
-        camera of another size.
+        Args:
+            image: (H, W, 3) uint8 RGB, or a file.
+            camera: Its intrinsics (pycolmap.Camera or `Intrinsics`); None: a file's are guessed
+                from EXIF, and the focal length is estimated.
+
+        Raises:
+            ImageError: The file cannot be read.
+            UsageError: An array without a camera, or a camera of another size.
         """
-        name = "query" if isinstance(image, np.ndarray) else str(image)
         pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        known = _as_camera(image, camera, (pixels.shape[1], pixels.shape[0]))
-        found, descriptor = self._describe(pixels)
-        where = resolve_device(self.device)
-        # As those of the map are stored, which is what the map's own matches came from.
-        asked = as_tensor(compact(found.descriptors, self._basis, self._encoding), where)
-        matches = {}
-        for other in self._candidates(descriptor):
-            stored = self._store.load(other)
-            matches[other] = match_images(
-                (asked, as_tensor(stored.descriptors, where)),
-                (found.keypoints, stored.keypoints),
-                self._match,
+        local, descriptor = self._describe(pixels)
+        others = self._candidates(descriptor)
+        keypoints = {name: self._store.keypoints(name) for name in others}
+        return self._localize(
+            MatchedQuery(
+                name="query" if isinstance(image, np.ndarray) else str(image),
+                image=pixels,
+                keypoints=local.keypoints,
+                camera=_as_camera(image, camera, (pixels.shape[1], pixels.shape[0])),
+                camera_known=camera is not None,
+                matches=self._match_with(local, keypoints),
+                map_keypoints=keypoints,
             )
-        free = self.config.refine_focal
-        refine = None
-        if self._refiner is not None:
-            refine = self._refiner.query(pixels, found.keypoints, matches, known)
-        return localize_matches(
-            name,
-            found.keypoints,
-            matches,
-            self._tracks,
-            known,
-            self.config,
-            refine_focal=camera is None if free is None else free,
-            seed=self._seed,
-            refine=refine,
         )
+
+    def _match_with(
+        self, local: LocalFeatures, keypoints: dict[str, FloatArray]
+    ) -> dict[str, NDArray[np.uint32]]:
+        """Matches with images of the map, the query's keypoint first."""
+        device = resolve_device(self.device)
+        # As those of the map are stored, which is what the map's own matches came from.
+        query = as_tensor(compact(local.descriptors, self._basis, self._encoding), device)
+        matches = {}
+        for name, points in keypoints.items():
+            stored = self._store.read(name, only="descriptors")["descriptors"]
+            descriptors = query, as_tensor(stored, device)
+            matches[name] = match_images(descriptors, (local.keypoints, points), self._match)
+        return matches
 
     def _describe(self, pixels: ImageArray) -> tuple[LocalFeatures, FloatArray | None]:
         prepared = self._extractor.prepare(pixels)
         if self._describer is None or self._index is None:
             return self._extractor.extract([prepared])[0], None
-        found, rows = self._describer.extract([prepared], [self._describer.prepare(pixels)])
-        return found[0], self._index.aggregation(rows[0])
+        local, rows = self._describer.extract([prepared], [self._describer.prepare(pixels)])
+        return local[0], self._index.aggregation(rows[0])
 
     def _candidates(self, descriptor: FloatArray | None) -> list[str]:
-        if descriptor is None or self._index is None:
+        if descriptor is None or self._index is None or self.neighbors is None:
             return self._names
         known = set(self._index.names)
         names = [name for name in self._names if name in known]
-        found, _ = nearest(descriptor[None], self._index.select(names), self.neighbors)
-        return sorted(names[i] for i in found[0])
+        indices, _ = nearest(descriptor[None], self._index.select(names), self.neighbors)
+        return sorted(names[i] for i in indices[0])
 
 
 def localize(
@@ -164,18 +206,18 @@ def localize(
     image: ImageArray | Path | str,
     camera: colmap.Camera | Intrinsics | None = None,
     *,
-    neighbors: int = 20,
+    neighbors: int | None = None,
     photos: Path | str | None = None,
     device: str = "auto",
 ) -> PoseEstimate:
-    """`Localizer` for a single photo."""
+    """`Localizer` for a single photo; it takes the same arguments."""
     localizer = Localizer(run_or_output, neighbors=neighbors, photos=photos, device=device)
     return localizer(image, camera)
 
 
 def _read_settings(path: Path) -> _MapSettings:
     written = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]
-    data = {name: written[name] for name in _MapSettings.model_fields if name in written}
+    data = {name: written[name] for name in _MapSettings.model_fields if written.get(name)}
     return validate(_MapSettings, data, f"{path}: config")
 
 

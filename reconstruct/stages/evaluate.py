@@ -22,8 +22,9 @@ from reconstruct.evaluation.poses import (
     transform_pose,
 )
 from reconstruct.geometry import projection_center
-from reconstruct.stages import Context, Plan, need, plan_whole
+from reconstruct.stages import Context
 from reconstruct.stages.map import Map
+from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import Workspace, atomic_path, fingerprint, tree_hash
 
 
@@ -90,13 +91,13 @@ def read_metrics(workspace: Workspace) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-class Evaluate:
+class Evaluate(WholeStage):
     """The stage."""
 
     name = "evaluate"
 
     def __init__(self, context: Context, config: EvaluateConfig, mapped: Map) -> None:
-        self.context = context
+        super().__init__(context, context.workspace.metrics, [mapped])
         self.config = config
         self.map = mapped
         folder = Path(config.reference) if config.reference else context.dataset.reference
@@ -107,30 +108,19 @@ class Evaluate:
         colmap.check_model(folder)
         self.reference = folder
 
-    def fingerprint(self) -> str | None:
-        """Over settings, the reference's content, and the model's fingerprint."""
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over settings, the reference's content, and the model."""
         before = self.map.fingerprint()
         if before is None:
             return None
         return fingerprint("metrics", self.config.identity(), tree_hash(self.reference), before)
 
-    def plan(self) -> Plan:
-        """Whether metrics.json stands for the present model."""
-        workspace = self.context.workspace
-        return plan_whole(self.context, workspace.metrics, self.fingerprint(), "metrics.json")
-
-    def discard(self) -> None:
-        """Forget the metrics."""
-        self.context.workspace.set_stamp(self.context.workspace.metrics, None)
-
-    def run(self) -> None:
+    def make(self) -> None:
         """Write metrics.json."""
-        need(self.map.plan().state == "done", self.name, self.map.name)
-        workspace = self.context.workspace
-        found = evaluate_output(workspace.root, self.reference, align=self.config.align)
-        workspace.set_stamp(workspace.metrics, self.fingerprint())
-        figures = found.as_dict()
+        evaluate_output(self.workspace.root, self.reference, align=self.config.align)
+
+    def figures(self) -> dict[str, Any]:
+        """The pose errors."""
+        figures = dict(read_metrics(self.workspace)["poses"])
         figures |= {f"auc_{k}deg_percent": v for k, v in figures.pop("auc_percent").items()}
-        self.context.summary.figures[self.name] = {
-            k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in figures.items()
-        }
+        return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in figures.items()}

@@ -7,8 +7,8 @@ the network works on the images before.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
@@ -19,25 +19,19 @@ from pydantic import Field
 
 from reconstruct import features
 from reconstruct.config import NotIdentity, Section
+from reconstruct.datasets import Dataset
 from reconstruct.errors import ArtifactError, DataError, ImageError
 from reconstruct.features.selection import drop_masked
-from reconstruct.images import read_image, to_grey
+from reconstruct.images import decode_image, read_bytes, to_grey
 from reconstruct.parallel import ahead
 from reconstruct.retrieval.describers import Describer, GlobalConfig, create_describer
-from reconstruct.stages import Context, Plan
+from reconstruct.stages import Context
 from reconstruct.stages.compact import CompactConfig, Compaction
+from reconstruct.stages.keyed import KeyedStage, Result, Worker
 from reconstruct.storage.features import FeatureStore
-from reconstruct.storage.shards import (
-    Record,
-    ShardStore,
-    ShardWriter,
-    clean_temporaries,
-    shard_size,
-)
+from reconstruct.storage.shards import Record, ShardStore, shard_size
 from reconstruct.types import ImageArray, LocalFeatures
 from reconstruct.workspace import file_hash, fingerprint
-
-logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     LocalConfig = Section
@@ -62,28 +56,22 @@ class ExtractConfig(Section):
     """Images of equal size that go through the network together (pays on a GPU)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Loaded:
-    name: str
-    prepared: Any
-    own: Any  # what a describer needs beside it
-    mask: ImageArray | None
-
-
-class Extract:
+class Extract(KeyedStage):
     """The stage; later stages ask it for names, fingerprints and features."""
 
     name = "extract"
+    unit = "images"
+    shard = (4, 16)
 
     def __init__(self, context: Context, config: ExtractConfig) -> None:
-        self.context = context
+        self.features = FeatureStore(context.workspace.features)
+        super().__init__(context, self.features)
         self.config = config
-        self.store = FeatureStore(context.workspace.features)
         self.rows = ShardStore(context.workspace.global_)
         self._extractor: features.Extractor | None = None
         self._describer: Describer | None = None
-        self._wanted: dict[str, str] | None = None
-        self._wanted_rows: dict[str, str] | None = None
+        self._row_fingerprints: dict[str, str] | None = None
+        self._available: list[str] | None = None
 
     @property
     def extractor(self) -> features.Extractor:
@@ -91,20 +79,6 @@ class Extract:
         if self._extractor is None:
             self._extractor = features.create(self.config.local, self.context.device)
         return self._extractor
-
-    def wanted(self) -> dict[str, str]:
-        """Image name -> fingerprint that its features must have, for all images of the data set."""
-        if self._wanted is None:
-            identity, stored = self.extractor.identity(), self.compaction.identity()
-            self._wanted = {}
-            for name in self.context.dataset.names:
-                mask = self._mask_path(name)
-                hashes = [_content(self.context.dataset.path(name)), mask and _content(mask)]
-                if isinstance(self.extractor, features.ReadsFiles):
-                    source = self.extractor.file(self.context.dataset.root, name)
-                    hashes.append(_content(source))
-                self._wanted[name] = fingerprint("features", identity, stored, *hashes)
-        return self._wanted
 
     @property
     def compaction(self) -> Compaction:
@@ -120,175 +94,257 @@ class Extract:
             )
         return self._describer
 
-    def wanted_rows(self) -> dict[str, str]:
-        """Image name -> fingerprint that its rows in global/ must have; empty without them."""
-        if self._wanted_rows is None:
-            self._wanted_rows = {}
-            identity = None if self.describer is None else self.describer.identity()
-            for name in self.context.dataset.names if identity is not None else ():
-                content = _content(self.context.dataset.path(name))
-                self._wanted_rows[name] = fingerprint("rows", identity, content)
-        return self._wanted_rows
+    def find_fingerprints(self) -> dict[str, str]:
+        """Image name -> fingerprint of its features, for all images of the data set."""
+        identities = self._identities()
+        found = {}
+        self._row_fingerprints = {}
+        for name in self.context.dataset.names:
+            image = _hash(self.context.dataset.path(name))
+            contents = [image, _mask_hash(self.context.dataset, name)]
+            if isinstance(self.extractor, features.ReadsFiles):
+                contents += [_hash(self.extractor.file(self.context.dataset.root, name))]
+            found[name] = identities.features(contents)
+            if self.describer is not None:
+                self._row_fingerprints[name] = identities.rows(image)
+        return found
+
+    def row_fingerprints(self) -> Mapping[str, str]:
+        """Image name -> fingerprint of its rows in global/; empty without global descriptors."""
+        self.fingerprints()
+        return self._row_fingerprints or {}
+
+    def _identities(self) -> _Identities:
+        describer = self.describer
+        return _Identities(
+            extractor=self.extractor.identity(),
+            stored=self.compaction.identity(),
+            describer=None if describer is None else describer.identity(),
+        )
+
+    def further_outputs(self) -> list[tuple[ShardStore, Mapping[str, str]]]:
+        """The rows of global descriptors, where there are any."""
+        return [(self.rows, self.row_fingerprints())] if self.config.global_ is not None else []
 
     def available(self) -> list[str]:
         """Sorted names of the images whose features (and rows, if any) are up to date."""
-        todo = set(self._todo())
-        return [name for name in self.wanted() if name not in todo]
+        if self._available is None or not self.settled:
+            missing = set(self.missing())
+            self._available = [name for name in self.known_fingerprints() if name not in missing]
+        return self._available
+
+    def names(self) -> list[str]:
+        """Sorted names of the images that later stages work on.
+
+        Those with features once the stage has settled, before that all: as far as can be foreseen.
+        """
+        return self.available() if self.settled else list(self.known_fingerprints())
 
     def to_map(self) -> list[str]:
-        """Sorted names of the available images that are no queries."""
+        """Those of `names` that are no queries."""
         queries = self.context.dataset.query_names
-        return [name for name in self.available() if name not in queries]
+        return [name for name in self.names() if name not in queries]
 
-    def _todo(self) -> list[str]:
-        have, rows = self.store.fingerprints(), self.rows.fingerprints()
-        wanted_rows = self.wanted_rows()
-        return [
-            name
-            for name, value in self.wanted().items()
-            if have.get(name) != value or rows.get(name) != wanted_rows.get(name, rows.get(name))
-        ]
+    def complete(self) -> bool:
+        """Whether there is an image to go on with: one that cannot be read holds up no other."""
+        return bool(self.available())
 
-    def plan(self) -> Plan:
-        """How many images lack features, and whether their old ones are stale."""
-        todo, have = self._todo(), self.store.fingerprints()
-        total = len(self.wanted())
-        if not todo:
-            return Plan("done", "up to date", 0, total)
-        stale = sum(name in have for name in todo)
-        why = f"{stale} changed (image, mask or settings), {len(todo) - stale} new"
-        return Plan("stale" if stale else "missing", why, len(todo), total)
-
-    def discard(self) -> None:
-        """Drop all features."""
-        self.store.discard(lambda key: True)
-        self.rows.discard(lambda key: True)
-
-    def run(self) -> None:
-        """Extract what is missing. Raises DataError if no image at all can be read."""
-        clean_temporaries(self.store.folder)
-        clean_temporaries(self.rows.folder)
-        if not self.compaction.ready():
-            self.compaction.learn(list(self.wanted()), self._descriptors)
-            self._wanted = None  # the basis is part of the fingerprints
-        todo = self._todo()
-        size = shard_size(len(self.wanted()), 4, 16)
-        with self.context.reporter.task(self.name, len(todo), "images") as advance:
-            self._extract(todo, size, advance)
-        self.store.compact()
-        self.rows.compact()
-        names = self.available()
-        if not names:
-            raise DataError(
-                f"{self.context.dataset.root}: none of the {len(self.wanted())} images can be read"
-            )
-        self.context.summary.figures[self.name] = self._figures(names, len(todo))
-
-    def _figures(self, names: list[str], todo: int) -> dict[str, Any]:
-        counts = [len(self.store.read(name, only="scores")["scores"]) for name in names]
-        return {
-            "images": len(names),
-            "extracted_now": todo,
-            "mean_keypoints": round(float(np.mean(counts)), 1),
-        }
-
-    def _extract(self, todo: list[str], size: int, advance: Callable[[], None]) -> None:
-        stores = ((self.store, self.wanted()), (self.rows, self.wanted_rows()))
-        missing = [
-            {name for name, value in wanted.items() if store.fingerprints().get(name) != value}
-            for store, wanted in stores
-        ]
-        writers = [ShardWriter(store, size) for store, _ in stores]
-        for name, *records in self._records(todo, size, advance):
-            for record, writer, names in zip(records, writers, missing, strict=True):
-                if record is not None and name in names:
-                    writer.add(record)
-        for writer in writers:
-            writer.flush()
-
-    def _records(
-        self, todo: list[str], size: int, advance: Callable[[], None]
-    ) -> Iterator[tuple[str, Record, Record | None]]:
-        compact = self.compaction.apply()
-        loaded = self._readable(ahead(self._load, todo, self.config.loaders), advance)
-        for batch in _batches(loaded, self.config.batch_size, size):
-            for item, found, rows in zip(batch, *self._pass(batch), strict=True):
-                kept = found if item.mask is None else drop_masked(found, item.mask)
-                kept = replace(kept, descriptors=compact(kept.descriptors))
-                advance()
-                local = FeatureStore.record(item.name, self.wanted()[item.name], kept)
-                yield item.name, local, rows
-
-    def _pass(self, batch: list[_Loaded]) -> tuple[list[LocalFeatures], list[Record | None]]:
-        prepared = [item.prepared for item in batch]
-        if self.describer is None:
-            return self.extractor.extract(prepared), [None] * len(batch)
-        found, rows = self.describer.extract(prepared, [item.own for item in batch])
-        return found, [
-            Record(item.name, self.wanted_rows()[item.name], {"rows": part})
-            for item, part in zip(batch, rows, strict=True)
-        ]
-
-    def _load(self, name: str) -> _Loaded | tuple[str, str]:
-        path = self.context.dataset.path(name)
-        try:
-            image = read_image(path)
-            own = self.describer.prepare(image) if self.describer is not None else None
-            return _Loaded(name, self._prepare(name, image), own, self._mask(name, image))
-        except ImageError as error:
-            return name, str(error).removeprefix(f"{path}: ")
+    def prepare(self) -> None:
+        """Learn the basis of compact descriptors, on which their fingerprints depend."""
+        compaction = self.compaction
+        if not compaction.ready():
+            compaction.learn(list(self.context.dataset.names), self._descriptors)
 
     def _descriptors(self, name: str) -> NDArray[Any] | None:
-        item = self._load(name)
-        if not isinstance(item, _Loaded):
+        item = self._worker({}).load(name)
+        if isinstance(item, Result):
             return None
         return self.extractor.extract([item.prepared])[0].descriptors
 
-    def _prepare(self, name: str, image: ImageArray) -> Any:
-        if isinstance(self.extractor, features.ReadsFiles):
-            return self.extractor.prepare_file(self.context.dataset.root, name)
-        return self.extractor.prepare(image)
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Reads photos and extracts their features."""
+        return self._worker(fingerprints)
 
-    def _readable(
-        self, items: Iterable[_Loaded | tuple[str, str]], advance: Callable[[], None]
-    ) -> Iterator[_Loaded]:
-        for item in items:
-            if isinstance(item, _Loaded):
-                yield item
-            else:
-                advance()
-                self.context.summary.skipped[item[0]] = item[1]
-                logger.warning("skipped %s: %s", *item)
+    def _worker(self, fingerprints: Mapping[str, str]) -> ExtractWorker:
+        return ExtractWorker(
+            dataset=self.context.dataset,
+            config=self.config,
+            extractor=self.extractor,
+            describer=self.describer,
+            compact=self.compaction.apply() if fingerprints else _unchanged,
+            identities=self._identities(),
+            fingerprints=fingerprints,
+            shard=shard_size(len(fingerprints), *self.shard),
+        )
 
-    def _mask_path(self, name: str) -> Path | None:
-        if self.context.dataset.masks is None:
-            return None
-        path = self.context.dataset.masks / f"{name}.png"  # COLMAP's rule: image.jpg.png
-        return path if path.is_file() else None
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many images, and keypoints an image. Raises DataError if no image can be read."""
+        names = self.available()
+        if not names:
+            raise DataError(
+                f"{self.context.dataset.root}: none of the {len(self.known_fingerprints())} images "
+                "can be read"
+            )
+        counts = self.features.lengths("scores")
+        return {
+            "images": len(names),
+            "extracted_now": made,
+            "mean_keypoints": round(float(np.mean([counts[name] for name in names])), 1),
+        }
 
-    def _mask(self, name: str, image: ImageArray) -> ImageArray | None:
-        path = self._mask_path(name)
+    def discard(self) -> None:
+        """Drop all features."""
+        super().discard()
+        self.rows.discard(lambda key: True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Identities:
+    """What decides features and rows beside the content of the files."""
+
+    extractor: Mapping[str, Any]
+    stored: Sequence[Any]
+    describer: Any
+
+    def features(self, contents: Sequence[str | None]) -> str:
+        return fingerprint("features", self.extractor, self.stored, *contents)
+
+    def rows(self, image: str | None) -> str:
+        return fingerprint("rows", self.describer, image)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loaded:
+    """A photo as the extractor takes it.
+
+    Args:
+        name: Its name.
+        fingerprints: Those of its features and of its rows, by the bytes that were read.
+        prepared: Input of the extractor.
+        described: Input of the describer beside it.
+        mask: (H, W) uint8, zero where there are to be no keypoints.
+    """
+
+    name: str
+    fingerprints: tuple[str, str]
+    prepared: Any
+    described: Any
+    mask: ImageArray | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExtractWorker:
+    """Photos -> features, and rows of global descriptors.
+
+    A record is stored under the fingerprint of the bytes that were decoded. If a photo changed
+    since the run looked at it, that is another one than expected, and the next run extracts it.
+    """
+
+    dataset: Dataset
+    config: ExtractConfig
+    extractor: features.Extractor
+    describer: Describer | None
+    compact: Callable[[NDArray[Any]], NDArray[Any]]
+    identities: _Identities
+    fingerprints: Mapping[str, str]
+    shard: int
+
+    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
+        """Results for the images ``keys``."""
+        loaded = ahead(self.load, keys, self.config.loaders)
+        for batch in _batches(loaded, self.config.batch_size, self.shard):
+            if isinstance(batch, Result):
+                yield batch
+                continue
+            for item, local, rows in zip(batch, *self._extract(batch), strict=True):
+                kept = local if item.mask is None else drop_masked(local, item.mask)
+                kept = replace(kept, descriptors=self.compact(kept.descriptors))
+                records = [FeatureStore.record(item.name, item.fingerprints[0], kept)]
+                if rows is not None:
+                    records.append(Record(item.name, item.fingerprints[1], {"rows": rows}))
+                changed = self.fingerprints[item.name] != item.fingerprints[0]
+                why = "it changed while the run was reading it; run again" if changed else None
+                yield Result(item.name, tuple(records), why)
+
+    def _extract(
+        self, batch: list[_Loaded]
+    ) -> tuple[list[LocalFeatures], Sequence[NDArray[Any] | None]]:
+        prepared = [item.prepared for item in batch]
+        if self.describer is None:
+            return self.extractor.extract(prepared), [None] * len(batch)
+        return self.describer.extract(prepared, [item.described for item in batch])
+
+    def load(self, name: str) -> _Loaded | Result:
+        """A photo made ready for the network, or why it cannot be."""
+        path = self.dataset.path(name)
+        try:
+            data = read_bytes(path)
+            image = decode_image(data, path)
+            content = hashlib.sha256(data).hexdigest()
+            described = self.describer.prepare(image) if self.describer is not None else None
+            mask, mask_hash = self._mask(name, image)
+            contents = [content, mask_hash]
+            prepared = self._prepare(name, image, contents)
+        except ImageError as error:
+            return Result(name, skipped=str(error).removeprefix(f"{path}: "))
+        found = self.identities.features(contents), self.identities.rows(content)
+        return _Loaded(name, found, prepared, described, mask)
+
+    def _prepare(self, name: str, image: ImageArray, contents: list[str | None]) -> Any:
+        if not isinstance(self.extractor, features.ReadsFiles):
+            return self.extractor.prepare(image)
+        prepared = self.extractor.prepare_file(self.dataset.root, name)
+        contents.append(_hash(self.extractor.file(self.dataset.root, name)))
+        return prepared
+
+    def _mask(self, name: str, image: ImageArray) -> tuple[ImageArray | None, str | None]:
+        path = _mask_path(self.dataset, name)
         if path is None:
-            return None
-        mask = to_grey(read_image(path))
+            return None, None
+        data = read_bytes(path)
+        mask = to_grey(decode_image(data, path))
         if mask.shape != image.shape[:2]:
             raise ImageError(f"its mask {path} has another size than the image")
-        return mask
+        return mask, hashlib.sha256(data).hexdigest()
 
 
-def _content(path: Path) -> str | None:
+def _unchanged(descriptors: NDArray[Any]) -> NDArray[Any]:
+    return descriptors
+
+
+def _mask_path(dataset: Dataset, name: str) -> Path | None:
+    if dataset.masks is None:
+        return None
+    path = dataset.masks / f"{name}.png"  # COLMAP's rule: image.jpg.png
+    return path if path.is_file() else None
+
+
+def _mask_hash(dataset: Dataset, name: str) -> str | None:
+    path = _mask_path(dataset, name)
+    return None if path is None else _hash(path)
+
+
+def _hash(path: Path) -> str | None:
     try:
         return file_hash(path)
     except ArtifactError:
         return None  # to read it as an image will say why, and skip it
 
 
-def _batches(items: Iterable[_Loaded], batch: int, shard: int) -> Iterator[list[_Loaded]]:
+def _batches(
+    items: Iterable[_Loaded | Result], batch: int, shard: int
+) -> Iterator[list[_Loaded] | Result]:
     """Runs of consecutive items of one shape; none crosses the end of a shard, so that a run
-    that goes on after a kill forms the same batches."""
+    that goes on after a kill forms the same batches. Results pass through in their place."""
     current: list[_Loaded] = []
     in_shard = 0
     for item in items:
+        if isinstance(item, Result):
+            if current:
+                yield current
+                current = []
+            yield item
+            continue
         full = len(current) == batch or in_shard == shard
         if current and (full or current[0].prepared.shape != item.prepared.shape):
             yield current

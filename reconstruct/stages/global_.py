@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from reconstruct.retrieval.aggregation import Aggregation, kmeans, learn_whitening
 from reconstruct.retrieval.describers import GlobalConfig, NetVladConfig, VladConfig
 from reconstruct.retrieval.index import GlobalIndex, read_index, write_index
-from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.stages import Context, Plan
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.whole import WholeStage
 from reconstruct.types import FloatArray
 from reconstruct.workspace import fingerprint
 
@@ -33,21 +34,20 @@ def sampled(names: Sequence[str], count: int, seed: int) -> list[str]:
     return [names[i] for i in sorted(chosen)]
 
 
-class Global:
+class Global(WholeStage):
     """The stage; pairing asks it for descriptors."""
 
     name = "global"
 
     def __init__(self, context: Context, config: GlobalConfig, extract: Extract) -> None:
-        self.context = context
+        super().__init__(context, context.workspace.global_ / "index.h5", [extract])
         self.config = config
         self.extract = extract
-        self.path = context.workspace.global_ / "index.h5"
 
-    def fingerprint(self) -> str:
-        """Over settings, the images, and which of them are queries."""
-        prints = self.extract.wanted_rows()
-        rows = [[name, prints[name]] for name in self.extract.available()]
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over settings, the images, and which of them are queries."""
+        fingerprints = self.extract.row_fingerprints()
+        rows = [[name, fingerprints[name]] for name in self.extract.names()]
         learned_on = self.extract.to_map()
         seed = self.context.seed
         return fingerprint("index", self.config.identity(), seed, rows, learned_on)
@@ -56,32 +56,20 @@ class Global:
         """Whether the index stands for the present images."""
         if self.extract.plan().todo:
             return Plan("waiting", "follows the images that extract brings")
-        return plan_whole(self.context, self.path, self.fingerprint(), "global/index.h5")
+        return super().plan()
 
-    def up_to_date(self) -> bool:
-        """Whether the index stands for the available images."""
-        return self.context.workspace.stamp(self.path) == self.fingerprint()
-
-    def discard(self) -> None:
-        """Forget the index."""
-        self.context.workspace.set_stamp(self.path, None)
-
-    def run(self) -> None:
+    def make(self) -> None:
         """Write the index."""
-        if not self.up_to_date():
-            value = self.fingerprint()
-            self.context.workspace.set_stamp(self.path, None)
-            write_index(self.path, self._describe())
-            self.context.workspace.set_stamp(self.path, value)
+        write_index(self.artifact, self._describe())
+
+    def figures(self) -> dict[str, Any]:
+        """How many images, and the length of a descriptor."""
         index = self.index()
-        self.context.summary.figures[self.name] = {
-            "images": len(index.names),
-            "descriptor_length": index.descriptors.shape[1],
-        }
+        return {"images": len(index.names), "descriptor_length": index.descriptors.shape[1]}
 
     def index(self) -> GlobalIndex:
         """The committed index."""
-        return read_index(self.path)
+        return read_index(self.artifact)
 
     def _describe(self) -> GlobalIndex:
         names = self.extract.available()

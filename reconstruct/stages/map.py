@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,9 +13,11 @@ from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, ReconstructionError, UsageError
 from reconstruct.images import read_image
-from reconstruct.stages import Context, Plan, need, plan_whole
+from reconstruct.stages import Context
+from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.second_pass import SecondPassConfig, pairs_to_align, second_pass
+from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
 
 logger = logging.getLogger(__name__)
@@ -65,31 +67,15 @@ class MapConfig(Section):
         return self
 
 
-class DatabaseStage(Protocol):
-    """What comes before: the stage that leaves the database to map."""
-
-    name: str
-    database: Path
-
-    def plan(self) -> Plan:
-        """Whether the database is there and up to date."""
-
-    def fingerprint(self) -> str | None:
-        """Of the database; None while it cannot be known."""
-
-    def assign_cameras(self) -> colmap.CameraAssignment:
-        """Cameras as they are in the database."""
-
-
-class Map:
+class Map(WholeStage):
     """The stage."""
 
     name = "map"
 
-    def __init__(self, context: Context, config: MapConfig, before: DatabaseStage) -> None:
-        self.context = context
+    def __init__(self, context: Context, config: MapConfig, database: Database) -> None:
+        super().__init__(context, context.workspace.sparse, [database])
         self.config = config
-        self.before = before
+        self.database = database
         self.reference: Path | None = (
             context.dataset.poses if config.method == "triangulate" else None
         )
@@ -101,40 +87,22 @@ class Map:
         if self.reference is not None:
             colmap.check_model(self.reference)
 
-    def fingerprint(self) -> str | None:
-        """Over settings, the reference's content, and the database's fingerprint."""
-        before = self.before.fingerprint()
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over settings, the reference's content, and the database."""
+        before = self.database.fingerprint()
         if before is None:
             return None
         reference = self.reference and tree_hash(self.reference)
         return fingerprint("map", self.config.identity(), reference, self.context.seed, before)
-
-    def plan(self) -> Plan:
-        """Whether sparse/ stands for the present database."""
-        return plan_whole(
-            self.context, self.context.workspace.sparse, self.fingerprint(), "sparse/"
-        )
 
     def points(self, extract: Extract) -> tuple[colmap.Tracks, dict[str, colmap.Camera]]:
         """The points that the keypoints of the largest model's images see, and its cameras."""
         model = colmap.read_model(self.context.workspace.sparse)
         return colmap.Tracks(model), colmap.model_cameras(model)
 
-    def discard(self) -> None:
-        """Forget the models."""
-        self.context.workspace.set_stamp(self.context.workspace.sparse, None)
-
-    def run(self) -> None:
+    def make(self) -> None:
         """Write the models. Raises ReconstructionError if there is none."""
-        workspace = self.context.workspace
-        need(self.before.plan().state == "done", self.name, self.before.name)
-        if self.plan().state != "done":
-            value = self.fingerprint()
-            models = self._models()
-            workspace.set_stamp(workspace.sparse, None)
-            self._commit(models)
-            workspace.set_stamp(workspace.sparse, value)
-        self._report([colmap.read_model(path) for path in workspace.models()])
+        self._commit(self._models())
 
     def _models(self) -> list[colmap.Reconstruction]:
         workspace, dataset = self.context.workspace, self.context.dataset
@@ -149,14 +117,14 @@ class Map:
             if self.reference is not None:
                 reference = colmap.read_model(self.reference)
                 model = colmap.triangulate(
-                    self.before.database, dataset.root, scratch, reference, **common
+                    self.database.artifact, dataset.root, scratch, reference, **common
                 )
                 return [model]
             images = len(dataset.names) - len(dataset.queries)
             with self.context.reporter.task(self.name, images, "images") as advance:
                 models = colmap.map_images(
                     self.config.method,
-                    self.before.database,
+                    self.database.artifact,
                     dataset.root,
                     scratch,
                     constant_cameras=self._constant_cameras(),
@@ -203,7 +171,7 @@ class Map:
             colmap.adjust_robustly(model, loss_px, self._constant_cameras(), self.config.threads)
 
     def _constant_cameras(self) -> set[int]:
-        assigned = self.before.assign_cameras()
+        assigned = self.database.cameras.assignment
         if self.config.refine_intrinsics is None:
             return assigned.known
         return set() if self.config.refine_intrinsics else set(assigned.cameras)
@@ -212,12 +180,15 @@ class Map:
         workspace = self.context.workspace
         for i, model in enumerate(models):
             path = workspace.sparse if i == 0 else workspace.root / f"sparse_{i}"
+            if i > 0:
+                workspace.set_stamp(path, None)
             with atomic_path(path) as temporary:
                 colmap.write_model(model, temporary)
-        for path in workspace.models()[len(models) :]:
-            remove(path)
+        workspace.forget_models(len(models))
 
-    def _report(self, models: list[colmap.Reconstruction]) -> None:
+    def figures(self) -> dict[str, Any]:
+        """What the models hold, and which photos stayed out."""
+        models = [colmap.read_model(path) for path in self.workspace.models()]
         figures: dict[str, Any] = {"models": len(models), **colmap.model_summary(models[0])}
         dataset = self.context.dataset
         names = set(dataset.names) - dataset.query_names - set(self.context.summary.skipped)
@@ -230,4 +201,4 @@ class Map:
             known = colmap.model_poses(colmap.read_model(self.reference))
             unused = set(known) - set(poses) - dataset.query_names
             figures["reference_without_photo"] = sorted(unused)
-        self.context.summary.figures[self.name] = figures
+        return figures

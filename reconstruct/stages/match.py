@@ -9,7 +9,8 @@ stay in a bounded cache, and pairs are visited tile by tile to keep them there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -21,11 +22,12 @@ from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError
 from reconstruct.features.compaction import expand
 from reconstruct.matching.dense import grid_shape, match_grids
-from reconstruct.stages import Context, Plan, need
+from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.keyed import KeyedStage, Result, Worker
 from reconstruct.storage.cache import Cache
-from reconstruct.storage.matches import MatchStore, pair_key
-from reconstruct.storage.shards import Record, clean_temporaries, shard_size, write_in_shards
+from reconstruct.storage.features import FeatureStore
+from reconstruct.storage.matches import MatchStore, key_pair, pair_key
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import ImagePair
 from reconstruct.workspace import fingerprint
@@ -171,101 +173,98 @@ def tiled(pairs: Sequence[ImagePair], tile: int = TILE) -> list[ImagePair]:
 class PairSource(Protocol):
     """Where the pairs come from: `reconstruct.stages.pair.Pair`, or a benchmark's list."""
 
-    def choose(self, names: Sequence[str]) -> list[ImagePair] | None:
-        """The pairs that will be matched once ``names`` have features; None where that depends on
-        the features themselves."""
+    @property
+    def name(self) -> str:
+        """Its name, for messages."""
 
-    def pairs(self) -> list[ImagePair]:
-        """The pairs to be matched now."""
+    def pairs(self) -> list[ImagePair] | None:
+        """The pairs to match, sorted; None where that depends on what is not there yet."""
 
-    def up_to_date(self) -> bool:
-        """Whether `pairs` stands for the present images."""
+    def current(self) -> bool:
+        """Whether these pairs stand for the present images."""
 
 
-class Match:
+class Match(KeyedStage):
     """The stage; later stages ask it for pairs, fingerprints and matches."""
 
     name = "match"
+    unit = "pairs"
+    shard = (8, 256)
 
     def __init__(
         self, context: Context, config: MatchConfig, extract: Extract, pair: PairSource
     ) -> None:
-        self.context = context
+        self.matches = MatchStore(context.workspace.matches)
+        super().__init__(context, self.matches, [extract, pair])
         self.config = config
         self.extract = extract
         self.pair = pair
-        self.store = MatchStore(context.workspace.matches)
         local = extract.config.local.identity()["name"]
         if config.method == "dense" and local != "grid":
             raise ConfigError(f"match.method: dense needs local: {{name: grid}}, not {local}")
 
-    def wanted(self, pairs: Sequence[ImagePair]) -> dict[ImagePair, str]:
-        """Pair -> fingerprint that its matches must have."""
-        identity, prints = self.config.identity(), self.extract.wanted()
+    def find_fingerprints(self) -> dict[str, str] | None:
+        """Pair -> fingerprint of its matches, over the settings and the features of both images."""
+        pairs = self.pair.pairs()
+        if pairs is None:
+            return None
+        identity, features = self.config.identity(), self.extract.known_fingerprints()
         return {
-            (a, b): fingerprint("matches", identity, [a, prints[a]], [b, prints[b]])
+            pair_key((a, b)): fingerprint("matches", identity, [a, features[a]], [b, features[b]])
             for a, b in pairs
         }
 
-    def _todo(self, wanted: dict[ImagePair, str]) -> list[ImagePair]:
-        have = self.store.fingerprints()
-        return [pair for pair in tiled(list(wanted)) if have.get(pair_key(pair)) != wanted[pair]]
+    def pairs(self) -> list[ImagePair]:
+        """The pairs that are matched, sorted."""
+        return self.pair.pairs() or []
 
-    def plan(self) -> Plan:
-        """How many pairs lack matches, foreseeing the pairs where they are not chosen yet."""
-        pairs = self.pair.choose(list(self.extract.wanted()))
-        if pairs is None:
-            return Plan("waiting", "the pairs follow from global descriptors")
-        wanted = self.wanted(pairs)
-        todo = self._todo(wanted)
-        if not todo:
-            return Plan("done", "up to date", 0, len(wanted))
-        have = self.store.fingerprints()
-        stale = sum(pair_key(pair) in have for pair in todo)
-        why = f"{stale} changed (features or settings), {len(todo) - stale} new"
-        return Plan("stale" if stale else "missing", why, len(todo), len(wanted))
+    def order(self, keys: Sequence[str]) -> list[str]:
+        """Tile by tile, so that descriptors are read seldom."""
+        return [pair_key(pair) for pair in tiled([key_pair(key) for key in keys])]
 
-    def complete(self) -> bool:
-        """Whether the committed pairs stand for the extracted images and all have matches."""
-        return self.pair.up_to_date() and not self._todo(self.wanted(self.pair.pairs()))
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Reads descriptors and matches them."""
+        return MatchWorker(
+            features=self.extract.features,
+            config=self.config,
+            device=self.context.device,
+            fingerprints=fingerprints,
+        )
 
-    def discard(self) -> None:
-        """Drop all matches."""
-        self.store.discard(lambda key: True)
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many pairs, and matches a pair."""
+        counts = self.matches.lengths("matches")
+        wanted = self.known_fingerprints()
+        mean = np.mean([counts[key] for key in wanted]) if wanted else 0.0
+        return {"pairs": len(wanted), "matched_now": made, "mean_matches": round(float(mean), 1)}
 
-    def run(self) -> None:
-        """Match the pairs that are missing."""
-        need(self.pair.up_to_date(), self.name, "pair")
-        clean_temporaries(self.store.folder)
-        wanted = self.wanted(self.pair.pairs())
-        todo = self._todo(wanted)
-        size = shard_size(len(wanted), 8, 256)
-        with self.context.reporter.task(self.name, len(todo), "pairs") as advance:
-            for _ in write_in_shards(self.store, self._records(todo, wanted), size):
-                advance()
-        self.store.compact()
-        counts = [len(self.store.load(pair)) for pair in wanted]
-        self.context.summary.figures[self.name] = {
-            "pairs": len(wanted),
-            "matched_now": len(todo),
-            "mean_matches": round(float(np.mean(counts)), 1),
-        }
 
-    def _records(self, todo: list[ImagePair], wanted: dict[ImagePair, str]) -> Iterator[Record]:
-        device = resolve_device(self.context.device)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchWorker:
+    """Pairs of images -> matches of their keypoints."""
+
+    features: FeatureStore
+    config: MatchConfig
+    device: str
+    fingerprints: Mapping[str, str]
+
+    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
+        """Results for the pairs ``keys``."""
+        device = resolve_device(self.device)
 
         def load(name: str) -> torch.Tensor:
-            stored = self.extract.store.read(name, only="descriptors")["descriptors"]
+            stored = self.features.read(name, only="descriptors")["descriptors"]
             return as_tensor(stored, device)
 
         cache = Cache(load, self.config.cache_mb << 20)
-        for pair in todo:
+        for key in keys:
+            pair = key_pair(key)
             descriptors = cache[pair[0]], cache[pair[1]]
             keypoints = self._keypoints(pair[0]), self._keypoints(pair[1])
-            found = match_images(descriptors, keypoints, self.config)
-            yield MatchStore.record(pair, wanted[pair], found)
+            matches = match_images(descriptors, keypoints, self.config)
+            yield Result(key, (MatchStore.record(pair, self.fingerprints[key], matches),))
 
     def _keypoints(self, name: str) -> NDArray[Any]:
         if self.config.method == "mutual_nn":  # which asks descriptors alone
             return np.zeros((0, 2), np.float32)
-        return self.extract.store.read(name, only="keypoints")["keypoints"]
+        return self.features.keypoints(name)

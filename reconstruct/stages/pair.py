@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,10 @@ from reconstruct.errors import ConfigError, ReconstructionError, UsageError
 from reconstruct.geometry import projection_center
 from reconstruct.matching.covisibility import covisibility_pairs
 from reconstruct.retrieval.nearest import nearest, neighbor_pairs
-from reconstruct.stages import Context, Plan, plan_whole
+from reconstruct.stages import Context, Plan, Precursor
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.global_ import Global
+from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.pairs import ordered, read_pairs, write_pairs
 from reconstruct.types import ImagePair
 from reconstruct.workspace import file_hash, fingerprint, tree_hash
@@ -164,7 +166,7 @@ def pose_pairs(
     return sorted(pairs)
 
 
-class Pair:
+class Pair(WholeStage):
     """The stage."""
 
     name = "pair"
@@ -176,10 +178,14 @@ class Pair:
         extract: Extract,
         global_: Global | None = None,
     ) -> None:
-        self.context = context
+        before: list[Precursor] = [extract]
+        if global_ is not None:
+            before.append(global_)
+        super().__init__(context, context.workspace.pairs, before)
         self.config = config
         self.extract = extract
         self.global_ = global_
+        self._pairs: list[ImagePair] | None = None
         self.with_queries = bool(context.dataset.queries)
         if self._retrieves() and global_ is None:
             raise ConfigError("pair.method: retrieval needs section `extract.global`, e.g. gem")
@@ -210,30 +216,45 @@ class Pair:
         used = [self.config, self.config.queries] if self.with_queries else [self.config]
         return any(isinstance(part, QueryRetrieval) for part in used)
 
-    def fingerprint(self, names: Sequence[str]) -> str:
-        """Over the settings, what they point to, and the images."""
-        content: list[str] = [file_hash(path) for path in self._lists()]
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over the settings, what they point to, and the images."""
+        return self._fingerprint_of(self.extract.names())
+
+    def _fingerprint_of(self, names: Sequence[str]) -> str | None:
+        content: list[str | None] = [file_hash(path) for path in self._lists()]
         if self.reference is not None:
             content.append(tree_hash(self.reference))
-        if self._retrieves() and self.global_ is not None:
+        if self.global_ is not None and self._retrieves():
             content.append(self.global_.fingerprint())
+            if content[-1] is None:
+                return None
         queries = sorted(self.context.dataset.query_names & set(names))
         return fingerprint("pairs", self.config.identity(), content, list(names), queries)
 
-    def choose(self, names: Sequence[str]) -> list[ImagePair] | None:
-        """The pairs of ``names`` by the configured methods; what they leave out is reported.
+    def pairs(self) -> list[ImagePair] | None:
+        """The committed pairs where they are current, else those that will be chosen.
 
-        None where that depends on global descriptors that are not there yet.
+        None where these depend on global descriptors that are not there yet.
         """
-        if self._retrieves() and not (self.global_ and self.global_.up_to_date()):
+        if self._pairs is None or not self.settled:
+            names = self.extract.names()
+            if self.artifact_current():
+                self._pairs = read_pairs(self.artifact, names)[0]
+            else:
+                self._pairs = self._choose(names)
+        return self._pairs
+
+    def _choose(self, names: Sequence[str]) -> list[ImagePair] | None:
+        """The pairs of ``names`` by the configured methods; what they leave out is reported."""
+        if self._retrieves() and not (self.global_ and self.global_.current()):
             return None
         queries = self.context.dataset.query_names
         mapped = [name for name in names if name not in queries]
-        pairs = set(self._map_pairs(mapped, names))
+        pairs = self._map_pairs(mapped, names)
         if self.with_queries:
             asked = [name for name in names if name in queries]
-            pairs |= set(self._query_pairs(asked, mapped, names))
-        return sorted(pairs)
+            pairs = sorted({*pairs, *self._query_pairs(asked, mapped, names)})
+        return pairs
 
     def _map_pairs(self, mapped: Sequence[str], names: Sequence[str]) -> list[ImagePair]:
         config = self.config
@@ -315,41 +336,28 @@ class Pair:
         )
         return neighbor_pairs(asked, mapped, found)
 
-    def pairs(self) -> list[ImagePair]:
-        """The committed pairs."""
-        return read_pairs(self.context.workspace.pairs, self.extract.available())[0]
-
     def query_pairs(self) -> dict[str, list[str]]:
         """Query -> the images of the map that it is paired with, both sorted."""
         queries = self.context.dataset.query_names
-        found: dict[str, list[str]] = {name: [] for name in self.extract.available()}
-        for first, second in self.pairs():
+        others: dict[str, list[str]] = {n: [] for n in self.extract.names() if n in queries}
+        for first, second in self.pairs() or []:
             for query, other in ((first, second), (second, first)):
                 if query in queries and other not in queries:
-                    found[query].append(other)
-        return {name: others for name, others in found.items() if name in queries}
-
-    def up_to_date(self) -> bool:
-        """Whether pairs.txt stands for the extracted images and the settings."""
-        stamp = self.context.workspace.stamp(self.context.workspace.pairs)
-        return stamp == self.fingerprint(self.extract.available())
+                    others[query].append(other)
+        return others
 
     def plan(self) -> Plan:
         """Whether pairs.txt will still stand once the images are extracted."""
-        if self.extract.plan().todo and (self.up_to_date() or self._retrieves()):
-            return Plan("waiting", "the list of images may change with extract")
-        foreseen = self.fingerprint(list(self.extract.wanted()))
-        return plan_whole(self.context, self.context.workspace.pairs, foreseen, "pairs.txt")
+        if self.extract.plan().todo:
+            stamp = self.workspace.stamp(self.artifact)
+            if stamp is not None and stamp == self._fingerprint_of(self.extract.available()):
+                return Plan("waiting", "the list of images may change with extract")
+        return super().plan()
 
-    def discard(self) -> None:
-        """Forget pairs.txt."""
-        self.context.workspace.set_stamp(self.context.workspace.pairs, None)
-
-    def run(self) -> None:
-        """Write pairs.txt. Raises ReconstructionError if there is no pair at all."""
-        workspace, names = self.context.workspace, self.extract.available()
-        value = self.fingerprint(names)
-        pairs = self.choose(names)
+    def make(self) -> None:
+        """Write pairs.txt. Raises MappingError if there is no pair at all."""
+        names = self.extract.names()
+        pairs = self._choose(names)
         if pairs is None:
             raise UsageError("pairs from retrieval need global descriptors: run stage global first")
         if not pairs:
@@ -357,10 +365,29 @@ class Pair:
                 f"{len(names)} readable image(s) and no pair to match: at least two photos of one "
                 "scene are needed"
             )
-        if not self.up_to_date():
-            write_pairs(workspace.pairs, pairs)
-            workspace.set_stamp(workspace.pairs, value)
-        figures = {"pairs": len(pairs)}
+        write_pairs(self.artifact, pairs)
+
+    def figures(self) -> dict[str, Any]:
+        """How many pairs, and how many of them with a query."""
+        figures = {"pairs": len(self.pairs() or [])}
         if self.with_queries:
             figures["of_queries"] = sum(map(len, self.query_pairs().values()))
-        self.context.summary.figures[self.name] = figures
+        return figures
+
+
+@dataclass(frozen=True, slots=True)
+class GivenPairs:
+    """A list of pairs in place of the stage: of a benchmark, or of a caller in Python."""
+
+    extract: Extract
+    all_pairs: Sequence[ImagePair]
+    name: str = "pairs"
+
+    def pairs(self) -> list[ImagePair]:
+        """Those of which both images have features."""
+        known = set(self.extract.names())
+        return [pair for pair in self.all_pairs if known.issuperset(pair)]
+
+    def current(self) -> bool:
+        """Always: the list is given."""
+        return True

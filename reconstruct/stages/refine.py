@@ -1,183 +1,202 @@
-"""Refine: move keypoints to where their tracks agree -> database.db, verified again.
+"""Refine: the alignments of all pairs -> refined/, keypoints moved to where their tracks agree.
 
-The alignment of a pair depends on its two images and its verified matches, so it is stored and
-resumed pair by pair, like matching; the solution over all tracks takes seconds and is made whole.
+    refined/keypoints/part-*.h5   image -> keypoints (N, 2), refined (N,)
+    refined/matches/part-*.h5     pair -> the matches that do not join two places of one image
+    refined/figures.json          how many keypoints were refined, for the report
+
+The solution over all tracks takes seconds and is made whole. Stage `VerifyRefined` then estimates
+two-view geometries again, pair by pair, from the moved keypoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct import colmap
-from reconstruct.errors import ReconstructionError
-from reconstruct.images import read_image
-from reconstruct.parallel import side_by_side
-from reconstruct.refinement import (
-    PairAlignment,
-    Pyramid,
-    RefineConfig,
-    Refined,
-    align_pair,
-    refine_keypoints,
-)
-from reconstruct.refinement.patches import build_pyramid, level0_scale
-from reconstruct.stages import Context, Plan, need, plan_whole
-from reconstruct.stages.match import tiled
-from reconstruct.stages.verify import Verify
-from reconstruct.storage.cache import Cache
-from reconstruct.storage.matches import pair_key
-from reconstruct.storage.shards import (
-    Record,
-    ShardStore,
-    clean_temporaries,
-    shard_size,
-    write_in_shards,
-)
-from reconstruct.torch_device import resolve_device
-from reconstruct.types import ImagePair
-from reconstruct.workspace import atomic_path, fingerprint
+from reconstruct.refinement import RefineConfig, Refined, refine_keypoints
+from reconstruct.refinement.patches import level0_scale
+from reconstruct.stages import Context
+from reconstruct.stages.align import Align
+from reconstruct.stages.keyed import KeyedStage, Worker
+from reconstruct.stages.verify import Inputs, Verify, VerifyWorker, verification_figures
+from reconstruct.stages.whole import WholeStage
+from reconstruct.storage.geometries import GeometryStore
+from reconstruct.storage.matches import MatchStore, key_pair, pair_key
+from reconstruct.storage.shards import Record, ShardStore, ShardWriter
+from reconstruct.types import ImagePair, TwoViewGeometry
+from reconstruct.workspace import array_hash, atomic_path, fingerprint
 
-Inliers = dict[ImagePair, NDArray[np.uint32]]
+SHARD = 64
+FIGURES = "figures.json"
 
 
-class Refine:
-    """The stage. ``database`` is where the refined database stands."""
+class Refine(WholeStage):
+    """The stage."""
 
     name = "refine"
 
-    def __init__(self, context: Context, config: RefineConfig, verify: Verify) -> None:
-        self.context = context
+    def __init__(
+        self, context: Context, config: RefineConfig, verify: Verify, align: Align
+    ) -> None:
+        super().__init__(context, context.workspace.refined, [align])
         self.config = config
         self.verify = verify
-        self.database = context.workspace.database
-        self.store = ShardStore(context.workspace.alignments)
+        self.align = align
+        self._open()
 
-    def fingerprint(self) -> str | None:
-        """Over settings and the verified database; None while that cannot be known."""
-        before = self.verify.fingerprint()
-        return None if before is None else fingerprint("refined", self.config.identity(), before)
+    def _open(self) -> None:
+        self.keypoints = ShardStore(self.artifact / "keypoints")
+        self.matches = MatchStore(self.artifact / "matches")
 
-    def assign_cameras(self) -> colmap.CameraAssignment:
-        """Cameras as they are in the database."""
-        return self.verify.assign_cameras()
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over the settings and all alignments."""
+        alignments = self.align.fingerprints()
+        if alignments is None:
+            return None
+        return fingerprint("refined", self.config.identity(), sorted(alignments.items()))
 
-    def plan(self) -> Plan:
-        """Whether the refined database stands for the verified one."""
-        return plan_whole(self.context, self.database, self.fingerprint(), self.database.name)
-
-    def discard(self) -> None:
-        """Drop alignments and the refined database."""
-        self.store.discard(lambda key: True)
-        self.context.workspace.set_stamp(self.database, None)
-
-    def run(self) -> None:
-        """Write the refined database. Raises ReconstructionError if no pair passes it."""
-        need(self.verify.plan().state == "done", self.name, self.verify.name)
-        if self.plan().state != "done":
-            self._make()
-        before = colmap.verified_matches(self.verify.database)
-        after = colmap.verified_matches(self.database)
-        if not after:
-            raise ReconstructionError(
-                "no pair of images is left after refinement; run without section `refine`"
-            )
-        total = sum(map(len, before.values()))
-        self.context.summary.figures[self.name] = {
-            "verified_pairs": len(after),
-            "of_pairs": len(before),
-            "inliers_kept_percent": round(100 * sum(map(len, after.values())) / total, 1),
-            **self.context.summary.figures.get(self.name, {}),
-        }
-
-    def _make(self) -> None:
-        workspace, value = self.context.workspace, self.fingerprint()
-        workspace.set_stamp(self.database, None)
-        inliers = colmap.verified_matches(self.verify.database)
-        keypoints = colmap.database_keypoints(self.verify.database)
-        self._align(inliers, keypoints)
+    def make(self) -> None:
+        """Solve for the displacement of every keypoint, and store where they are now."""
+        pairs = self.verify.pairs()
+        names = sorted({name for pair in pairs for name in pair})
+        inliers = {pair: self.verify.geometries.inliers(pair) for pair in pairs}
+        keypoints = {name: self.verify.keypoints(name) for name in names}
+        scales = {name: self._scale(name) for name in names}
         refined = refine_keypoints(
-            {name: rows * self._scale(name) for name, rows in keypoints.items()},
+            {name: points * scales[name] for name, points in keypoints.items()},
             inliers,
-            {pair: PairAlignment(**self.store.read(pair_key(pair))) for pair in inliers},
+            {pair: self.align.load(pair) for pair in pairs},
             self.config,
         )
-        with atomic_path(self.database) as temporary:
-            colmap.write_database(
-                temporary,
-                self.assign_cameras(),
-                lambda name: self._moved(name, keypoints[name], refined),
-                ((pair, rows[refined.kept[pair]]) for pair, rows in inliers.items()),
-            )
-            self.verify.verify_database(temporary)
-        workspace.set_stamp(self.database, value)
-        self._report(inliers, refined)
-
-    def _align(self, inliers: Inliers, keypoints: dict[str, NDArray[np.float32]]) -> None:
-        clean_temporaries(self.store.folder)
-        wanted = {pair: self._wanted(pair, rows) for pair, rows in inliers.items()}
-        have = self.store.fingerprints()
-        todo = [pair for pair in tiled(list(wanted)) if have.get(pair_key(pair)) != wanted[pair]]
-        size = shard_size(len(wanted), 4, 64)
-        records = self._records(todo, wanted, inliers, keypoints)
-        with self.context.reporter.task(self.name, len(todo), "pairs") as advance:
-            for _ in write_in_shards(self.store, records, size):
-                advance()
-        self.store.compact()
-
-    def _wanted(self, pair: ImagePair, matches: NDArray[np.uint32]) -> str:
-        prints = self.verify.extract.wanted()
-        rows = fingerprint("rows", matches.tolist())
-        return fingerprint("alignment", self.config.identity(), [prints[n] for n in pair], rows)
-
-    def _records(
-        self,
-        todo: list[ImagePair],
-        wanted: dict[ImagePair, str],
-        inliers: Inliers,
-        keypoints: dict[str, NDArray[np.float32]],
-    ) -> Iterator[Record]:
-        pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
-        jobs = ((pair, pyramids[pair[0]], pyramids[pair[1]]) for pair in todo)
-
-        def work(job: tuple[ImagePair, Pyramid, Pyramid]) -> tuple[ImagePair, PairAlignment]:
-            pair, first, second = job
-            points = keypoints[pair[0]], keypoints[pair[1]]
-            return pair, align_pair(first, second, *points, inliers[pair], self.config)
-
-        for pair, found in side_by_side(work, jobs):
-            columns = {field.name: getattr(found, field.name) for field in fields(found)}
-            yield Record(pair_key(pair), wanted[pair], columns)
-
-    def _pyramid(self, name: str) -> Pyramid:
-        image = read_image(self.context.dataset.path(name))
-        device = resolve_device(self.context.device)
-        return build_pyramid(image, self.config.max_edge, device)
-
-    def _moved(
-        self, name: str, keypoints: NDArray[np.float32], refined: Refined
-    ) -> NDArray[np.float32]:
-        moved = keypoints + refined.displacement[name] / self._scale(name)
-        return np.asarray(moved, np.float32)
+        with atomic_path(self.artifact) as temporary:
+            moved = {
+                name: np.asarray(points + refined.displacement[name] / scales[name], np.float32)
+                for name, points in keypoints.items()
+            }
+            _write(temporary, moved, inliers, refined)
+        self._open()
 
     def _scale(self, name: str) -> NDArray[np.float64]:
         """Pixels in which alignments are given per pixel of the photo, along x and y."""
-        return np.asarray(level0_scale(self.verify.image_size(name), self.config.max_edge))
+        size = self.verify.extract.features.image_size(name)
+        return np.asarray(level0_scale(size, self.config.max_edge))
 
-    def _report(self, inliers: Inliers, refined: Refined) -> None:
-        matched: dict[str, Any] = {name: set() for name in refined.refined}
-        for (first, second), rows in inliers.items():
-            matched[first].update(rows[:, 0].tolist())
-            matched[second].update(rows[:, 1].tolist())
-        count = sum(map(len, matched.values()))
-        done = sum(int(rows.sum()) for rows in refined.refined.values())
-        residuals = refined.residuals_px
-        self.context.summary.figures[self.name] = {
-            "matched_keypoints": count,
-            "refined_percent": round(100 * done / max(count, 1), 1),
-            "median_residual_px": round(float(np.median(residuals)), 3) if len(residuals) else None,
-        }
+    def figures(self) -> dict[str, Any]:
+        """How many matched keypoints were refined, as it was found when they were."""
+        text = (self.artifact / FIGURES).read_text(encoding="utf-8")
+        return dict(json.loads(text))
+
+
+def _figures(
+    inliers: Mapping[ImagePair, NDArray[np.uint32]], refined: Refined
+) -> dict[str, float | None]:
+    matched: dict[str, list[NDArray[np.uint32]]] = {}
+    for pair, matches in inliers.items():
+        for name, column in zip(pair, matches.T, strict=True):
+            matched.setdefault(name, []).append(column)
+    count = sum(len(np.unique(np.concatenate(columns))) for columns in matched.values())
+    moved = sum(int(flags.sum()) for flags in refined.refined.values())
+    residuals = refined.residuals_px
+    return {
+        "matched_keypoints": count,
+        "refined_percent": round(100 * moved / max(count, 1), 1),
+        "median_residual_px": round(float(np.median(residuals)), 3) if len(residuals) else None,
+    }
+
+
+def _write(
+    folder: Path,
+    keypoints: Mapping[str, NDArray[np.float32]],
+    inliers: Mapping[ImagePair, NDArray[np.uint32]],
+    refined: Refined,
+) -> None:
+    """The stores of a solution; each record's fingerprint is that of its content."""
+    writer = ShardWriter(ShardStore(folder / "keypoints"), SHARD)
+    for name, points in sorted(keypoints.items()):
+        columns = {"keypoints": points, "refined": refined.refined[name]}
+        writer.add(Record(name, array_hash(points), columns))
+    writer.flush()
+    writer = ShardWriter(ShardStore(folder / "matches"), SHARD)
+    for pair, matches in sorted(inliers.items()):
+        kept = matches[refined.kept[pair]]
+        writer.add(Record(pair_key(pair), array_hash(kept), {"matches": kept}))
+    writer.flush()
+    text = json.dumps(_figures(inliers, refined), indent=1)
+    (folder / FIGURES).write_text(text + "\n", encoding="utf-8")
+
+
+class VerifyRefined(KeyedStage):
+    """Two-view geometries from refined keypoints, pair by pair."""
+
+    name = "verify_refined"
+    unit = "pairs"
+    shard = (8, 256)
+    keeps_unwanted = False
+
+    def __init__(self, context: Context, verify: Verify, refine: Refine) -> None:
+        self.geometries = GeometryStore(context.workspace.refined_geometries)
+        super().__init__(context, self.geometries, [refine])
+        self.verify = verify
+        self.refine = refine
+
+    def find_fingerprints(self) -> dict[str, str] | None:
+        """Pair -> fingerprint over the settings, its moved keypoints, its matches and cameras.
+
+        A pair whose keypoints did not move when photos were added keeps its geometry.
+        """
+        if not self.refine.current():
+            return None
+        settings, identities = self.verify.settings(), self.verify.cameras.identities
+        keypoints, matches = self.refine.keypoints.fingerprints(), self.refine.matches
+        found = {}
+        for key, value in matches.fingerprints().items():
+            contents = [[keypoints[name], identities[name]] for name in key_pair(key)]
+            found[key] = fingerprint("refined geometry", settings, value, contents)
+        return found
+
+    def order(self, keys: Sequence[str]) -> list[str]:
+        """As matches are made: keypoints are read seldom."""
+        return self.verify.order(keys)
+
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Estimates the geometry of pairs."""
+        estimate = self.verify.estimator()
+        return VerifyWorker(estimate=estimate, inputs=self._inputs, fingerprints=fingerprints)
+
+    def _inputs(self, pair: ImagePair) -> Inputs:
+        return self.keypoints(pair[0]), self.keypoints(pair[1]), self.matches(pair)
+
+    def keypoints(self, name: str) -> NDArray[np.float32]:
+        """(N, 2) keypoints of an image: moved, or as detected where no match of it passed."""
+        if name not in self.refine.keypoints.fingerprints():
+            return self.verify.keypoints(name)
+        keypoints: NDArray[np.float32] = self.refine.keypoints.read(name, "keypoints")["keypoints"]
+        return keypoints
+
+    def matches(self, pair: ImagePair) -> NDArray[np.uint32]:
+        """(M, 2) matches of a pair that refinement kept."""
+        return self.refine.matches.load(pair)
+
+    def geometry(self, pair: ImagePair) -> TwoViewGeometry:
+        """The geometry of a pair."""
+        return self.geometries.load(pair)
+
+    def pairs(self) -> list[ImagePair]:
+        """Sorted pairs of which at least one match passed."""
+        counts, wanted = self.geometries.lengths("inliers"), self.known_fingerprints()
+        return sorted(key_pair(key) for key in wanted if counts.get(key, 0))
+
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many pairs passed. Raises ReconstructionError if none did."""
+        wanted = self.known_fingerprints()
+        figures = verification_figures(self.geometries, wanted, made, self.verify.config)
+        before = self.verify.geometries.lengths("inliers")
+        after = self.geometries.lengths("inliers")
+        total = sum(before[key] for key in wanted)
+        kept = 100 * sum(after[key] for key in wanted) / max(total, 1)
+        return {**figures, "inliers_kept_percent": round(kept, 1)}

@@ -1,9 +1,16 @@
-"""Verify: features and matches -> a COLMAP database with robust two-view geometries."""
+"""Verify: features and matches -> geometries/, a robust two-view geometry for each pair.
+
+The geometry of a pair depends on its matches, its cameras and the settings alone (RANSAC is seeded
+by the pair's names), so one more photo costs its own pairs.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +19,17 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import cameras
-from reconstruct.errors import ConfigError, ReconstructionError
-from reconstruct.stages import Context, Plan, need, plan_whole
+from reconstruct.errors import ConfigError, ImageError, ReconstructionError
+from reconstruct.images import image_size
+from reconstruct.parallel import side_by_side
+from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.keyed import KeyedStage, Result, Worker
 from reconstruct.stages.match import Match
-from reconstruct.types import ImagePair
-from reconstruct.workspace import atomic_path, fingerprint, tree_hash
+from reconstruct.storage.geometries import GeometryStore
+from reconstruct.storage.matches import key_pair
+from reconstruct.types import ImagePair, TwoViewGeometry
+from reconstruct.workspace import fingerprint, tree_hash
 
 
 class VerifyConfig(Section):
@@ -32,10 +44,72 @@ class VerifyConfig(Section):
     estimating a geometry; ``max_error_px`` is then the distance from epipolar lines."""
 
 
-class Verify:
-    """The stage. ``database`` is where the verified database stands."""
+class Verified(Protocol):
+    """What the database is written from: stage `Verify`, or `VerifyRefined` after it."""
+
+    name: str
+
+    def current(self) -> bool:
+        """Whether the geometries of all pairs are there."""
+
+    def fingerprints(self) -> Mapping[str, str] | None:
+        """Pair -> fingerprint of its geometry; None while unknown."""
+
+    def pairs(self) -> list[ImagePair]:
+        """Sorted pairs of which at least one match passed."""
+
+    def geometry(self, pair: ImagePair) -> TwoViewGeometry:
+        """The geometry of a pair."""
+
+    def matches(self, pair: ImagePair) -> NDArray[np.uint32]:
+        """(M, 2) matches that were verified."""
+
+    def keypoints(self, name: str) -> NDArray[np.float32]:
+        """(N, 2) keypoints of an image that its geometries were estimated from."""
+
+
+class MapCameras:
+    """The cameras of the images of a map, and what decides them."""
+
+    def __init__(self, context: Context, config: cameras.CamerasConfig, extract: Extract) -> None:
+        cameras.check(config, context.dataset)
+        self.context = context
+        self.config = config
+        self.extract = extract
+
+    @cached_property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(width, height) of the images of the map."""
+        names = set(self.extract.to_map())
+        stored = names & set(self.extract.features.fingerprints())
+        sizes = self.extract.features.image_sizes(sorted(stored))
+        for name in names - stored:  # a plan looks ahead of extraction
+            with contextlib.suppress(ImageError):
+                sizes[name] = image_size(self.context.dataset.path(name))
+        return sizes
+
+    @cached_property
+    def assignment(self) -> colmap.CameraAssignment:
+        """The camera of each image, and which of them are known."""
+        return cameras.assign(self.config, self.context.dataset, self.sizes)
+
+    @cached_property
+    def identities(self) -> Mapping[str, Any]:
+        """Image name -> JSON-able: what decides its camera."""
+        contents = self.extract.known_fingerprints()
+        return cameras.identities(self.config, self.context.dataset, self.sizes, contents)
+
+    def __getitem__(self, name: str) -> colmap.Camera:
+        """The camera of an image."""
+        return self.assignment.cameras[self.assignment.camera_ids[name]]
+
+
+class Verify(KeyedStage):
+    """The stage."""
 
     name = "verify"
+    unit = "pairs"
+    shard = (8, 256)
 
     def __init__(
         self,
@@ -44,109 +118,177 @@ class Verify:
         camera_config: cameras.CamerasConfig,
         extract: Extract,
         match: Match,
-        database: Path,
     ) -> None:
-        self.context = context
+        self.geometries = GeometryStore(context.workspace.geometries)
+        super().__init__(context, self.geometries, [match])
         self.config = config
-        self.camera_config = camera_config
         self.extract = extract
         self.match = match
-        self.database = database
-        cameras.check(camera_config, context.dataset)
         self.poses = context.dataset.poses if config.known_poses else None
         if config.known_poses and self.poses is None:
             raise ConfigError("verify.known_poses: needs map.reference, or a data set with poses")
+        self._camera_config = camera_config
+        cameras.check(camera_config, context.dataset)
+        self._cameras: MapCameras | None = None
 
-    def fingerprint(self) -> str | None:
-        """Over settings, cameras, and all matches; None while stages before are incomplete."""
-        if not self.match.complete():
+    @property
+    def cameras(self) -> MapCameras:
+        """Cameras of the images of the map."""
+        if self._cameras is None or not self.extract.settled:
+            self._cameras = MapCameras(self.context, self._camera_config, self.extract)
+        return self._cameras
+
+    def settings(self) -> list[Any]:
+        """JSON-able: what decides a geometry beside the matches and the cameras."""
+        return [self.config.identity(), self.poses and tree_hash(self.poses), self.context.seed]
+
+    def find_fingerprints(self) -> dict[str, str] | None:
+        """Pair -> fingerprint over the settings, its matches and its two cameras."""
+        matches = self.match.fingerprints()
+        if matches is None:
             return None
-        prints = self.extract.wanted()
-        features = [[name, prints[name]] for name in self.extract.to_map()]
-        matches = [[*pair, v] for pair, v in self.match.wanted(self.pairs()).items()]
-        given = cameras.identity(self.camera_config, self.context.dataset)
-        seed = self.context.seed
-        settings = [self.config.identity(), self.poses and tree_hash(self.poses)]
-        return fingerprint("database", settings, given, seed, features, matches)
+        settings, identities = self.settings(), self.cameras.identities
+        queries = self.context.dataset.query_names
+        found = {}
+        for key, value in matches.items():
+            a, b = key_pair(key)
+            if a not in queries and b not in queries:  # queries are no part of the map
+                pair_cameras = identities.get(a), identities.get(b)
+                found[key] = fingerprint("geometry", settings, value, *pair_cameras)
+        return found
 
-    def plan(self) -> Plan:
-        """Whether the database stands for the present matches."""
-        return plan_whole(self.context, self.database, self.fingerprint(), self.database.name)
+    def order(self, keys: Sequence[str]) -> list[str]:
+        """As matches are made: keypoints are read seldom."""
+        return self.match.order(keys)
 
-    def discard(self) -> None:
-        """Forget the database."""
-        self.context.workspace.set_stamp(self.database, None)
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Estimates the geometry of pairs."""
+        return VerifyWorker(
+            estimate=self.estimator(), inputs=self._inputs, fingerprints=fingerprints
+        )
+
+    def _inputs(self, pair: ImagePair) -> Inputs:
+        return self.keypoints(pair[0]), self.keypoints(pair[1]), self.matches(pair)
+
+    def estimator(self) -> Estimator:
+        """What finds the geometry of a pair from its keypoints and matches."""
+        if self.poses is not None:
+            poses = colmap.model_poses(colmap.read_model(self.poses))
+            return PosesEstimator(self.cameras, poses, self.config)
+        return RobustEstimator(self.cameras, self.context.seed, self.config)
+
+    def keypoints(self, name: str) -> NDArray[np.float32]:
+        """(N, 2) keypoints of an image."""
+        return self.extract.features.keypoints(name)
+
+    def matches(self, pair: ImagePair) -> NDArray[np.uint32]:
+        """(M, 2) matches of a pair."""
+        return self.match.matches.load(pair)
+
+    def geometry(self, pair: ImagePair) -> TwoViewGeometry:
+        """The geometry of a pair."""
+        return self.geometries.load(pair)
 
     def pairs(self) -> list[ImagePair]:
-        """The committed pairs of images of the map: queries are no part of it."""
-        queries = self.context.dataset.query_names
-        return [pair for pair in self.match.pair.pairs() if not queries & set(pair)]
+        """Sorted pairs of which at least one match passed."""
+        counts, wanted = self.geometries.lengths("inliers"), self.known_fingerprints()
+        return sorted(key_pair(key) for key in wanted if counts.get(key, 0))
 
-    def assign_cameras(self) -> colmap.CameraAssignment:
-        """Cameras of the images with features, and which of them are known."""
-        names = self.extract.to_map()
-        sizes = {name: self.image_size(name) for name in names}
-        return cameras.assign(self.camera_config, self.context.dataset, sizes)
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many pairs passed. Raises MappingError if none did."""
+        return verification_figures(self.geometries, self.known_fingerprints(), made, self.config)
 
-    def run(self) -> None:
-        """Write the database. Raises ReconstructionError if no pair passes."""
-        need(self.match.complete(), self.name, "match")
-        if self.plan().state != "done":
-            self._write(self.fingerprint())
-        inliers = colmap.verified_matches(self.database)
-        pairs = len(self.pairs())
-        if not inliers:
-            raise ReconstructionError(
-                f"none of {pairs} pairs has {self.config.min_inliers} matches that agree with one "
-                "two-view geometry: the photos do not overlap enough, or are too poor in texture"
-            )
-        self.context.summary.figures[self.name] = {
-            "verified_pairs": len(inliers),
-            "of_pairs": pairs,
-            "mean_inliers": round(float(np.mean([len(m) for m in inliers.values()])), 1),
-        }
 
-    def _write(self, value: str | None) -> None:
-        workspace = self.context.workspace
-        workspace.set_stamp(self.database, None)
-        pairs = self.pairs()
-        with atomic_path(self.database) as temporary:
-            with self.context.reporter.task("import", len(pairs), "pairs") as advance:
-                colmap.write_database(
-                    temporary,
-                    self.assign_cameras(),
-                    self._keypoints,
-                    self._matches(pairs, advance),
-                )
-            with self.context.reporter.task(self.name, 1, "database") as advance:
-                self.verify_database(temporary)
-                advance()
-        workspace.set_stamp(self.database, value)
+def verification_figures(
+    geometries: GeometryStore, wanted: Mapping[str, str], made: int, config: VerifyConfig
+) -> dict[str, Any]:
+    """How many of the wanted pairs passed, and their mean inliers.
 
-    def verify_database(self, database: Path) -> None:
-        """Robust two-view geometry of every matched pair in ``database``."""
-        limits: dict[str, Any] = {
-            "max_error_px": self.config.max_error_px,
-            "min_inliers": self.config.min_inliers,
-        }
-        if self.poses is None:
-            colmap.verify_database(database, seed=self.context.seed, **limits)
-        else:
-            poses = colmap.model_poses(colmap.read_model(self.poses))
-            colmap.verify_with_poses(database, poses, **limits)
+    Raises:
+        ReconstructionError: No pair passed.
+    """
+    lengths = geometries.lengths("inliers")
+    counts = [lengths[key] for key in wanted if lengths[key]]
+    if not counts:
+        raise ReconstructionError(
+            f"none of {len(wanted)} pairs has {config.min_inliers} matches that agree with one "
+            "two-view geometry: the photos do not overlap enough, or are too poor in texture"
+        )
+    return {
+        "verified_pairs": len(counts),
+        "of_pairs": len(wanted),
+        "verified_now": made,
+        "mean_inliers": round(float(np.mean(counts)), 1),
+    }
 
-    def _keypoints(self, name: str) -> NDArray[np.float32]:
-        keypoints: NDArray[np.float32] = self.extract.store.read(name, only="keypoints")[
-            "keypoints"
-        ]
-        return keypoints
 
-    def image_size(self, name: str) -> tuple[int, int]:
-        """(width, height) of an image with features."""
-        width, height = self.extract.store.read(name, only="image_size")["image_size"][0].tolist()
-        return width, height
+Inputs = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint32]]
+"""(N0, 2) and (N1, 2) keypoints of a pair, and its (M, 2) matches."""
+Estimator = Callable[[ImagePair, Inputs], TwoViewGeometry]
+"""The geometry of a pair."""
 
-    def _matches(self, pairs: Any, advance: Any) -> Any:
-        for pair in pairs:
-            advance()
-            yield pair, self.match.store.load(pair)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RobustEstimator:
+    """Two-view geometry by LO-RANSAC, seeded by the names of the pair."""
+
+    cameras: MapCameras
+    seed: int
+    config: VerifyConfig
+
+    def __call__(self, pair: ImagePair, inputs: Inputs) -> TwoViewGeometry:
+        """The geometry of ``pair``."""
+        first, second, matches = inputs
+        options = colmap.TwoViewOptions(
+            max_error_px=self.config.max_error_px,
+            min_inliers=self.config.min_inliers,
+            seed=colmap.pair_seed(self.seed, pair),
+        )
+        own = self.cameras[pair[0]], self.cameras[pair[1]]
+        return colmap.estimate_two_view_geometry(own[0], first, own[1], second, matches, options)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PosesEstimator:
+    """The matches that agree with known poses, (3, 4) cam_from_world by name."""
+
+    cameras: MapCameras
+    poses: Mapping[str, NDArray[np.float64]]
+    config: VerifyConfig
+
+    def __call__(self, pair: ImagePair, inputs: Inputs) -> TwoViewGeometry:
+        """The geometry of ``pair``; one without inliers where a pose is not known."""
+        if not all(name in self.poses for name in pair):
+            return TwoViewGeometry.empty()
+        first, second, matches = inputs
+        return colmap.geometry_from_poses(
+            self.cameras[pair[0]],
+            first,
+            self.cameras[pair[1]],
+            second,
+            matches,
+            (self.poses[pair[0]], self.poses[pair[1]]),
+            max_error_px=self.config.max_error_px,
+            min_inliers=self.config.min_inliers,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VerifyWorker:
+    """Pairs -> two-view geometries, several pairs at once."""
+
+    estimate: Estimator
+    inputs: Callable[[ImagePair], Inputs]
+    fingerprints: Mapping[str, str]
+
+    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
+        """Results for the pairs ``keys``."""
+        jobs = ((key, self.inputs(key_pair(key))) for key in keys)
+
+        def work(job: tuple[str, Inputs]) -> tuple[str, TwoViewGeometry]:
+            key, inputs = job
+            return key, self.estimate(key_pair(key), inputs)
+
+        for key, geometry in side_by_side(work, jobs):
+            record = GeometryStore.record(key, self.fingerprints[key], geometry)
+            yield Result(key, (record,))

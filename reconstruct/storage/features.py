@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reconstruct.storage.shards import Record, ShardStore
 from reconstruct.types import LocalFeatures
@@ -37,7 +39,27 @@ class FeatureStore(ShardStore):
             image_size=(width, height),
         )
 
+    def keypoints(self, name: str) -> NDArray[np.float32]:
+        """(N, 2) keypoints of an image in COLMAP pixels. Raises ArtifactError."""
+        keypoints: NDArray[np.float32] = self.read(name, only="keypoints")["keypoints"]
+        return keypoints
 
-def open_features(output: Path) -> FeatureStore:
+    def image_size(self, name: str) -> tuple[int, int]:
+        """(width, height) of an image in pixels. Raises ArtifactError."""
+        width, height = self.read(name, only="image_size")["image_size"][0].tolist()
+        return width, height
+
+    def image_sizes(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """(width, height) of several images. Raises ArtifactError."""
+        column = self.column("image_size", names)
+        return {name: (int(size[0][0]), int(size[0][1])) for name, size in column.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """Sorted names of the images with features."""
+        return sorted(self.fingerprints())
+
+
+def open_features(output: Path | str) -> FeatureStore:
     """The features of a finished (or killed) run's output folder."""
-    return FeatureStore(output / "features")
+    return FeatureStore(Path(output) / "features")

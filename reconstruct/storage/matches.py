@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,3 +41,8 @@ class MatchStore(ShardStore):
         if first <= second:
             return self.load((first, second))
         return np.ascontiguousarray(self.load((second, first))[:, ::-1])
+
+
+def open_matches(output: Path | str) -> MatchStore:
+    """The matches of a finished (or killed) run's output folder."""
+    return MatchStore(Path(output) / "matches")

@@ -15,8 +15,9 @@ stands in several shards the last shard wins; `compact` removes what is supersed
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
 """What h5py raises for a file that is cut off, damaged, or of another layout."""
 Fields = dict[str, NDArray[Any]]
+OPEN_FILES = 16
+"""Shards of a store that stay open for reading."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +61,14 @@ class ShardStore:
         self.folder = folder
         self._places: dict[str, _Place] | None = None
         self._dirty: set[Path] = set()  # shards that hold superseded records, or nothing readable
+        self._files: OrderedDict[Path, h5py.File] = OrderedDict()  # open for reading
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}  # for other processes, which open the files for themselves
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
 
     def fingerprints(self) -> dict[str, str]:
         """Key -> fingerprint of all records. Unreadable shards count as missing (logged)."""
@@ -72,16 +83,67 @@ class ShardStore:
         if place is None:
             raise ArtifactError(f"{self.folder}: holds nothing for {key!r}; run its stage again")
         try:
-            with h5py.File(place.shard, "r") as file:
-                return _read_row(file, place.row, only)
+            with self._lock:
+                return _read_row(self._open(place.shard), place.row, only)
         except UNREADABLE as error:
-            raise ArtifactError(
-                f"{place.shard}: cannot be read ({error}); delete it and run again"
-            ) from error
+            raise _unreadable(place.shard, error) from error
+
+    def lengths(self, field: str) -> dict[str, int]:
+        """Key -> number of rows of ``field`` in its record, for all records; no row is read."""
+        by_shard: dict[Path, list[tuple[str, int]]] = defaultdict(list)
+        for key, place in self._index().items():
+            by_shard[place.shard].append((key, place.row))
+        result: dict[str, int] = {}
+        for shard, members in sorted(by_shard.items()):
+            try:
+                with self._lock:
+                    counts = np.diff(self._open(shard)["offsets"][field][:])
+            except UNREADABLE as error:
+                raise _unreadable(shard, error) from error
+            result |= {key: int(counts[row]) for key, row in members}
+        return result
+
+    def column(self, field: str, keys: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Key -> its rows of a small ``field``; each shard is read once. keys: None for all."""
+        index = self._index()
+        by_shard: dict[Path, list[tuple[str, int]]] = defaultdict(list)
+        for key in index if keys is None else keys:
+            if key not in index:
+                raise ArtifactError(f"{self.folder}: holds nothing for {key!r}; run its stage")
+            by_shard[index[key].shard].append((key, index[key].row))
+        result: dict[str, NDArray[Any]] = {}
+        for shard, members in sorted(by_shard.items()):
+            try:
+                with self._lock:
+                    file = self._open(shard)
+                    offsets, rows = file["offsets"][field][:], file["fields"][field][:]
+            except UNREADABLE as error:
+                raise _unreadable(shard, error) from error
+            result |= {key: rows[offsets[row] : offsets[row + 1]] for key, row in members}
+        return result
+
+    def clean(self) -> None:
+        """Remove what a killed run left uncommitted."""
+        for path in self.folder.glob(f"*{TEMPORARY}"):
+            remove(path)
+
+    def _open(self, shard: Path) -> h5py.File:
+        if shard not in self._files:
+            self._files[shard] = h5py.File(shard, "r")
+            while len(self._files) > OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(shard)
+        return self._files[shard]
+
+    def _close(self) -> None:
+        with self._lock:
+            while self._files:
+                self._files.popitem()[1].close()
 
     def write(self, records: list[Record]) -> Path:
         """Commit ``records`` (at least one) as the next shard; returns its path."""
         places = self._index()
+        self._close()
         number = max((_number(path) for path in self._shards()), default=-1) + 1
         path = self.folder / f"part-{number:05d}.h5"
         _write_shard(path, records)
@@ -98,15 +160,19 @@ class ShardStore:
                 Record(key, self._index()[key].fingerprint, self.read(key)) for key in kept[path]
             ]
             if records:
+                self._close()
                 _write_shard(path, records)
             else:
+                self._close()
                 remove(path)
-        self._places = None
+        if self._dirty:
+            self._places = None
 
     def discard(self, condition: Callable[[str], bool]) -> None:
         """Forget, on disk too, every record whose key fulfils ``condition``."""
-        for key in [key for key in self._index() if condition(key)]:
-            self._dirty.add(self._index().pop(key).shard)
+        index = self._index()
+        for key in [key for key in index if condition(key)]:
+            self._dirty.add(index.pop(key).shard)
         self.compact()
 
     def _shards(self) -> list[Path]:
@@ -131,6 +197,10 @@ class ShardStore:
             if key in places:
                 self._dirty.add(places[key].shard)
             places[str(key)] = _Place(str(value), path, row)
+
+
+def _unreadable(shard: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{shard}: cannot be read ({error}); delete it and run again")
 
 
 def _number(path: Path) -> int:
@@ -159,25 +229,12 @@ def _write_shard(path: Path, records: list[Record]) -> None:
             file[f"fields/{name}"] = np.concatenate(parts)
 
 
-def write_in_shards(store: ShardStore, records: Iterable[Record], size: int) -> Iterator[Record]:
-    """Pass ``records`` on while committing every ``size`` of them as a shard.
+class ShardWriter:
+    """Commits what is added in shards of ``size`` records, and the rest when flushed.
 
     The cut depends only on the order of the records: a run that was killed and goes on with what
     is missing writes the same shards as one that was never killed.
     """
-    buffer: list[Record] = []
-    for record in records:
-        buffer.append(record)
-        if len(buffer) == size:
-            store.write(buffer)
-            buffer = []
-        yield record
-    if buffer:
-        store.write(buffer)
-
-
-class ShardWriter:
-    """Commits what is added in shards of ``size`` records, and the rest when flushed."""
 
     def __init__(self, store: ShardStore, size: int) -> None:
         self._store, self._size = store, size
@@ -199,9 +256,3 @@ class ShardWriter:
 def shard_size(total: int, low: int, high: int) -> int:
     """Records a shard, so that small jobs lose little when killed and large ones have few files."""
     return min(max(total // 16, low), high)
-
-
-def clean_temporaries(folder: Path) -> None:
-    """Remove what a killed run left uncommitted."""
-    for path in folder.glob(f"*{TEMPORARY}"):
-        remove(path)

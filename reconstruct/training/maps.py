@@ -9,7 +9,7 @@ goes on with the shards that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,20 +21,15 @@ from torch import Tensor
 from reconstruct.features.vgg import LAST
 from reconstruct.features.weights import TrunkWeights, load_weights
 from reconstruct.parallel import ahead
-from reconstruct.stages import Context, Plan
-from reconstruct.storage.shards import (
-    Fields,
-    Record,
-    ShardStore,
-    clean_temporaries,
-    write_in_shards,
-)
+from reconstruct.stages import Context
+from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.storage.shards import Fields, Record, ShardStore
 from reconstruct.torch_device import resolve_device
 from reconstruct.training.groups import Group, Source, draw_group
 from reconstruct.training.mix import load_source
 from reconstruct.training.network import FrozenTrunk
 from reconstruct.training.settings import TrainingConfig
-from reconstruct.workspace import fingerprint, remove
+from reconstruct.workspace import fingerprint
 
 GROUPS_A_SHARD = 16
 TRAIN, VALIDATION = "train", "validation"
@@ -81,7 +76,7 @@ class GroupSource:
         return FrozenTrunk(self.weights, train.layout, train.precision, resolve_device(self.device))
 
     @cached_property
-    def print(self) -> str:
+    def fingerprint(self) -> str:
         """Fingerprint of all groups and their maps, whatever their number."""
         train = self.config.train
         shape = [train.layout, train.crop_px, train.min_correspondences, train.precision]
@@ -101,45 +96,42 @@ class GroupSource:
         return Example(self.trunk(group.images), pairs)
 
 
-class Maps:
+class Maps(KeyedStage):
     """The stage."""
 
     name = "maps"
+    unit = "groups"
+    shard = (GROUPS_A_SHARD, GROUPS_A_SHARD)
 
     def __init__(self, context: Context, source: GroupSource) -> None:
-        self.context = context
+        super().__init__(context, ShardStore(context.workspace.root / "maps"))
         self.source = source
-        self.folder = context.workspace.root / "maps"
-        self.store = ShardStore(self.folder)
         config = source.config
         counts = {VALIDATION: config.validation.groups, TRAIN: config.train.groups}
         self.keys = [key(role, i) for role, count in counts.items() for i in range(count)]
 
-    def plan(self) -> Plan:
-        """How many groups are missing."""
-        todo, total = len(self._todo()), len(self.keys)
-        if not todo:
-            return Plan("done", "up to date", 0, total)
-        if self.store.fingerprints() and todo == total:
-            return Plan("stale", "photos, settings or weights changed", todo, total)
-        return Plan("missing", "not computed yet", todo, total)
+    def find_fingerprints(self) -> dict[str, str]:
+        """Group -> the fingerprint of the data and the network, the same for all."""
+        return dict.fromkeys(self.keys, self.source.fingerprint)
 
-    def discard(self) -> None:
-        """Remove all maps."""
-        remove(self.folder)
-        self.store = ShardStore(self.folder)
+    def order(self, keys: Sequence[str]) -> list[str]:
+        """Validation first."""
+        return sorted(keys, key=lambda k: (TRAIN in k, k))
 
-    def run(self) -> None:
-        """Draw the missing groups and run the trunk on them."""
-        clean_temporaries(self.folder)
-        todo = self._todo()
-        if todo and len(todo) == len(self.keys):
-            self.discard()  # of another data set or network: tens of gigabytes nobody reads
-        with self.context.reporter.task(self.name, len(todo), "groups") as advance:
-            for _ in write_in_shards(self.store, self._make(todo), GROUPS_A_SHARD):
-                advance()
-        pairs = sum(len(self.store.read(k, "pairs")["pairs"]) for k in self.keys if TRAIN in k)
-        self.context.summary.figures[self.name] = {"groups": len(self.keys), "pairs": pairs}
+    def prepare(self) -> None:
+        """Drop maps of another data set or network: tens of gigabytes that nobody reads."""
+        if len(self.missing()) == len(self.keys):
+            self.discard()
+
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Draws groups and runs the trunk on them."""
+        return MapsWorker(self.source)
+
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many groups, and pairs to train with."""
+        counts = self.store.lengths("pairs")
+        pairs = sum(counts[k] for k in self.keys if TRAIN in k)
+        return {"groups": len(self.keys), "pairs": pairs}
 
     def read(self, role: str, number: int) -> Example:
         """A group behind the trunk, as `GroupSource.example` gives it but for the rounding."""
@@ -151,18 +143,23 @@ class Maps:
         maps = maps.contiguous(memory_format=torch.channels_last)
         return Example(maps, [(first, second, part) for (first, second, _), part in rows])
 
-    def _todo(self) -> list[str]:
-        stored, wanted = self.store.fingerprints(), self.source.print
-        return [k for k in self.keys if stored.get(k) != wanted]
 
-    def _make(self, keys: Sequence[str]) -> Iterator[Record]:
+@dataclass(frozen=True, slots=True)
+class MapsWorker:
+    """Groups -> the trunk's view of them; the next group is drawn while the trunk works."""
+
+    source: GroupSource
+
+    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
+        """Results for the groups ``keys``."""
+
         def draw(k: str) -> Group:
             role, _, number = k.partition("/")
             return self.source.draw(role, int(number))
 
         for k, group in zip(keys, ahead(draw, keys, 1), strict=True):
             example = self.source.example(group)
-            yield Record(k, self.source.print, _fields(example))
+            yield Result(k, (Record(k, self.source.fingerprint, _fields(example)),))
 
 
 def key(role: str, number: int) -> str:

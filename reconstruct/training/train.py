@@ -14,7 +14,8 @@ from typing import Any
 from torch import nn
 
 from reconstruct.parallel import ahead
-from reconstruct.stages import Context, Plan, need, plan_whole
+from reconstruct.stages import Context, Plan
+from reconstruct.stages.whole import WholeStage
 from reconstruct.torch_device import resolve_device
 from reconstruct.training.checkpoint import (
     State,
@@ -34,30 +35,30 @@ from reconstruct.workspace import atomic_path, fingerprint
 logger = logging.getLogger(__name__)
 
 
-class Train:
+class Train(WholeStage):
     """The stage. maps: None where the trunk runs with every step."""
 
     name = "train"
 
     def __init__(self, context: Context, source: GroupSource, maps: Maps | None) -> None:
-        self.context = context
+        root = context.workspace.root
+        super().__init__(context, root / "best.safetensors", [] if maps is None else [maps])
         self.source = source
         self.maps = maps
         self.config = source.config
-        root = context.workspace.root
-        self.last, self.best = root / "last.safetensors", root / "best.safetensors"
+        self.last, self.best = root / "last.safetensors", self.artifact
         self.total = self.config.train.groups * self.config.train.epochs
         self.commit: str | None = None
 
-    def fingerprint(self) -> str:
-        """Over the data, the settings and the weights to start from."""
+    def find_fingerprint(self) -> str:
+        """Fingerprint over the data, the settings and the weights to start from."""
         settings = self.config.train.identity(), self.config.validation.identity()
         start = self.source.weights.content_hash()  # of which the maps only know the trunk
-        return fingerprint("training", self.source.print, *settings, self.config.seed, start)
+        return fingerprint("training", self.source.fingerprint, *settings, self.config.seed, start)
 
     def plan(self) -> Plan:
         """How many steps are left."""
-        plan = plan_whole(self.context, self.best, self.fingerprint(), self.best.name)
+        plan = super().plan()
         state = read_state(self.last)
         done = state.step if state is not None and state.fingerprint == self.fingerprint() else 0
         if plan.state != "done" and done:
@@ -66,16 +67,12 @@ class Train:
 
     def discard(self) -> None:
         """Forget the checkpoints."""
-        self.context.workspace.set_stamp(self.best, None)
+        super().discard()
         self.last.unlink(missing_ok=True)
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Train from the last checkpoint of these settings, or from the start, to the end."""
-        need(self.maps is None or self.maps.plan().state == "done", self.name, "maps")
-        if self.plan().state != "done":
-            self._train()
-            self.context.workspace.set_stamp(self.best, self.fingerprint())
-        self._report()
+        self._train()
 
     def _train(self) -> None:
         self.commit = commit()  # of the code that runs: the checkout may move on meanwhile
@@ -88,7 +85,7 @@ class Train:
             restore(self.last, head, optimizer)
             logger.info("train: goes on from step %d", state.step)
         else:
-            state = State(self.fingerprint())
+            state = State(self.find_fingerprint())
             self._validate(head, state)
         with self.context.reporter.task(self.name, self.total - state.step, "steps") as advance:
             for example in self._examples(state.step):
@@ -129,7 +126,7 @@ class Train:
             "trained": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": self.commit,
             "config": self.config.model_dump(mode="json"),
-            "data": self.source.print,
+            "data": self.source.fingerprint,
             "starts_from": self.source.weights.content_hash(),
             "step": state.step,
             "validation_loss": state.best_loss,
@@ -145,17 +142,17 @@ class Train:
         if self.config.train.tensorboard:
             write_tensorboard(root / "tensorboard", state.rows[-self.config.validation.every :])
 
-    def _report(self) -> None:
+    def figures(self) -> dict[str, Any]:
+        """The best checkpoint; the curves go to the summary."""
         state = read_state(self.last)
         if state is None:
-            return
-        summary = self.context.summary
-        summary.figures[self.name] = {
+            return {}
+        drawing = draw(state.rows)
+        if drawing is not None:
+            self.context.summary.drawings["training"] = drawing
+        return {
             "steps": state.step,
             "best validation loss": round(state.best_loss or math.nan, 4),
             "at step": state.best_step,
             "weights": str(self.best),
         }
-        drawing = draw(state.rows)
-        if drawing is not None:
-            summary.drawings["training"] = drawing

@@ -19,7 +19,7 @@ from reconstruct.datasets.synthetic import write_depth, write_model, write_photo
 from reconstruct.datasets.synthetic_building import INDOORS, ROOMS, build_room, write_building
 from reconstruct.errors import ConfigError
 from reconstruct.evaluation.localization import query_errors
-from reconstruct.localization.evaluate_queries import read_truth
+from reconstruct.localization.evaluate import read_truth
 from reconstruct.storage.poses import read_poses
 
 SIFT: dict[str, Any] = {"name": "sift", "upright": True}

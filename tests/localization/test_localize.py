@@ -18,13 +18,13 @@ from reconstruct import colmap
 from reconstruct.datasets.scene import look_at
 from reconstruct.errors import ConfigError, ReconstructionError, UsageError
 from reconstruct.evaluation.localization import query_errors
-from reconstruct.localization.localize import (
+from reconstruct.localization.localizer import Localizer
+from reconstruct.localization.pose import (
     LocalizeConfig,
     estimate,
     lift_matches,
     localize_matches,
 )
-from reconstruct.localization.localizer import Localizer
 from reconstruct.localization.refine_query import agreeing_matches, most_alike
 from reconstruct.retrieval.index import read_index
 from reconstruct.storage.poses import read_poses

@@ -66,12 +66,19 @@ def test_refinement_resumes_by_pair_and_ends_the_same(
     shards = sorted((output / "alignments").glob("part-*.h5"))
     shards[-1].unlink()
     (output / "database.db").unlink()
-    from reconstruct.stages import refine
+    from reconstruct.stages import align
 
     aligned: list[object] = []
-    original = refine.align_pair
-    monkeypatch.setattr(refine, "align_pair", lambda *a: (aligned.append(a), original(*a))[1])
+    original = align.align_pair
+    monkeypatch.setattr(align, "align_pair", lambda *a: (aligned.append(a), original(*a))[1])
     run(tmp_path / "again", square)
     assert 0 < len(aligned) < 15
+    verified = reconstruct.plan(
+        tmp_path / "again" / "sfm.yaml",
+        square.images,
+        output,
+        {"dataset.cameras": str(square.reference)},
+    )
+    assert {plan.state for _, plan in verified} == {"done"}
     found = colmap.database_keypoints(output / "database.db")
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)

@@ -12,9 +12,8 @@ from reconstruct.storage.matches import MatchStore, key_pair, pair_key
 from reconstruct.storage.shards import (
     Record,
     ShardStore,
-    clean_temporaries,
+    ShardWriter,
     shard_size,
-    write_in_shards,
 )
 from reconstruct.types import LocalFeatures
 
@@ -141,11 +140,13 @@ def test_a_failing_write_leaves_what_was_there(
 
 
 def test_shards_are_cut_by_number_and_the_rest_is_kept(tmp_path: Path) -> None:
-    store = ShardStore(tmp_path)
+    writer = ShardWriter(ShardStore(tmp_path), size=2)
     seen = []
-    for passed in write_in_shards(store, (record(str(i), i, 1) for i in range(5)), size=2):
-        seen.append((passed.key, len(list(tmp_path.iterdir()))))
-    assert seen == [("0", 0), ("1", 1), ("2", 1), ("3", 2), ("4", 2)]
+    for i in range(5):
+        writer.add(record(str(i), i, 1))
+        seen.append(len(list(tmp_path.iterdir())))
+    assert seen == [0, 1, 1, 2, 2]
+    writer.flush()
     assert values(ShardStore(tmp_path)) == {str(i): i for i in range(5)}
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -165,6 +166,17 @@ def test_small_jobs_have_small_shards() -> None:
 def test_temporaries_of_a_killed_run_go(tmp_path: Path) -> None:
     for name in ("part-00000.h5", "part-00001.h5.tmp"):
         (tmp_path / name).write_text("x")
-    clean_temporaries(tmp_path)
-    clean_temporaries(tmp_path / "not there")
+    ShardStore(tmp_path).clean()
+    ShardStore(tmp_path / "not there").clean()
     assert [path.name for path in tmp_path.iterdir()] == ["part-00000.h5"]
+
+
+def test_columns_and_lengths_are_read_shard_by_shard(tmp_path: Path) -> None:
+    store = ShardStore(tmp_path)
+    assert store.lengths("x") == store.column("flags") == {}
+    store.write([record("a", 1, 3), record("b", 2, 0)])
+    store.write([record("a", 3, 1)])
+    assert store.lengths("x") == {"a": 1, "b": 0}
+    np.testing.assert_equal(store.column("flags"), {"a": [3, 3, 3], "b": [2, 2, 2]})
+    with pytest.raises(ArtifactError, match="holds nothing for 'c'"):
+        store.column("flags", ["c"])

@@ -21,9 +21,15 @@ from reconstruct.evaluation.localization import (
 )
 from reconstruct.evaluation.poses import transform_pose
 from reconstruct.evaluation.submission import check_submission, write_submission
-from reconstruct.localization.localize import Localize
-from reconstruct.stages import Context, Plan, plan_whole
-from reconstruct.stages.evaluate import EvaluateConfig, similarity_to, write_metrics
+from reconstruct.localization.localize import WritePoses
+from reconstruct.stages import Context
+from reconstruct.stages.evaluate import (
+    EvaluateConfig,
+    read_metrics,
+    similarity_to,
+    write_metrics,
+)
+from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.poses import read_poses
 from reconstruct.workspace import Workspace, file_hash, fingerprint, tree_hash
 
@@ -81,15 +87,15 @@ def evaluate_poses(output: Path, reference: Path) -> list[list[str]]:
     return metrics_table(evaluate_queries(output, reference, groups))
 
 
-class EvaluateQueries:
+class EvaluateQueries(WholeStage):
     """The stage, in place of `Evaluate` where queries were localized."""
 
     name = "evaluate"
 
-    def __init__(self, context: Context, config: EvaluateConfig, localize: Localize) -> None:
-        self.context = context
+    def __init__(self, context: Context, config: EvaluateConfig, poses: WritePoses) -> None:
+        super().__init__(context, context.workspace.metrics, [poses])
         self.config = config
-        self.localize = localize
+        self.poses = poses
         given = colmap.model_folder(Path(config.reference)) if config.reference else None
         self.reference = given or context.dataset.reference
         if self.reference is None and config.submission is None:
@@ -99,9 +105,9 @@ class EvaluateQueries:
             )
         self.groups = {query.name: query.group for query in context.dataset.queries}
 
-    def fingerprint(self) -> str | None:
-        """Over settings, the ground truth's content, and poses.txt's fingerprint."""
-        before, reference = self.localize.fingerprint(), self.reference
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over settings, the ground truth's content, and poses.txt."""
+        before, reference = self.poses.fingerprint(), self.reference
         if before is None:
             return None
         truth = None
@@ -110,40 +116,39 @@ class EvaluateQueries:
         groups = sorted(self.groups.items())
         return fingerprint("query metrics", self.config.identity(), truth, groups, before)
 
-    def plan(self) -> Plan:
-        """Whether metrics.json stands for the present poses."""
-        workspace = self.context.workspace
-        return plan_whole(self.context, workspace.metrics, self.fingerprint(), "metrics.json")
-
-    def discard(self) -> None:
-        """Forget the metrics."""
-        self.context.workspace.set_stamp(self.context.workspace.metrics, None)
-
-    def run(self) -> None:
+    def make(self) -> None:
         """Write metrics.json and, where a name is given for it, the submission."""
-        workspace = self.context.workspace
-        figures: dict[str, Any] = {}
         if self.reference is not None:
-            metrics = evaluate_queries(
-                workspace.root,
+            evaluate_queries(
+                self.workspace.root,
                 self.reference,
                 self.groups,
                 self.config.thresholds,
-                align=self.config.align and self.localize.map.reference is None,
+                align=self.config.align and self.poses.localize.map.reference is None,
             )
-            self.context.summary.tables["localization"] = metrics_table(metrics)
-            figures |= {"queries": metrics["all"].queries, "localized": metrics["all"].localized}
         if self.config.submission is not None:
-            figures |= self._submit(self.config.submission)
-        workspace.set_stamp(workspace.metrics, self.fingerprint())
-        self.context.summary.figures[self.name] = figures
+            self._submit(self.config.submission)
 
-    def _submit(self, name: str) -> dict[str, Any]:
-        workspace = self.context.workspace
+    def figures(self) -> dict[str, Any]:
+        """How many queries were localized; the table of errors goes to the summary."""
+        metrics = read_metrics(self.workspace)
+        figures: dict[str, Any] = {}
+        if self.reference is not None:
+            groups = {
+                name: LocalizationMetrics(**values) for name, values in metrics["queries"].items()
+            }
+            self.context.summary.tables["localization"] = metrics_table(groups)
+            everything = groups["all"]
+            figures |= {"queries": everything.queries, "localized": everything.localized}
+        if self.config.submission is not None:
+            figures |= {"submission": metrics["submission"], "submission_check": "valid"}
+        return figures
+
+    def _submit(self, name: str) -> None:
+        workspace = self.workspace
         path = workspace.root / f"Aachen_eval_[{name}].txt"
         write_submission(path, read_poses(workspace.poses))
         problems = check_submission(path, self.groups)
         if problems:
             raise ReconstructionError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
         write_metrics(workspace, {"submission": path.name})
-        return {"submission": path.name, "submission_check": "valid"}

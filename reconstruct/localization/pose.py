@@ -1,0 +1,148 @@
+"""The pose of a query from its matches with images of a map: pure functions and their settings.
+
+A query's matches with an image of the map become 2D-3D matches through the points that the
+image's keypoints belong to; those of all its pairs are merged, and a camera pose is estimated by
+LO-RANSAC. A query that fails has a status and no pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from reconstruct import colmap
+from reconstruct.config import Section
+from reconstruct.localization.refine_query import RefineQueryConfig
+from reconstruct.matching.covisibility import covisibility_clusters
+from reconstruct.types import FloatArray, PointMap, PoseEstimate
+
+
+class LocalizeConfig(Section):
+    """Section ``localize``."""
+
+    max_error_px: float = Field(12.0, gt=0)
+    """Largest reprojection error of an inlier, in pixels of the query."""
+    min_inliers: int = Field(12, ge=4)
+    """A pose with fewer is a failure; so is a query with fewer 2D-3D matches."""
+    max_trials: int = Field(10_000, ge=1)
+    """Of RANSAC."""
+    verify_pairs: bool = False
+    """Keep of each pair only the matches that agree with one two-view geometry (section
+    ``verify``) before they are merged."""
+    clusters: bool = False
+    """Localize against each group of paired images that see common points by itself, and keep the
+    pose with most inliers: where retrieval brings several places."""
+    refine_focal: bool | None = None
+    """Estimate the query's focal length too. null: only where its intrinsics are not known."""
+    refine: RefineQueryConfig | None = None
+    """Move the keypoints of a query to agree with the photos of the map, then estimate its pose
+    again. null: they stay as detected. Where section `refine` moved the map's keypoints this
+    belongs on: a query's share errors with raw ones of the map, and no longer with refined ones."""
+
+
+Matches2D3D = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Keypoint index and point id of each 2D-3D match, (M,) and (M,)."""
+
+
+def lift_matches(
+    matches: Mapping[str, NDArray[np.uint32]], points: Mapping[str, NDArray[np.int64]]
+) -> Matches2D3D:
+    """2D-3D matches of a query, merged over its pairs; each once, sorted.
+
+    matches: image of the map -> (M, 2) indices, the query's keypoint first. points: image -> point
+    id of each of its keypoints, -1 where it has none. A keypoint may keep several points: RANSAC
+    decides between them.
+    """
+    parts = [np.zeros((0, 2), np.int64)]
+    for name, rows in sorted(matches.items()):
+        ids = points[name][rows[:, 1].astype(np.int64)]
+        parts.append(np.column_stack([rows[:, 0].astype(np.int64), ids])[ids >= 0])
+    merged = np.unique(np.concatenate(parts), axis=0)
+    return merged[:, 0], merged[:, 1]
+
+
+def estimate(
+    name: str,
+    keypoints: FloatArray,
+    lifted: Matches2D3D,
+    tracks: PointMap,
+    camera: colmap.Camera,
+    config: LocalizeConfig,
+    *,
+    refine_focal: bool,
+    seed: int,
+) -> PoseEstimate:
+    """The pose of a query from its 2D-3D matches; a status where there is none.
+
+    keypoints: (N, 2) COLMAP pixels. An inlier counts once a keypoint.
+    """
+    index, ids = lifted
+    count = len(np.unique(index))
+    if count < config.min_inliers:
+        return PoseEstimate(name=name, status="too_few_matches", matches=count)
+    found = colmap.estimate_pose(
+        keypoints[index].astype(np.float64),
+        tracks.positions(ids),
+        camera,
+        max_error_px=config.max_error_px,
+        max_trials=config.max_trials,
+        refine_focal=refine_focal,
+        seed=seed,
+    )
+    inliers = 0 if found is None else len(np.unique(index[found[1]]))
+    if found is None or inliers < config.min_inliers:
+        return PoseEstimate(name=name, status="ransac_failed", matches=count, inliers=inliers)
+    pose, _, covariance, refined = found
+    return PoseEstimate(
+        name=name,
+        status="ok",
+        matches=count,
+        inliers=inliers,
+        cam_from_world=pose,
+        covariance=covariance,
+        params=colmap.intrinsics(refined).params,
+    )
+
+
+def localize_matches(
+    name: str,
+    keypoints: FloatArray,
+    matches: Mapping[str, NDArray[np.uint32]],
+    tracks: PointMap,
+    camera: colmap.Camera,
+    config: LocalizeConfig,
+    *,
+    refine_focal: bool,
+    seed: int,
+    refine: Callable[[PoseEstimate], FloatArray] | None = None,
+) -> PoseEstimate:
+    """The pose of a query from its matches with images of the map (query's keypoint first).
+
+    With ``config.clusters`` the best of the poses against each cluster. refine: the query's
+    keypoints moved, given that pose; it is then estimated once more, from them.
+    """
+    names = sorted(set(matches) & set(tracks.names))
+    points = {other: tracks.points(other) for other in names}
+    groups = covisibility_clusters(names, points) if config.clusters else [names]
+    best = PoseEstimate(name=name, status="too_few_matches", matches=0)
+    for group in groups:
+        lifted = lift_matches({other: matches[other] for other in group}, points)
+        found = estimate(
+            name, keypoints, lifted, tracks, camera, config, refine_focal=refine_focal, seed=seed
+        )
+        best = max(best, found, key=lambda e: (e.status == "ok", e.inliers, e.matches))
+    if refine is None or best.status != "ok":
+        return best
+    return localize_matches(
+        name,
+        refine(best),
+        matches,
+        tracks,
+        camera,
+        config,
+        refine_focal=refine_focal,
+        seed=seed,
+    )

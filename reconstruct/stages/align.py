@@ -1,0 +1,108 @@
+"""Align: the patches of every verified match -> alignments/, how far each match is off.
+
+The alignment of a pair depends on its two photos and its inliers, so it is kept pair by pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from reconstruct.datasets import Dataset
+from reconstruct.images import read_image
+from reconstruct.parallel import side_by_side
+from reconstruct.refinement import (
+    PairAlignment,
+    Pyramid,
+    RefineConfig,
+    align_pair,
+    build_pyramid,
+)
+from reconstruct.stages import Context
+from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.verify import Verify
+from reconstruct.storage.cache import Cache
+from reconstruct.storage.features import FeatureStore
+from reconstruct.storage.geometries import GeometryStore
+from reconstruct.storage.matches import key_pair, pair_key
+from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.torch_device import resolve_device
+from reconstruct.types import ImagePair
+from reconstruct.workspace import fingerprint
+
+
+class Align(KeyedStage):
+    """The stage."""
+
+    name = "align"
+    unit = "pairs"
+
+    def __init__(self, context: Context, config: RefineConfig, verify: Verify) -> None:
+        super().__init__(context, ShardStore(context.workspace.alignments), [verify])
+        self.config = config
+        self.verify = verify
+
+    def find_fingerprints(self) -> dict[str, str] | None:
+        """Pair -> fingerprint over the settings and its geometry, which stands for the photos."""
+        if not self.verify.current():
+            return None
+        identity, geometries = self.config.identity(), self.verify.known_fingerprints()
+        keys = map(pair_key, self.verify.pairs())
+        return {key: fingerprint("alignment", identity, geometries[key]) for key in keys}
+
+    def order(self, keys: Sequence[str]) -> list[str]:
+        """As matches are made: photos are read seldom."""
+        return self.verify.order(keys)
+
+    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+        """Aligns the matches of pairs."""
+        return AlignWorker(
+            dataset=self.context.dataset,
+            features=self.verify.extract.features,
+            geometries=self.verify.geometries,
+            config=self.config,
+            device=self.context.device,
+            fingerprints=fingerprints,
+        )
+
+    def load(self, pair: ImagePair) -> PairAlignment:
+        """The alignment of a pair."""
+        return PairAlignment(**self.store.read(pair_key(pair)))
+
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many pairs."""
+        return {"pairs": len(self.known_fingerprints()), "aligned_now": made}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignWorker:
+    """Pairs -> the alignments of their inliers, several pairs at once."""
+
+    dataset: Dataset
+    features: FeatureStore
+    geometries: GeometryStore
+    config: RefineConfig
+    device: str
+    fingerprints: Mapping[str, str]
+
+    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
+        """Results for the pairs ``keys``."""
+        pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
+        pairs = map(key_pair, keys)
+        jobs = ((pair, pyramids[pair[0]], pyramids[pair[1]]) for pair in pairs)
+        for pair, alignment in side_by_side(lambda job: self._align(*job), jobs):
+            key = pair_key(pair)
+            columns = {field.name: getattr(alignment, field.name) for field in fields(alignment)}
+            yield Result(key, (Record(key, self.fingerprints[key], columns),))
+
+    def _align(
+        self, pair: ImagePair, first: Pyramid, second: Pyramid
+    ) -> tuple[ImagePair, PairAlignment]:
+        keypoints = self.features.keypoints(pair[0]), self.features.keypoints(pair[1])
+        inliers = self.geometries.inliers(pair)
+        return pair, align_pair(first, second, *keypoints, inliers, self.config)
+
+    def _pyramid(self, name: str) -> Pyramid:
+        image = read_image(self.dataset.path(name))
+        return build_pyramid(image, self.config.max_edge, resolve_device(self.device))

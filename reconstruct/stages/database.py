@@ -1,0 +1,56 @@
+"""Database: keypoints, matches and two-view geometries -> database.db, for COLMAP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from reconstruct import colmap
+from reconstruct.stages import Context
+from reconstruct.stages.verify import MapCameras, Verified, Verify
+from reconstruct.stages.whole import WholeStage
+from reconstruct.workspace import atomic_path, fingerprint
+
+
+class Database(WholeStage):
+    """The stage. verified: the geometries that it holds, those after refinement if there is any."""
+
+    name = "database"
+
+    def __init__(self, context: Context, verify: Verify, verified: Verified) -> None:
+        super().__init__(context, context.workspace.database, [verified])
+        self.verify = verify
+        self.verified = verified
+
+    @property
+    def cameras(self) -> MapCameras:
+        """Cameras of the images in the database."""
+        return self.verify.cameras
+
+    def find_fingerprint(self) -> str | None:
+        """Fingerprint over the images, their cameras, and all geometries."""
+        geometries = self.verified.fingerprints()
+        if geometries is None:
+            return None
+        features = self.verify.extract.known_fingerprints()
+        identities = self.cameras.identities
+        images = [[n, features[n], camera] for n, camera in sorted(identities.items())]
+        return fingerprint("database", images, sorted(geometries.items()))
+
+    def make(self) -> None:
+        """Write the database."""
+        with atomic_path(self.artifact) as temporary:
+            colmap.write_database(
+                temporary, self.cameras.assignment, self.verified.keypoints, self._pairs()
+            )
+
+    def _pairs(self) -> Iterator[colmap.VerifiedPair]:
+        pairs = self.verified.pairs()
+        with self.context.reporter.task(self.name, len(pairs), "pairs") as advance:
+            for pair in pairs:
+                yield pair, self.verified.matches(pair), self.verified.geometry(pair)
+                advance()
+
+    def figures(self) -> dict[str, Any]:
+        """How many images and pairs it holds."""
+        return {"images": len(self.verify.extract.to_map()), "pairs": len(self.verified.pairs())}
