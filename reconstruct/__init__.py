@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from reconstruct.features import load_extractor as load_extractor
     from reconstruct.localization.localizer import Localizer as Localizer
     from reconstruct.localization.localizer import localize as localize
+    from reconstruct.matching.mutual_nn import match as match
     from reconstruct.pipeline import plan as plan
     from reconstruct.pipeline import run as run
-    from reconstruct.stages.match import match as match
     from reconstruct.stages.outcome import Run as Run
     from reconstruct.types import Intrinsics as Intrinsics
     from reconstruct.types import LocalFeatures as LocalFeatures
@@ -33,7 +33,7 @@ _HOMES = {
     "Run": "reconstruct.stages.outcome",
     "load_extractor": "reconstruct.features",
     "localize": "reconstruct.localization.localizer",
-    "match": "reconstruct.stages.match",
+    "match": "reconstruct.matching.mutual_nn",
     "plan": "reconstruct.pipeline",
     "run": "reconstruct.pipeline",
 }

@@ -19,11 +19,12 @@ from reconstruct.features.compaction import compact, read_basis
 from reconstruct.images import read_image
 from reconstruct.localization.localize import LocalizeConfig, localize_matches
 from reconstruct.localization.refine_query import QueryRefiner
+from reconstruct.matching.config import MatchConfig, default_match
 from reconstruct.retrieval.describers import create_describer
 from reconstruct.retrieval.index import GlobalIndex, read_index
 from reconstruct.retrieval.nearest import nearest
 from reconstruct.stages.extract import ExtractConfig
-from reconstruct.stages.match import MatchConfig, as_tensor, match_images
+from reconstruct.stages.match import as_tensor, match_images
 from reconstruct.stages.outcome import Run
 from reconstruct.storage.features import FeatureStore
 from reconstruct.torch_device import resolve_device
@@ -75,7 +76,7 @@ class Localizer:
         settings = _read_settings(workspace.config)
         self.neighbors, self.device = neighbors, device
         self.config = config or settings.localize or LocalizeConfig()
-        self._match = settings.match or MatchConfig()
+        self._match = settings.match or default_match()
         self._seed = settings.seed
         self._store = FeatureStore(workspace.features)
         self._tracks = colmap.Tracks(colmap.read_model(workspace.sparse))
