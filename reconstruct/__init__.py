@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from reconstruct.images import read_image as read_image
     from reconstruct.localization.localizer import Localizer as Localizer
     from reconstruct.localization.localizer import localize as localize
+    from reconstruct.matching.mutual_nn import match as match
     from reconstruct.matching.pairs import exhaustive_pairs as exhaustive_pairs
     from reconstruct.matching.pairs import pose_pairs as pose_pairs
     from reconstruct.matching.pairs import sequential_pairs as sequential_pairs
     from reconstruct.pipeline import plan as plan
     from reconstruct.pipeline import run as run
-    from reconstruct.stages.match import match as match
     from reconstruct.stages.outcome import Run as Run
     from reconstruct.storage.features import open_features as open_features
     from reconstruct.storage.matches import open_matches as open_matches
@@ -55,9 +55,9 @@ _HOMES = {
     "exhaustive_pairs": "reconstruct.matching.pairs",
     "pose_pairs": "reconstruct.matching.pairs",
     "sequential_pairs": "reconstruct.matching.pairs",
+    "match": "reconstruct.matching.mutual_nn",
     "plan": "reconstruct.pipeline",
     "run": "reconstruct.pipeline",
-    "match": "reconstruct.stages.match",
     "Run": "reconstruct.stages.outcome",
     "open_features": "reconstruct.storage.features",
     "open_matches": "reconstruct.storage.matches",

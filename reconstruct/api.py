@@ -28,13 +28,14 @@ from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig, CameraSpec
 from reconstruct.datasets.folder import list_images
 from reconstruct.errors import UsageError
+from reconstruct.matching.config import MatchConfig
 from reconstruct.matching.pairs import exhaustive_pairs, pose_pairs, sequential_pairs
 from reconstruct.progress import Reporter
 from reconstruct.stages import Context, Summary
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.map import Map, MapConfig
-from reconstruct.stages.match import Match, MatchConfig
+from reconstruct.stages.match import Match
 from reconstruct.stages.pair import GivenPairs
 from reconstruct.stages.verify import Verify, VerifyConfig
 from reconstruct.storage.pairs import ordered

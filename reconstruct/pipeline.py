@@ -29,6 +29,7 @@ from reconstruct.indoor.rgbd_map import RgbdMap
 from reconstruct.localization.evaluate import EvaluateQueries
 from reconstruct.localization.localize import Localize, WritePoses
 from reconstruct.localization.pose import LocalizeConfig
+from reconstruct.matching.config import MatchConfig
 from reconstruct.progress import Reporter, logging_to
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.report.page import write_report
@@ -39,7 +40,7 @@ from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.global_ import Global
 from reconstruct.stages.map import Map, MapConfig
-from reconstruct.stages.match import Match, MatchConfig
+from reconstruct.stages.match import Match
 from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import Pair, PairConfig
 from reconstruct.stages.refine import Refine, VerifyRefined

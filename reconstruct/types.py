@@ -63,6 +63,33 @@ class LocalFeatures:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Matches:
+    """Which keypoints of two images show the same point, M of them (M may be 0).
+
+    indices: (M, 2) uint32, keypoint of the first image and of the second, sorted by the first; no
+        keypoint stands in more than one match.
+    scores: (M,) float32, larger is better; by descriptors it is the cosine of the two.
+    """
+
+    indices: NDArray[np.uint32]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def swapped(self) -> Matches:
+        """The same matches with the second image as the first."""
+        order = np.argsort(self.indices[:, 1], kind="stable")
+        indices = np.ascontiguousarray(self.indices[order, ::-1])
+        return Matches(indices=indices, scores=self.scores[order])
+
+    @classmethod
+    def empty(cls) -> Matches:
+        """No match at all."""
+        return cls(indices=np.zeros((0, 2), np.uint32), scores=np.zeros(0, np.float32))
+
+
 ImagePair = tuple[str, str]
 """Two image names (relative to the image root), the smaller one first."""
 

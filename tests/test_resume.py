@@ -18,7 +18,7 @@ import reconstruct
 from reconstruct import colmap
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.features.sift import Sift
-from reconstruct.stages import match as match_stage
+from reconstruct.matching.mutual_nn import MutualNN
 from reconstruct.storage.features import open_features
 
 KILLED = """
@@ -26,12 +26,12 @@ import os, signal, sys
 from reconstruct import colmap
 from reconstruct.__main__ import main
 from reconstruct.features.sift import Sift
-from reconstruct.stages import match
+from reconstruct.matching.mutual_nn import MutualNN
 
 place, survived, *arguments = sys.argv[1:]
 owner, name = {
     "extract": (Sift, "_extract"),
-    "match": (match, "match_tensors"),
+    "match": (MutualNN, "match"),
     "verify": (colmap, "estimate_two_view_geometry"),
     "database": (colmap, "write_database"),
 }[place]
@@ -64,8 +64,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         return call
 
     monkeypatch.setattr(Sift, "_extract", counted("extract", Sift._extract))
-    matched = counted("match", match_stage.match_tensors)
-    monkeypatch.setattr(match_stage, "match_tensors", matched)
+    monkeypatch.setattr(MutualNN, "match", counted("match", MutualNN.match))
     verified = counted("verify", colmap.estimate_two_view_geometry)
     monkeypatch.setattr(colmap, "estimate_two_view_geometry", verified)
     return counter

@@ -23,12 +23,13 @@ from reconstruct.benchmark.refine_pairs import RefinePairs
 from reconstruct.config import Section
 from reconstruct.errors import DataError
 from reconstruct.geometry import Float64
+from reconstruct.matching.config import MatchConfig, default_match
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.stages import Context, Plan, inner_context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.extract import Extract, ExtractConfig, LocalConfig
 from reconstruct.stages.keyed import KeyedStage
-from reconstruct.stages.match import Match, MatchConfig
+from reconstruct.stages.match import Match
 from reconstruct.stages.pair import GivenPairs
 from reconstruct.stages.whole import WholeStage
 from reconstruct.types import ImagePair
@@ -44,7 +45,7 @@ class MethodConfig(Section):
     """The extractor, as in ``extract.local`` of other pipelines."""
     compact: CompactConfig = CompactConfig.model_validate({})
     """How descriptors are stored, as in ``extract.compact``."""
-    match: MatchConfig = MatchConfig.model_validate({})
+    match: MatchConfig = default_match()
     refine: RefineConfig | None = None
     """Move matched positions until their surroundings agree ({}: with the default settings)."""
 

@@ -31,11 +31,14 @@ from reconstruct.indoor.direct import ApproximateIndex, nearest_of_all
 from reconstruct.indoor.homographies import HomographyConfig
 from reconstruct.indoor.rgbd import RgbdPoints
 from reconstruct.indoor.rgbd_map import RgbdMap
+from reconstruct.matching import dense
+from reconstruct.matching.config import MatchConfig, default_match
+from reconstruct.matching.nearest import unit_vectors
 from reconstruct.stages import Context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.extract import Extract, LocalConfig
 from reconstruct.stages.keyed import KeyedStage, Result, Worker
-from reconstruct.stages.match import Match, MatchConfig, as_tensor
+from reconstruct.stages.match import Match
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.candidates import CandidatePoses, CandidateStore
 from reconstruct.storage.matches import pair_key
@@ -78,7 +81,7 @@ class SparseConfig(_MatchedConfig):
     """The extractor, as in ``extract.local`` of other pipelines."""
     compact: CompactConfig = CompactConfig.model_validate({})
     """How descriptors are stored, as in ``extract.compact``."""
-    match: MatchConfig = MatchConfig.model_validate({})
+    match: MatchConfig = default_match()
 
 
 class DenseConfig(_MatchedConfig):
@@ -89,7 +92,7 @@ class DenseConfig(_MatchedConfig):
     """The grid."""
     compact: CompactConfig = CompactConfig.model_validate({"encoding": "float16"})
     """How descriptors are stored; a grid has many, so dim: 128 and uint8 pay for large maps."""
-    match: MatchConfig = MatchConfig.model_validate({"method": "dense"})
+    match: MatchConfig = dense.DenseConfig(method="dense")
 
 
 PoseConfig = Annotated[DirectConfig | SparseConfig | DenseConfig, Field(discriminator="method")]
@@ -271,7 +274,7 @@ class _Search:
 
     def _load(self, name: str) -> torch.Tensor:
         stored = self.stage.extract.features.read(name, only="descriptors")["descriptors"]
-        return as_tensor(stored, self.device)
+        return unit_vectors(stored, self.device)
 
     def _descriptors(self, name: str) -> torch.Tensor:
         return self._load(name)[torch.from_numpy(self.points.points(name) >= 0)]

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from reconstruct.errors import UsageError
+from reconstruct.matching.nearest import Best, largest, similarity_blocks
 from reconstruct.types import FloatArray
 
 
@@ -23,16 +24,13 @@ def nearest_of_all(
     the (M,) ids of their points. Returns (N,) id of the nearest (-1: there is none) and (N,)
     cosine. Of equal ones the first wins.
     """
-    best = torch.full((len(query),), -torch.inf, device=query.device)
-    ids = np.full(len(query), -1, np.int64)
+    best = Best.none(len(query), query.device)
     for descriptors, own in parts:
-        if not len(own) or not len(query):
-            continue
-        similarity, place = (query @ descriptors.T).max(dim=1)
-        better = (similarity > best).cpu().numpy()
-        ids[better] = own[place.cpu().numpy()[better]]
-        best = torch.maximum(best, similarity)
-    return ids, best.cpu().numpy()
+        ids = torch.from_numpy(own).to(query.device)
+        for rows, columns, block in similarity_blocks(query, descriptors):
+            cosine, place = largest(block, 1)
+            best.update(rows, cosine, ids[columns][place])
+    return best.index.cpu().numpy(), best.score.cpu().numpy()
 
 
 class ApproximateIndex:

@@ -6,13 +6,15 @@ estimate = localizer("photo.jpg", camera)    # PoseEstimate
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from reconstruct import colmap, features
+from reconstruct import colmap, features, matching
 from reconstruct.config import Section, validate
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import DataError, UsageError
@@ -21,17 +23,16 @@ from reconstruct.images import read_image
 from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.query import MatchedQuery, QueryLocalizer
 from reconstruct.localization.refine_query import RefineQueryConfig
+from reconstruct.matching.config import MatchConfig, default_match
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.retrieval.describers import create_describer
 from reconstruct.retrieval.index import GlobalIndex, read_index
 from reconstruct.retrieval.nearest import nearest
 from reconstruct.stages.extract import ExtractConfig
-from reconstruct.stages.match import MatchConfig, as_tensor, match_images
 from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import PairConfig, QueryRetrieval
 from reconstruct.stages.verify import VerifyConfig
 from reconstruct.storage.features import FeatureStore
-from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, ImageArray, Intrinsics, LocalFeatures, PoseEstimate
 from reconstruct.workspace import Workspace
 
@@ -51,7 +52,7 @@ class _MapSettings(Section):
     dataset: DatasetConfig
     extract: ExtractConfig
     pair: PairConfig | None = None
-    match: MatchConfig = MatchConfig.model_validate({})
+    match: MatchConfig = default_match()
     verify: VerifyConfig = VerifyConfig.model_validate({})
     refine: RefineConfig | None = None
     localize: LocalizeConfig | None = None
@@ -107,10 +108,9 @@ class Localizer:
             raise UsageError(f"{output}: no mapped model (sparse/) here; run the pipeline first")
         colmap.set_verbosity(False)
         settings = _read_settings(workspace.config)
-        self.device = device
         self.config = config or settings.how_to_localize()
         self.neighbors = settings.neighbors() if neighbors is None else neighbors
-        self._match = settings.match
+        self._matcher = matching.create(settings.match, device)
         self._store = FeatureStore(workspace.features)
         model = colmap.read_model(workspace.sparse)
         tracks = colmap.Tracks(model)
@@ -166,23 +166,22 @@ class Localizer:
                 keypoints=local.keypoints,
                 camera=_as_camera(image, camera, (pixels.shape[1], pixels.shape[0])),
                 camera_known=camera is not None,
-                matches=self._match_with(local, keypoints),
+                matches=self._match_with(local, others),
                 map_keypoints=keypoints,
             )
         )
 
     def _match_with(
-        self, local: LocalFeatures, keypoints: dict[str, FloatArray]
+        self, local: LocalFeatures, names: Sequence[str]
     ) -> dict[str, NDArray[np.uint32]]:
         """Matches with images of the map, the query's keypoint first."""
-        device = resolve_device(self.device)
         # As those of the map are stored, which is what the map's own matches came from.
-        query = as_tensor(compact(local.descriptors, self._basis, self._encoding), device)
+        stored = compact(local.descriptors, self._basis, self._encoding)
+        query = self._matcher.prepare(replace(local, descriptors=stored))
         matches = {}
-        for name, points in keypoints.items():
-            stored = self._store.read(name, only="descriptors")["descriptors"]
-            descriptors = query, as_tensor(stored, device)
-            matches[name] = match_images(descriptors, (local.keypoints, points), self._match)
+        for name in names:
+            other = self._matcher.prepare(self._store.load(name, self._matcher.reads))
+            matches[name] = self._matcher.match(query, other).indices
         return matches
 
     def _describe(self, pixels: ImageArray) -> tuple[LocalFeatures, FloatArray | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse
@@ -24,18 +24,26 @@ def covisibility_pairs(seen: PointIds, neighbors: int) -> list[ImagePair]:
     Images that share no point are no pair.
     """
     names = sorted(seen)
-    table = _incidence([seen[name] for name in names])
     pairs: set[ImagePair] = set()
-    for start in range(0, len(names), BLOCK):
-        counts = (table[start : start + BLOCK] @ table.T).tocsr()
-        for row in range(counts.shape[0]):
-            span = slice(counts.indptr[row], counts.indptr[row + 1])
-            others, shared = counts.indices[span], counts.data[span]
-            others, shared = others[others != start + row], shared[others != start + row]
-            for other in others[np.lexsort((others, -shared))][:neighbors]:
-                low, high = sorted((start + row, int(other)))
-                pairs.add((names[low], names[high]))
+    for image, others, shared in _shared_counts([seen[name] for name in names]):
+        for other in others[np.lexsort((others, -shared))][:neighbors]:
+            low, high = sorted((image, int(other)))
+            pairs.add((names[low], names[high]))
     return sorted(pairs)
+
+
+def sharing_pairs(point_ids: Sequence[NDArray[np.int64]], min_shared: int) -> list[tuple[int, int]]:
+    """All two images that share at least ``min_shared`` points (and one at least), sorted.
+
+    point_ids: of each image, as the values of `PointIds`. Returns positions in it, the smaller
+    first.
+    """
+    least = max(1, min_shared)
+    return [
+        (image, int(other))
+        for image, others, shared in _shared_counts(point_ids)
+        for other in np.sort(others[(shared >= least) & (others > image)])
+    ]
 
 
 def covisibility_clusters(names: Sequence[str], seen: PointIds) -> list[list[str]]:
@@ -49,6 +57,20 @@ def covisibility_clusters(names: Sequence[str], seen: PointIds) -> list[list[str
     count, label = scipy.sparse.csgraph.connected_components(table @ table.T, directed=False)
     groups = [[n for n, own in zip(names, label, strict=True) if own == k] for k in range(count)]
     return sorted(groups, key=lambda group: -len(group))
+
+
+def _shared_counts(
+    point_ids: Sequence[NDArray[np.int64]],
+) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    """Of each image: its number, those of the others that share points with it, and how many."""
+    table = _incidence(point_ids)
+    for start in range(0, len(point_ids), BLOCK):
+        counts = (table[start : start + BLOCK] @ table.T).tocsr()
+        for row in range(counts.shape[0]):
+            span = slice(counts.indptr[row], counts.indptr[row + 1])
+            others, shared = counts.indices[span], counts.data[span]
+            apart = others != start + row
+            yield start + row, others[apart], shared[apart]
 
 
 def _incidence(point_ids: Sequence[NDArray[np.int64]]) -> scipy.sparse.csr_array:

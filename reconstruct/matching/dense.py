@@ -8,14 +8,85 @@ against all, (19,000)^2 at 640 x 480, is never made.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from reconstruct.matching import MatcherConfig
+from reconstruct.matching.nearest import nearest_both_ways, unit_vectors
+from reconstruct.torch_device import resolve_device
+from reconstruct.types import LocalFeatures, Matches
+
 CHUNK = 64
 """Blocks refined at once: some 50 MB at 512 channels."""
+
+
+class DenseConfig(MatcherConfig):
+    """Coarse to fine, of grids of descriptors (``extract.local: {name: grid}``)."""
+
+    method: Literal["dense"]
+    coarse: int = Field(4, ge=1)
+    """Cells a side of the blocks whose mutual nearest neighbours are refined."""
+    margin: int = Field(2, ge=0)
+    """Cells around a matching block that are looked at too."""
+    min_score: float | None = Field(None, ge=-1, le=1)
+    """Keep a match only if the cosine of its descriptors is at least this."""
+
+    def identity(self) -> dict[str, Any]:
+        """As when all matchers shared one section, so that matches made then stay valid."""
+        return {**super().identity(), "ratio": None}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """A grid of descriptors and its blocks.
+
+    cells: (rows * columns, C) unit descriptors, row by row. shape: (rows, columns). blocks: (B, C)
+    unit means of the blocks, row by row; what is less than a block at the right and lower edge is
+    left out. across: how many blocks stand side by side.
+    """
+
+    cells: Tensor
+    shape: tuple[int, int]
+    blocks: Tensor
+    across: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory."""
+        return self.cells.nbytes + self.blocks.nbytes
+
+
+class Dense:
+    """See `reconstruct.matching.Matcher`; a prepared image is a `Grid`."""
+
+    reads = ("keypoints", "descriptors")
+
+    def __init__(self, config: DenseConfig, *, device: str = "auto") -> None:
+        self.config = config
+        self.device = resolve_device(device)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings."""
+        return self.config.identity()
+
+    def prepare(self, features: LocalFeatures) -> Grid:
+        """Raises ValueError if the keypoints are not on a grid."""
+        cells = unit_vectors(features.descriptors, self.device)
+        return make_grid(cells, grid_shape(features.keypoints), self.config.coarse)
+
+    def match(self, first: Grid, second: Grid) -> Matches:
+        """Matching cells; scores are cosines."""
+        config = self.config
+        return match_grids(
+            first, second, coarse=config.coarse, margin=config.margin, min_score=config.min_score
+        )
 
 
 def grid_shape(keypoints: NDArray[np.floating]) -> tuple[int, int]:
@@ -36,68 +107,41 @@ def grid_shape(keypoints: NDArray[np.floating]) -> tuple[int, int]:
     return rows, columns
 
 
+def make_grid(cells: Tensor, shape: tuple[int, int], coarse: int) -> Grid:
+    """A grid of ``shape`` with blocks of ``coarse`` cells a side. cells: see `Grid`."""
+    if min(shape) < coarse:
+        return Grid(cells, shape, cells[:0], 0)
+    pooled = F.avg_pool2d(cells.view(*shape, -1).permute(2, 0, 1), coarse)
+    blocks = F.normalize(pooled.flatten(1).T, dim=1).contiguous()
+    return Grid(cells, shape, blocks, pooled.shape[2])
+
+
 def match_grids(
-    first: Tensor,
-    second: Tensor,
-    shape0: tuple[int, int],
-    shape1: tuple[int, int],
-    *,
-    coarse: int,
-    margin: int,
-    min_score: float | None = None,
-) -> NDArray[np.uint32]:
-    """(M, 2) indices of matching cells, sorted by the first; each cell at most once on each side.
+    first: Grid, second: Grid, *, coarse: int, margin: int, min_score: float | None = None
+) -> Matches:
+    """Matching cells, each at most once on each side.
 
-    first, second: (rows * columns, C) unit descriptors, row by row, of grids of ``shape0`` and
-    ``shape1``. coarse: cells a side of a block. margin: cells around a block of the second grid
-    that may be matched too. min_score: least cosine.
+    Args:
+        first: with blocks of ``coarse`` cells a side.
+        second: likewise.
+        coarse: cells a side of a block.
+        margin: cells around a block of the second grid that may be matched too.
+        min_score: least cosine.
     """
-    if min(*shape0, *shape1) < coarse:
-        return np.zeros((0, 2), np.uint32)
-    blocks0, across0 = _blocks(first, shape0, coarse)
-    blocks1, across1 = _blocks(second, shape1, coarse)
-    forward, backward = _nearest(blocks0, blocks1)
-    index = torch.arange(len(blocks0), device=first.device)
-    mutual = index[backward[forward] == index]
+    if not len(first.blocks) or not len(second.blocks):
+        return Matches.empty()
+    forward, backward = (best.index for best in nearest_both_ways(first.blocks, second.blocks))
+    number = torch.arange(len(first.blocks), device=forward.device)
     parts = []
-    for chunk in torch.split(mutual, CHUNK):
-        target = forward[chunk]
-        cells0, _ = _cells(chunk, across0, shape0, coarse, 0)
-        cells1, inside = _cells(target, across1, shape1, coarse, margin)
-        parts.append(_refine(first, second, cells0, cells1, inside))
-    if not parts:
-        return np.zeros((0, 2), np.uint32)
+    for chunk in torch.split(number[backward[forward] == number], CHUNK):
+        cells0, _ = _cells(chunk, first.across, first.shape, coarse, 0)
+        cells1, inside = _cells(forward[chunk], second.across, second.shape, coarse, margin)
+        parts.append(_refine(first.cells, second.cells, cells0, cells1, inside))
     rows, scores = (torch.cat(values) for values in zip(*parts, strict=True))
+    keep = torch.isfinite(scores)
     if min_score is not None:
-        rows, scores = rows[scores >= min_score], scores[scores >= min_score]
-    return _unique_targets(rows.cpu().numpy(), scores.cpu().numpy())
-
-
-def _blocks(cells: Tensor, shape: tuple[int, int], coarse: int) -> tuple[Tensor, int]:
-    """(B, C) unit descriptors of blocks, and how many stand side by side; the rest at the right
-    and lower edge, less than a block, is left out."""
-    grid = cells.view(*shape, -1).permute(2, 0, 1)
-    pooled = F.avg_pool2d(grid, coarse)
-    return F.normalize(pooled.flatten(1).T, dim=1).contiguous(), pooled.shape[2]
-
-
-def _nearest(first: Tensor, second: Tensor, rows: int = 1024) -> tuple[Tensor, Tensor]:
-    """Nearest of the other set for each row of the first and of the second."""
-    forward, best, backward = [], None, None
-    for start in range(0, len(first), rows):
-        table = first[start : start + rows] @ second.T
-        forward.append(table.argmax(dim=1))
-        value, place = table.max(dim=0)
-        if best is None or backward is None:
-            best, backward = value, place
-        else:
-            better = value > best
-            best, backward = (
-                torch.where(better, value, best),
-                torch.where(better, place + start, backward),
-            )
-    assert backward is not None  # no set is empty
-    return torch.cat(forward), backward
+        keep &= scores >= min_score
+    return _unique_targets(rows[keep].cpu().numpy(), scores[keep].cpu().numpy())
 
 
 def _cells(
@@ -115,20 +159,22 @@ def _cells(
 def _refine(
     first: Tensor, second: Tensor, cells0: Tensor, cells1: Tensor, inside: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(M, 2) mutual nearest neighbours of cells within each pair of blocks, and (M,) cosines."""
+    """The nearest cell to each cell within each pair of blocks, (M, 2), and (M,) cosines, -inf
+    where the two are not mutual nearest neighbours."""
     table = torch.einsum("bic,bjc->bij", first[cells0], second[cells1])
     table.masked_fill_(~inside[:, None], -torch.inf)
     score, forward = table.max(dim=2)
     backward = table.argmax(dim=1)
-    index = torch.arange(cells0.shape[1], device=first.device)
-    mutual = backward.gather(1, forward) == index
-    matched = torch.stack([cells0, cells1.gather(1, forward)], dim=2)
-    return matched[mutual], score[mutual]
+    number = torch.arange(cells0.shape[1], device=first.device)
+    mutual = backward.gather(1, forward) == number
+    pairs = torch.stack([cells0, cells1.gather(1, forward)], dim=2)
+    return pairs.flatten(0, 1), torch.where(mutual, score, -torch.inf).flatten()
 
 
-def _unique_targets(rows: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.uint32]:
+def _unique_targets(rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Matches:
     """Of matches with one cell of the second grid (blocks with margins overlap) the best."""
     order = np.lexsort((rows[:, 0], -scores))
     _, firsts = np.unique(rows[order, 1], return_index=True)
-    kept = rows[order[firsts]]
-    return kept[np.argsort(kept[:, 0], kind="stable")].astype(np.uint32)
+    kept = order[firsts]
+    kept = kept[np.argsort(rows[kept, 0], kind="stable")]
+    return Matches(indices=rows[kept].astype(np.uint32), scores=scores[kept])

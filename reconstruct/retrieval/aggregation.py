@@ -9,16 +9,16 @@ as full whitening of a small collection only blows up noise.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2, vq
 
 from reconstruct.types import FloatArray
-
-BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,25 +63,15 @@ def normalized(vectors: NDArray[Any]) -> FloatArray:
 def kmeans(rows: FloatArray, clusters: int, *, seed: int, iterations: int = 25) -> FloatArray:
     """(K, D) centres of (N, D) rows by Lloyd's algorithm from k-means++ seeds, K <= ``clusters``.
 
-    A centre that loses all rows moves to the row that is farthest from its own centre. Raises
-    ValueError if there is no row.
+    A centre that loses all rows stays where it was. Raises ValueError if there is no row.
     """
     if not len(rows):
         raise ValueError("k-means needs at least one row")
-    rng = np.random.default_rng(seed)
-    centers = _spread_seeds(rows, min(clusters, len(rows)), rng)
-    for _ in range(iterations):
-        nearest, distance = nearest_centers(rows, centers)
-        counts = np.bincount(nearest, minlength=len(centers))
-        means = _sums(rows, nearest, len(centers)) / np.maximum(counts, 1)[:, None]
-        moved = means.astype(np.float32)
-        for empty in np.flatnonzero(counts == 0):
-            farthest = int(np.argmax(distance))
-            moved[empty], distance[farthest] = rows[farthest], 0.0
-        if np.array_equal(moved, centers):
-            break
-        centers = moved
-    return centers
+    seeds = _spread_seeds(rows, min(clusters, len(rows)), np.random.default_rng(seed))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        centers, _ = kmeans2(rows, seeds, iter=iterations, minit="matrix")
+    return np.asarray(centers, np.float32)
 
 
 def _spread_seeds(rows: FloatArray, count: int, rng: np.random.Generator) -> FloatArray:
@@ -97,26 +87,12 @@ def _spread_seeds(rows: FloatArray, count: int, rng: np.random.Generator) -> Flo
     return rows[chosen].astype(np.float32)
 
 
-def nearest_centers(
-    rows: FloatArray, centers: FloatArray
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(N,) index of the nearest centre and (N,) squared distance, block by block."""
-    nearest, distance = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
-    squares = np.square(centers).sum(axis=1)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = rows[start : start + BLOCK_ROWS]
-        table = squares - 2.0 * (block @ centers.T) + np.square(block).sum(axis=1)[:, None]
-        nearest[start : start + BLOCK_ROWS] = table.argmin(axis=1)
-        distance[start : start + BLOCK_ROWS] = table.min(axis=1).clip(0.0)
-    return nearest, distance
-
-
 def vlad(rows: FloatArray, centers: FloatArray) -> FloatArray:
     """(K * D,) unit vector: the residuals of (N, D) rows to their centres, summed per centre.
 
     Each centre's sum is scaled to unit length first. No row gives zeros.
     """
-    nearest, _ = nearest_centers(rows, centers)
+    nearest, _ = vq(rows, centers)
     counts = np.bincount(nearest, minlength=len(centers))
     residuals = _sums(rows, nearest, len(centers)) - counts[:, None] * centers
     return normalized(normalized(residuals).reshape(-1))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from reconstruct.matching.nearest import BlockSize, similarity_blocks
+from reconstruct.storage.pairs import ordered
 from reconstruct.types import FloatArray, ImagePair
 
-ROWS, COLUMNS = 1024, 16384
-"""Size of a block of similarities: 64 MiB of float32."""
+BLOCK: BlockSize = (1024, 16384)
+"""Rows and columns of a block of similarities: 64 MiB of float32."""
 
 
 def nearest(
@@ -21,7 +25,7 @@ def nearest(
     query_labels: NDArray[np.int64] | None = None,
     database_labels: NDArray[np.int64] | None = None,
     itself: bool = False,
-    block: tuple[int, int] = (ROWS, COLUMNS),
+    block: BlockSize = BLOCK,
 ) -> tuple[NDArray[np.int64], FloatArray]:
     """The ``count`` rows of ``database`` with the largest dot product with each query row.
 
@@ -33,17 +37,15 @@ def nearest(
     size = min(count, len(database))
     index = np.full((len(queries), size), -1, np.int64)
     score = np.full((len(queries), size), -np.inf, np.float32)
-    for r in range(0, len(queries), block[0]):
-        rows = slice(r, min(r + block[0], len(queries)))
-        for c in range(0, len(database), block[1]):
-            columns = slice(c, min(c + block[1], len(database)))
-            table = queries[rows] @ database[columns].T
-            if query_labels is not None and database_labels is not None:
-                table[query_labels[rows, None] != database_labels[None, columns]] = -np.inf
-            if itself:
-                same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
-                table[same - r, same - c] = -np.inf
-            index[rows], score[rows] = _merge(index[rows], score[rows], table, c, size)
+    first, second = (torch.from_numpy(np.ascontiguousarray(part)) for part in (queries, database))
+    for rows, columns, product in similarity_blocks(first, second, block):
+        table = product.numpy()
+        if query_labels is not None and database_labels is not None:
+            table[query_labels[rows, None] != database_labels[None, columns]] = -np.inf
+        if itself:
+            same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
+            table[same - rows.start, same - columns.start] = -np.inf
+        index[rows], score[rows] = _merge(index[rows], score[rows], table, columns.start, size)
     return index, score
 
 
@@ -76,9 +78,43 @@ def neighbor_pairs(
     queries: Sequence[str], database: Sequence[str], index: NDArray[np.int64]
 ) -> list[ImagePair]:
     """Sorted pairs of names, the smaller name first, each once. index: as `nearest` returns it."""
-    found: set[ImagePair] = set()
-    for name, row in zip(queries, index, strict=True):
-        for i in row[row >= 0]:
-            other = database[i]
-            found.add((name, other) if name <= other else (other, name))
-    return sorted(found)
+    return sorted(
+        {
+            ordered(name, database[i])
+            for name, row in zip(queries, index, strict=True)
+            for i in row[row >= 0]
+        }
+    )
+
+
+def retrieval_pairs(
+    names: Sequence[str],
+    descriptors: FloatArray,
+    neighbors: int = 20,
+    *,
+    within_folders: bool = False,
+) -> list[ImagePair]:
+    """Every image with those most similar to it by global descriptor.
+
+    Args:
+        names: N image names.
+        descriptors: (N, D) of unit length.
+        neighbors: how many for each image.
+        within_folders: only images of the same folder.
+
+    Returns:
+        Sorted pairs of names, the smaller name first, each once.
+    """
+    labels = None
+    if within_folders:
+        folders = [str(PurePosixPath(name).parent) for name in names]
+        labels = np.unique(folders, return_inverse=True)[1].astype(np.int64)
+    found, _ = nearest(
+        descriptors,
+        descriptors,
+        neighbors,
+        query_labels=labels,
+        database_labels=labels,
+        itself=True,
+    )
+    return neighbor_pairs(names, names, found)

@@ -144,8 +144,9 @@ class KeyedStage(ABC):
 
     def missing(self) -> list[str]:
         """Wanted keys whose records are not there or not up to date, in the order of work."""
-        keys = {key for found in self._missing_by_store() for key in found}
-        return self.order(sorted(keys))
+        missing = {key for keys in self._missing_by_store() for key in keys}
+        # All wanted keys are put in order, so that a run that goes on cuts the same shards.
+        return [key for key in self.order(list(self.known_fingerprints())) if key in missing]
 
     def _missing_by_store(self) -> list[frozenset[str]]:
         result = []

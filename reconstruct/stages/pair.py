@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, ReconstructionError, UsageError
-from reconstruct.geometry import projection_center
 from reconstruct.matching.covisibility import covisibility_pairs
+from reconstruct.matching.pairs import exhaustive_pairs, pose_pairs, sequential_pairs
 from reconstruct.retrieval.nearest import nearest, neighbor_pairs
 from reconstruct.stages import Context, Plan, Precursor
 from reconstruct.stages.extract import Extract
@@ -120,50 +118,6 @@ PairConfig = Annotated[
     | NoneConfig,
     Field(discriminator="method"),
 ]
-
-
-def exhaustive_pairs(names: Sequence[str]) -> list[ImagePair]:
-    """All pairs of ``names``, n (n - 1) / 2 of them."""
-    return sorted(ordered(*pair) for pair in combinations(sorted(names), 2))
-
-
-def sequential_pairs(
-    names: Sequence[str], overlap: int, quadratic: bool, loop_every: int | None
-) -> list[ImagePair]:
-    """Pairs of neighbours in the order of ``names``, and of the images chosen for loops."""
-    names = sorted(names)
-    steps = set(range(1, overlap + 1))
-    if quadratic:
-        steps |= {2**power for power in range(overlap + 1)}
-    pairs = {
-        (names[i], names[i + step])
-        for i in range(len(names))
-        for step in steps
-        if i + step < len(names)
-    }
-    if loop_every is not None:
-        pairs |= set(combinations(names[::loop_every], 2))
-    return sorted(pairs)
-
-
-def pose_pairs(
-    poses: Mapping[str, NDArray[np.float64]], neighbors: int, max_angle_deg: float
-) -> list[ImagePair]:
-    """For every image its nearest ``neighbors`` among those that look a similar way.
-
-    poses: name -> (3, 4) cam_from_world. Distance of camera centres decides.
-    """
-    names = sorted(poses)
-    centers = np.array([projection_center(poses[name]) for name in names]).reshape(-1, 3)
-    directions = np.array([poses[name][2, :3] for name in names]).reshape(-1, 3)  # optical axes
-    pairs: set[ImagePair] = set()
-    for i, name in enumerate(names):
-        distance = np.linalg.norm(centers - centers[i], axis=1)
-        angle = np.degrees(np.arccos(np.clip(directions @ directions[i], -1, 1)))
-        allowed = (angle <= max_angle_deg) & (np.arange(len(names)) != i)
-        order = np.argsort(np.where(allowed, distance, np.inf), kind="stable")
-        pairs |= {ordered(name, names[j]) for j in order[:neighbors] if allowed[j]}
-    return sorted(pairs)
 
 
 class Pair(WholeStage):

@@ -20,6 +20,7 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.geometry import Float64, projection_center
 from reconstruct.matching.covisibility import covisibility_pairs
+from reconstruct.matching.many import tiled
 from reconstruct.parallel import side_by_side
 from reconstruct.refinement import (
     PairAlignment,
@@ -32,7 +33,6 @@ from reconstruct.refinement import (
 )
 from reconstruct.refinement.patches import level0_scale
 from reconstruct.refinement.surfaces import patch_affinities, projected_tangents, surface_normals
-from reconstruct.stages.match import tiled
 from reconstruct.storage.cache import Cache
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import ImageArray, ImagePair

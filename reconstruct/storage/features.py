@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shards import Fields, Record, ShardStore
 from reconstruct.types import LocalFeatures
+
+FIELDS = ("keypoints", "scales", "scores", "descriptors")
+"""The arrays of `LocalFeatures`."""
+_ROWLESS: Fields = {
+    "keypoints": np.zeros((0, 2), np.float32),
+    "scales": np.zeros(0, np.float32),
+    "scores": np.zeros(0, np.float32),
+    "descriptors": np.zeros((0, 0), np.float32),
+}
 
 
 class FeatureStore(ShardStore):
@@ -27,17 +36,18 @@ class FeatureStore(ShardStore):
         }
         return Record(name, fingerprint, fields)
 
-    def load(self, name: str) -> LocalFeatures:
-        """The features of an image. Raises ArtifactError if absent or unreadable."""
-        fields = self.read(name)
-        width, height = fields["image_size"][0].tolist()
-        return LocalFeatures(
-            keypoints=fields["keypoints"],
-            scales=fields["scales"],
-            scores=fields["scores"],
-            descriptors=fields["descriptors"],
-            image_size=(width, height),
-        )
+    def load(self, name: str, fields: Collection[str] = FIELDS) -> LocalFeatures:
+        """The features of an image. Raises ArtifactError if absent or unreadable.
+
+        fields: those of `LocalFeatures` to read; an array that is not asked for has no rows.
+        """
+        stored = self.read(name) if set(fields) >= set(FIELDS) else self._some(name, fields)
+        width, height = stored.pop("image_size")[0].tolist()
+        return LocalFeatures(image_size=(width, height), **{**_ROWLESS, **stored})
+
+    def _some(self, name: str, fields: Collection[str]) -> Fields:
+        wanted = sorted({"image_size", *fields})
+        return {field: self.read(name, only=field)[field] for field in wanted}
 
     def keypoints(self, name: str) -> NDArray[np.float32]:
         """(N, 2) keypoints of an image in COLMAP pixels. Raises ArtifactError."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.storage.shards import Record, ShardStore
-from reconstruct.types import ImagePair
+from reconstruct.types import ImagePair, Matches
 
 
 def pair_key(pair: ImagePair) -> str:
@@ -27,14 +27,23 @@ class MatchStore(ShardStore):
     """Pair of image names -> (M, 2) uint32 keypoint indices, first column of the first image."""
 
     @staticmethod
-    def record(pair: ImagePair, fingerprint: str, matches: NDArray[np.uint32]) -> Record:
+    def record(pair: ImagePair, fingerprint: str, matches: Matches) -> Record:
         """The stored form of a pair's matches."""
-        return Record(pair_key(pair), fingerprint, {"matches": matches})
+        fields = {"matches": matches.indices, "scores": matches.scores}
+        return Record(pair_key(pair), fingerprint, fields)
 
     def load(self, pair: ImagePair) -> NDArray[np.uint32]:
         """The matches of a pair. Raises ArtifactError if absent or unreadable."""
-        matches: NDArray[np.uint32] = self.read(pair_key(pair))["matches"]
+        matches: NDArray[np.uint32] = self.read(pair_key(pair), only="matches")["matches"]
         return matches
+
+    def scores(self, pair: ImagePair) -> NDArray[np.float32]:
+        """(M,) score of each match of a pair. Raises ArtifactError if absent or unreadable.
+
+        Matches made before scores were kept have none: match the pair again.
+        """
+        scores: NDArray[np.float32] = self.read(pair_key(pair), only="scores")["scores"]
+        return scores
 
     def load_from(self, first: str, second: str) -> NDArray[np.uint32]:
         """The matches of a pair with the keypoint of ``first`` first, whichever name is smaller."""

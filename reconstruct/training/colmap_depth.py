@@ -17,7 +17,7 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError, ImageError
-from reconstruct.training.covisible import covisible_pairs
+from reconstruct.matching.covisibility import sharing_pairs
 from reconstruct.training.depth_pairs import DepthPairsConfig, draw_pair
 from reconstruct.training.groups import Group, Shape
 from reconstruct.training.reprojection import DepthView
@@ -48,7 +48,9 @@ class ColmapDepth:
         self.names = sorted(name for name in self.poses if self._depth(name).is_file())
         self.cameras = {name: cameras[name] for name in self.names}
         self.intrinsics = {name: colmap.pinhole_matrix(cameras[name]) for name in self.names}
-        self.pairs = covisible_pairs(colmap.observations(model), self.names, config.min_shared)
+        observed = colmap.observations(model)
+        ids = [np.fromiter(observed[name], np.int64) for name in self.names]
+        self.pairs = sharing_pairs(ids, config.min_shared)
         if not self.pairs:
             raise DataError(
                 f"{self.root}: {len(self.names)} photos have a depth map in stereo/depth_maps "

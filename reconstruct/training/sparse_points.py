@@ -17,7 +17,7 @@ from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError
 from reconstruct.geometry import Float64, apply_homography
-from reconstruct.training.covisible import covisible_pairs
+from reconstruct.matching.covisibility import sharing_pairs
 from reconstruct.training.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
 from reconstruct.training.groups import Group, Shape
 from reconstruct.training.layout import point_correspondences
@@ -47,7 +47,8 @@ class SparsePoints:
         self.names = sorted(observed)
         self.photos = Photos([root / config.images / name for name in self.names])
         self.observed = observed
-        self.pairs = covisible_pairs(observed, self.names, config.min_shared)
+        ids = [np.fromiter(observed[name], np.int64) for name in self.names]
+        self.pairs = sharing_pairs(ids, config.min_shared)
         if not self.pairs:
             raise DataError(
                 f"{self.folder}: no two photos share {config.min_shared} points; "

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from reconstruct.matching.covisibility import covisibility_clusters, covisibility_pairs
+from reconstruct.matching.covisibility import (
+    covisibility_clusters,
+    covisibility_pairs,
+    sharing_pairs,
+)
 
 SEEN = {
     "a": np.array([1, 2, 3, -1, -1]),
@@ -18,6 +22,13 @@ SEEN = {
 def test_most_common_points_first() -> None:
     assert covisibility_pairs(SEEN, 1) == [("a", "b"), ("a", "c"), ("c", "d")]
     assert covisibility_pairs(SEEN, 9) == [("a", "b"), ("a", "c"), ("b", "c"), ("c", "d")]
+
+
+def test_all_that_share_enough() -> None:
+    ids = list(SEEN.values())
+    assert sharing_pairs(ids, 1) == sharing_pairs(ids, 0) == [(0, 1), (0, 2), (1, 2), (2, 3)]
+    assert sharing_pairs(ids, 2) == [(0, 1)]
+    assert sharing_pairs(ids, 3) == sharing_pairs([], 1) == []
 
 
 def test_against_counting() -> None:

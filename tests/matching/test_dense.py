@@ -9,7 +9,7 @@ from fixtures import textured
 from numpy.typing import NDArray
 
 from reconstruct.features import load_extractor
-from reconstruct.matching.dense import grid_shape, match_grids
+from reconstruct.matching.dense import grid_shape, make_grid, match_grids
 
 
 def field(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -21,11 +21,15 @@ def field(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
     return torch.nn.functional.normalize(grid + noise, dim=0).permute(1, 2, 0)
 
 
-def matches(first: torch.Tensor, second: torch.Tensor, **settings: float) -> NDArray[np.int64]:
-    flat = (grid.reshape(-1, 16) for grid in (first, second))
-    shapes = first.shape[:2], second.shape[:2]
-    options = {"coarse": 4, "margin": 2} | settings
-    return match_grids(*flat, *shapes, **options).astype(np.int64)  # type: ignore[arg-type]
+def matches(
+    first: torch.Tensor, second: torch.Tensor, min_score: float | None = None
+) -> NDArray[np.int64]:
+    grids = [
+        make_grid(grid.reshape(-1, 16), (grid.shape[0], grid.shape[1]), 4)
+        for grid in (first, second)
+    ]
+    found = match_grids(*grids, coarse=4, margin=2, min_score=min_score)
+    return found.indices.astype(np.int64)
 
 
 def test_a_grid_matches_itself_cell_by_cell() -> None:
@@ -50,8 +54,12 @@ def test_a_shift_that_is_no_multiple_of_blocks() -> None:
 
 def test_least_cosine_and_nothing_to_match() -> None:
     first, second = field(14, 19), field(14, 19, seed=1)
-    scores = (first.reshape(-1, 16)[matches(first, second)[:, 0]],)
-    assert len(scores[0]) > len(matches(first, second, min_score=0.8))
+    i, j = matches(first, second).T
+    cosines = (first.reshape(-1, 16)[i] * second.reshape(-1, 16)[j]).sum(dim=1).numpy()
+    middle = float(np.median(cosines))
+    kept = matches(first, second, min_score=middle)
+    assert kept[:, 0].tolist() == i[cosines >= middle].tolist()
+    assert 0 < len(kept) < len(i)
     assert matches(first[:3], second).shape == (0, 2)
     assert matches(first[:0], second).shape == (0, 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reconstruct.retrieval.nearest import nearest, neighbor_pairs
+from reconstruct.retrieval.nearest import nearest, neighbor_pairs, retrieval_pairs
 
 
 def oracle(table: np.ndarray, count: int) -> np.ndarray:
@@ -52,3 +52,15 @@ def test_pairs_are_ordered_and_unique() -> None:
     names = ["b", "a", "c"]
     assert neighbor_pairs(names, names, index) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert neighbor_pairs([], names, index[:0]) == []
+
+
+def test_pairs_of_the_most_similar() -> None:
+    angles = np.radians([0, 10, 30, 90])
+    descriptors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    names = ["x/a", "x/b", "y/c", "y/d"]
+    # a-b, b-a, c-b (20 degrees), d-c
+    expected = [("x/a", "x/b"), ("x/b", "y/c"), ("y/c", "y/d")]
+    assert retrieval_pairs(names, descriptors, 1) == expected
+    apart = retrieval_pairs(names, descriptors, 10**12, within_folders=True)
+    assert apart == [("x/a", "x/b"), ("y/c", "y/d")]
+    assert retrieval_pairs([], descriptors[:0], 3) == []

@@ -1,7 +1,10 @@
+"""Mutual nearest neighbours against their definition; the order in which pairs are visited."""
+
 from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,8 +14,10 @@ from numpy.typing import NDArray
 
 import reconstruct
 from reconstruct.errors import UsageError
-from reconstruct.stages import match as stage
-from reconstruct.stages.match import match, tiled
+from reconstruct.matching import nearest
+from reconstruct.matching.many import tiled
+from reconstruct.matching.mutual_nn import match, mutual_nearest
+from reconstruct.matching.nearest import largest, nearest_both_ways, similarity_blocks
 from reconstruct.storage.cache import Cache
 
 Array = NDArray[Any]
@@ -35,16 +40,22 @@ def oracle(a: Array, b: Array, ratio: float | None, min_score: float | None) -> 
             continue
         if min_score is not None and row[j] < min_score:
             continue
-        others = np.delete(row, j)
-        if ratio is not None and len(others):
-            nearest, second = (np.sqrt(max(0, 2 - 2 * s)) for s in (row[j], others.max()))
-            if not nearest < ratio * second:
-                continue
+        rivals = np.delete(row, j), np.delete(similar[:, j], i)
+        if ratio is not None and not all(clear(row[j], others, ratio) for others in rivals):
+            continue
         pairs.append([i, j])
     return pairs
 
 
-@pytest.mark.parametrize("blocks", [(512, 8192), (1, 1), (3, 5), (7, 2), (40, 4)])
+def clear(best: float, others: Array, ratio: float) -> bool:
+    """Lowe's ratio test from one side."""
+    if not len(others):
+        return True
+    nearest, second = (np.sqrt(max(0, 2 - 2 * s)) for s in (best, others.max()))
+    return bool(nearest < ratio * second)
+
+
+@pytest.mark.parametrize("blocks", [(256, 2048), (1, 1), (3, 5), (7, 2), (40, 4)])
 @pytest.mark.parametrize(("ratio", "min_score"), [(None, None), (0.8, None), (None, 0.7), (0.9, 0)])
 def test_equals_the_definition_whatever_the_blocks(
     monkeypatch: pytest.MonkeyPatch,
@@ -52,8 +63,7 @@ def test_equals_the_definition_whatever_the_blocks(
     ratio: float | None,
     min_score: float | None,
 ) -> None:
-    monkeypatch.setattr(stage, "ROWS", blocks[0])
-    monkeypatch.setattr(stage, "COLUMNS", blocks[1])
+    monkeypatch.setattr(nearest, "CPU_BLOCK", blocks)
     rng = np.random.default_rng(0)
     for count_a, count_b in [(40, 33), (7, 40), (1, 9), (9, 1), (1, 1), (0, 5), (5, 0), (0, 0)]:
         a, b = unit(rng, count_a), unit(rng, count_b)
@@ -66,12 +76,11 @@ def test_equals_the_definition_whatever_the_blocks(
         assert found.tolist() == oracle(a, b, ratio, min_score)
 
 
-@pytest.mark.parametrize("blocks", [(512, 8192), (1, 1), (2, 3)])
+@pytest.mark.parametrize("blocks", [(256, 2048), (1, 1), (2, 3)])
 def test_of_equal_similarities_the_first_wins(
     monkeypatch: pytest.MonkeyPatch, blocks: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(stage, "ROWS", blocks[0])
-    monkeypatch.setattr(stage, "COLUMNS", blocks[1])
+    monkeypatch.setattr(nearest, "CPU_BLOCK", blocks)
     axes = np.eye(4, dtype=np.float32)
     a = axes[[0, 0, 1, 2, 1]]
     b = axes[[1, 0, 0, 1, 3, 3]]
@@ -83,12 +92,54 @@ def test_of_equal_similarities_the_first_wins(
         assert found == oracle(a, b, ratio, min_score)
 
 
+def turned(*degrees: float) -> Array:
+    """Unit vectors in the plane."""
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_the_ratio_test_looks_from_both_images() -> None:
+    # From 0 degrees, 10 is much nearer than 90; but from 10 degrees, 0 is not that much nearer than
+    # 30: chords of 10 and 20 degrees, 0.502 to 1.
+    a, b = turned(0, 30), turned(10, 90)
+    assert match(a, b).tolist() == [[0, 0]]
+    assert match(a, b, ratio=0.51).tolist() == [[0, 0]]
+    assert match(a, b, ratio=0.49).tolist() == []
+    assert match(b, a, ratio=0.51).tolist() == [[0, 0]]
+    assert match(b, a, ratio=0.49).tolist() == []
+    assert match(a[:1], b[:1], ratio=0.01).tolist() == [[0, 0]], "there is no second nearest"
+
+
+@pytest.mark.parametrize("ratio", [None, 0.8, 0.95])
+def test_the_order_of_the_images_does_not_matter(ratio: float | None) -> None:
+    rng = np.random.default_rng(4)
+    a, b = (torch.from_numpy(unit(rng, count)) for count in (300, 400))
+    found, swapped = mutual_nearest(a, b, ratio=ratio), mutual_nearest(b, a, ratio=ratio)
+    assert len(found) > 0
+    np.testing.assert_array_equal(found.indices, swapped.swapped().indices)
+    np.testing.assert_allclose(found.scores, swapped.swapped().scores, atol=1e-6)
+
+
+def test_the_largest_of_rows_and_columns_is_the_first() -> None:
+    rng = np.random.default_rng(0)
+    for shape in [(1, 1), (1, 7), (7, 1), (20, 30)]:
+        table = rng.integers(-1, 2, shape).astype(np.float32)  # nearly all are tied
+        for dim in (0, 1):
+            score, index = largest(torch.from_numpy(table), dim)
+            np.testing.assert_array_equal(score, table.max(axis=dim))
+            np.testing.assert_array_equal(index, table.argmax(axis=dim))
+
+
 def test_any_float_type_and_memory_layout() -> None:
     rng = np.random.default_rng(1)
     a, b = unit(rng, 20), unit(rng, 30)
     expected = match(a, b).tolist()
     assert expected
-    assert match(np.asfortranarray(a), b[::1]).tolist() == expected
+    wide = np.repeat(np.repeat(b, 2, axis=0), 3, axis=1)
+    strided = wide[::2, ::3]
+    assert not strided.flags.c_contiguous
+    assert match(np.asfortranarray(a), strided).tolist() == expected
+    assert match(np.ascontiguousarray(a[::-1])[::-1], b).tolist() == expected
     assert match(a.astype(np.float64), b.astype(np.float64)).tolist() == expected
     assert match(a[:0].astype(np.float16), b).shape == (0, 2)
     frozen = a.copy()
@@ -98,20 +149,20 @@ def test_any_float_type_and_memory_layout() -> None:
 
 
 def test_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    largest = 0
-    update = stage._update
+    sizes = []
 
-    def watch(best: torch.Tensor, *rest: Any) -> None:
-        nonlocal largest
-        largest = max(largest, best.numel())
-        update(best, *rest)
+    def watch(*args: Any) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        for rows, columns, block in similarity_blocks(*args):
+            sizes.append(block.numel())
+            yield rows, columns, block
 
-    monkeypatch.setattr(stage, "_update", watch)
-    monkeypatch.setattr(stage, "ROWS", 64)
-    monkeypatch.setattr(stage, "COLUMNS", 128)
+    monkeypatch.setattr(nearest, "similarity_blocks", watch)
     rng = np.random.default_rng(2)
-    match(unit(rng, 300), unit(rng, 500), ratio=0.9)
-    assert largest == 128, "no piece of work is larger than a block's edge"
+    a, b = (torch.from_numpy(unit(rng, count)) for count in (300, 500))
+    nearest_both_ways(a, b, runner_up=True, size=(64, 128))
+    assert len(sizes) == 5 * 4
+    assert sum(sizes) == 300 * 500
+    assert max(sizes) == 64 * 128
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", "cuda:x"])

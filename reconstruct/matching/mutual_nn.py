@@ -1,0 +1,112 @@
+"""Mutual nearest neighbours of descriptors, with Lowe's ratio test where it is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from reconstruct.matching import MatcherConfig
+from reconstruct.matching.nearest import Best, nearest_both_ways, unit_vectors
+from reconstruct.torch_device import resolve_device
+from reconstruct.types import IndexArray, LocalFeatures, Matches
+
+
+class MutualNNConfig(MatcherConfig):
+    """Each the nearest of all descriptors to the other."""
+
+    method: Literal["mutual_nn"] = "mutual_nn"
+    ratio: float | None = Field(None, gt=0, lt=1)
+    """Keep a match only if its distance is below this times that to the second nearest, seen from
+    either image (Lowe's test; null: no test, as in the D2-Net paper; 0.8 to 0.9 suits SIFT)."""
+    min_score: float | None = Field(None, ge=-1, le=1)
+    """Keep a match only if the cosine of its descriptors is at least this."""
+
+    def identity(self) -> dict[str, Any]:
+        """As when all matchers shared one section, so that matches made then stay valid; but the
+        ratio test went one way then."""
+        shared = {"coarse": 4, "margin": 2}
+        both_ways = {} if self.ratio is None else {"ratio_test": "both ways"}
+        return {**super().identity(), **shared, **both_ways}
+
+
+class MutualNN:
+    """See `reconstruct.matching.Matcher`; a prepared image is an (N, D) tensor."""
+
+    reads = ("descriptors",)
+
+    def __init__(self, config: MutualNNConfig, *, device: str = "auto") -> None:
+        self.config = config
+        self.device = resolve_device(device)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings."""
+        return self.config.identity()
+
+    def prepare(self, features: LocalFeatures) -> Tensor:
+        """Unit descriptors on the device."""
+        return unit_vectors(features.descriptors, self.device)
+
+    def match(self, first: Tensor, second: Tensor) -> Matches:
+        """Mutual nearest neighbours; scores are cosines."""
+        config = self.config
+        return mutual_nearest(first, second, ratio=config.ratio, min_score=config.min_score)
+
+
+def match(
+    descriptors0: NDArray[Any],
+    descriptors1: NDArray[Any],
+    *,
+    ratio: float | None = None,
+    min_score: float | None = None,
+    device: str = "auto",
+) -> IndexArray:
+    """Mutual nearest neighbours of two sets of unit descriptors.
+
+    Args:
+        descriptors0: (N0, D), any float type, or as stored (float16, uint8).
+        descriptors1: (N1, D) likewise; similarity is the dot product.
+        ratio: Lowe's test on Euclidean distances, which has to hold in both directions.
+        min_score: least cosine.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        (M, 2) uint32, sorted by the first column. Of equal similarities the first index wins.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    where = resolve_device(device)
+    first, second = (unit_vectors(d, where) for d in (descriptors0, descriptors1))
+    return mutual_nearest(first, second, ratio=ratio, min_score=min_score).indices
+
+
+def mutual_nearest(
+    first: Tensor, second: Tensor, *, ratio: float | None = None, min_score: float | None = None
+) -> Matches:
+    """`match` for (N, D) float32 tensors on one device, with scores."""
+    if not len(first) or not len(second):
+        return Matches.empty()
+    forward, backward = nearest_both_ways(first, second, runner_up=ratio is not None)
+    number = torch.arange(len(first), device=first.device)
+    keep = backward.index[forward.index] == number
+    if min_score is not None:
+        keep &= forward.score >= min_score
+    if ratio is not None:
+        keep &= _distinct(forward, ratio) & _distinct(backward, ratio)[forward.index]
+    indices = torch.stack([number, forward.index], dim=1)[keep]
+    return Matches(
+        indices=indices.cpu().numpy().astype(np.uint32), scores=forward.score[keep].cpu().numpy()
+    )
+
+
+def _distinct(best: Best, ratio: float) -> Tensor:
+    """(N,) whether the nearest is nearer than ``ratio`` times the second nearest."""
+    assert best.runner_up is not None
+    # |a - b|^2 = 2 - 2 a.b for unit vectors
+    nearest, second = (2 - 2 * score for score in (best.score, best.runner_up))
+    return nearest.clamp(min=0) < ratio**2 * second.clamp(min=0)

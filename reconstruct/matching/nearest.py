@@ -1,0 +1,131 @@
+"""Nearest neighbours of unit vectors, block by block: memory does not grow with N x M.
+
+Similarity is the dot product. Of equal ones the first index wins, whatever the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reconstruct.features.compaction import expand
+
+BlockSize = tuple[int, int]
+CPU_BLOCK: BlockSize = (256, 2048)
+"""Rows and columns of a block: 2 MiB of float32 stay in the cache of a core."""
+GPU_BLOCK: BlockSize = (4096, 16384)
+"""256 MiB: few, large operations."""
+
+
+def unit_vectors(descriptors: NDArray[Any], device: torch.device) -> Tensor:
+    """(N, D) float32 unit vectors on ``device``, of descriptors in any stored form."""
+    compact = descriptors.dtype in (np.float16, np.uint8)
+    values = expand(descriptors) if compact else np.asarray(descriptors, np.float32)
+    shared = np.require(values, requirements=["C", "W"])  # torch takes no read-only memory
+    return torch.from_numpy(shared).to(device)
+
+
+def similarity_blocks(
+    first: Tensor, second: Tensor, size: BlockSize | None = None
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The table of similarities (N, M) of (N, D) and (M, D), cut into blocks.
+
+    Yields the rows and the columns that a block stands for, and the block, which the caller may
+    overwrite. Blocks come row by row, from the left. size: None for one that suits the device.
+    """
+    height, width = size or (CPU_BLOCK if first.device.type == "cpu" else GPU_BLOCK)
+    for r in range(0, len(first), height):
+        rows = slice(r, min(r + height, len(first)))
+        for c in range(0, len(second), width):
+            columns = slice(c, min(c + width, len(second)))
+            yield rows, columns, first[rows] @ second[columns].T
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Best:
+    """The most similar found so far for each of N vectors.
+
+    score: (N,) similarity, -inf where there is none yet. index: (N,) int64 which it is, -1 where
+    there is none. runner_up: (N,) similarity of the second best, or None if it is not asked for.
+    """
+
+    score: Tensor
+    index: Tensor
+    runner_up: Tensor | None = None
+
+    @classmethod
+    def none(cls, count: int, device: torch.device, *, runner_up: bool = False) -> Best:
+        """Nothing found yet."""
+        lowest = torch.full((count,), -torch.inf, device=device)
+        index = torch.full((count,), -1, dtype=torch.long, device=device)
+        return cls(lowest, index, lowest.clone() if runner_up else None)
+
+    def update(
+        self, part: slice, score: Tensor, index: Tensor, runner_up: Tensor | None = None
+    ) -> None:
+        """Take in the best of a further block for the vectors ``part``.
+
+        Nothing here waits for a GPU: no value decides what is launched.
+        """
+        held = self.score[part]
+        if self.runner_up is not None and runner_up is not None:
+            loser = torch.minimum(held, score)
+            second = torch.maximum(self.runner_up[part], torch.maximum(runner_up, loser))
+            self.runner_up[part] = second
+        # Strictly: of equal ones the earlier block keeps its place.
+        self.index[part] = torch.where(score > held, index, self.index[part])
+        self.score[part] = torch.maximum(held, score)
+
+
+def nearest_both_ways(
+    first: Tensor, second: Tensor, *, runner_up: bool = False, size: BlockSize | None = None
+) -> tuple[Best, Best]:
+    """The nearest row of ``second`` (M, D) to each of ``first`` (N, D), and the other way round.
+
+    runner_up: find the similarities of the second nearest too. size: see `similarity_blocks`.
+    """
+    forward = Best.none(len(first), first.device, runner_up=runner_up)
+    backward = Best.none(len(second), first.device, runner_up=runner_up)
+    for rows, columns, block in similarity_blocks(first, second, size):
+        sides = (1, forward, rows, columns), (0, backward, columns, rows)
+        for dim, best, part, others in sides:
+            score, index = largest(block, dim)
+            lesser = _largest_but(block, dim, score, index) if runner_up else None
+            best.update(part, score, index + others.start, lesser)
+    return forward, backward
+
+
+def largest(block: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """The largest value along ``dim`` of a (R, C) block, and where it first is.
+
+    As `Tensor.max`, which on a CPU costs several times the product that made the block: torch has
+    no vector code for a maximum with its place. numpy has, along rows; along columns the maximum
+    alone is cheap, and its places are the few that equal it.
+    """
+    if block.device.type != "cpu":
+        score, index = block.max(dim)
+        return score, index
+    table = block.numpy()
+    if dim == 1:
+        place = table.argmax(axis=1)
+        top = table[np.arange(len(table)), place]
+    else:
+        top, place = table.max(axis=0), np.zeros(table.shape[1], np.int64)
+        rows, columns = np.divmod(np.flatnonzero(table == top), table.shape[1])
+        place[columns[::-1]] = rows[::-1]  # the last to be written is the first row
+    return torch.from_numpy(top), torch.from_numpy(place)
+
+
+def _largest_but(block: Tensor, dim: int, score: Tensor, index: Tensor) -> Tensor:
+    """The largest value along ``dim`` beside the one at ``index``, which is ``score``."""
+    place = index.unsqueeze(dim)
+    block.scatter_(dim, place, -torch.inf)
+    lesser = block.amax(dim)
+    block.scatter_(dim, place, score.unsqueeze(dim))
+    return lesser
