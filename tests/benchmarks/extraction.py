@@ -34,7 +34,7 @@ from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared
 from reconstruct.features.vgg import build_trunk
 from reconstruct.features.weights import load_weights
 from reconstruct.images import EXTENSIONS, read_image
-from reconstruct.stages.match import match
+from reconstruct.matching.mutual_nn import match
 from reconstruct.types import ImageArray, LocalFeatures
 
 Row = tuple[int, int]
