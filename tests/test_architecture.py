@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import reconstruct
+from reconstruct import errors
 
 PACKAGE = Path(reconstruct.__file__).parent
 
@@ -79,3 +80,11 @@ def test_public_names_resolve() -> None:
         assert name in dir(reconstruct)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         reconstruct.nothing  # noqa: B018
+
+
+def test_the_old_name_of_an_error_still_works_for_one_release() -> None:
+    with pytest.warns(DeprecationWarning, match="EstimationError"):
+        old = errors.ReconstructionError
+    assert old is errors.EstimationError
+    with pytest.raises(AttributeError, match="no attribute 'NoSuchError'"):
+        errors.NoSuchError  # noqa: B018

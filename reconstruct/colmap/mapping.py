@@ -11,7 +11,7 @@ import pycolmap
 
 from reconstruct.colmap.database import opened
 from reconstruct.colmap.models import Reconstruction
-from reconstruct.errors import ReconstructionError, UsageError
+from reconstruct.errors import EstimationError, UsageError
 
 MIN_OBSERVATIONS = 10
 """Of points, in an image whose pose is to be kept: COLMAP's own limit while it maps."""
@@ -35,7 +35,7 @@ def map_images(
     method: incremental, global or hierarchical. constant_cameras: ids whose intrinsics stay.
     options: further values for COLMAP's own options, by their (nested) names.
     registered: called after every image that incremental mapping adds.
-    Raises ReconstructionError if COLMAP fails, UsageError for unknown options.
+    Raises EstimationError if COLMAP fails, UsageError for unknown options.
     """
     pycolmap.set_random_seed(seed)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def triangulate(
     """Triangulate the database's matches from the poses and intrinsics of ``poses``, unchanged.
 
     Images are matched by name; those of ``poses`` that the database lacks are left out, and so
-    are the database's images without a pose. Raises ReconstructionError if none is in both.
+    are the database's images without a pose. Raises EstimationError if none is in both.
     """
     known = {image.name: image for image in poses.images.values() if image.has_pose}
     model = pycolmap.Reconstruction()
@@ -193,7 +193,7 @@ def triangulate(
                 pose = known[image.name].cam_from_world()
                 model.add_image_with_trivial_frame(fresh, pose)
     if not model.num_reg_images():
-        raise ReconstructionError("no image of the data set has a pose in the reference model")
+        raise EstimationError("no image of the data set has a pose in the reference model")
     pipeline = incremental_options(set(model.cameras), 1, seed, threads)
     merge_options(pipeline, options)
     scratch.mkdir(parents=True, exist_ok=True)

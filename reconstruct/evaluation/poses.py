@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.errors import ReconstructionError
+from reconstruct.errors import EstimationError
 from reconstruct.geometry import (
     angle_between_deg,
     projection_center,
@@ -98,17 +98,17 @@ def similarity(source: NDArray[Any], target: NDArray[Any]) -> Similarity:
     """Scale, (3, 3) rotation and (3,) translation target_from_source, by least squares.
 
     source, target: (N, 3) positions. Umeyama, TPAMI 1991; unlike COLMAP's it takes positions in
-    one plane too. Raises ReconstructionError for fewer than three, or if they lie on a line.
+    one plane too. Raises EstimationError for fewer than three, or if they lie on a line.
     """
     if len(source) < 3:
-        raise ReconstructionError(
+        raise EstimationError(
             f"three common images are needed to align a model with its reference, got {len(source)}"
         )
     source_mean, target_mean = source.mean(0), target.mean(0)
     centered = source - source_mean
     u, sigma, vt = np.linalg.svd((target - target_mean).T @ centered)
     if sigma[1] <= 1e-9 * sigma[0]:  # the rotation about the line stays open
-        raise ReconstructionError(
+        raise EstimationError(
             "the cameras lie on one line or point, which leaves the alignment with the reference "
             "open; compare without alignment"
         )
@@ -130,11 +130,11 @@ def transform_pose(
 def pose_metrics(estimated: Poses, reference: Poses) -> PoseMetrics:
     """Metrics of poses that are already in the reference's frame.
 
-    Raises ReconstructionError if no image is in both.
+    Raises EstimationError if no image is in both.
     """
     common = sorted(set(estimated) & set(reference))
     if not common:
-        raise ReconstructionError("no image of the reference has a pose in the model (by name)")
+        raise EstimationError("no image of the reference has a pose in the model (by name)")
     positions, rotations = [], []
     for name in common:
         offset = projection_center(estimated[name]) - projection_center(reference[name])

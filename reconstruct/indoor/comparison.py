@@ -22,7 +22,7 @@ from reconstruct.benchmark.method import inner_context
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig
-from reconstruct.errors import ReconstructionError
+from reconstruct.errors import EstimationError
 from reconstruct.evaluation.localization import (
     LocalizationMetrics,
     Threshold,
@@ -182,7 +182,7 @@ class CompareRows:
         groups = {query.name: query.group for query in self.context.dataset.queries}
         truth = {n: pose for n, pose in read_truth(self.reference).items() if n in groups}
         if not truth:
-            raise ReconstructionError(f"{self.reference}: has no pose of any query (by name)")
+            raise EstimationError(f"{self.reference}: has no pose of any query (by name)")
         metrics = {row.name: self._measure(row, truth, groups) for row in done}
         content = {
             name: {group: m.as_dict() for group, m in found.items()}
@@ -205,7 +205,7 @@ def _submit(row: Row, queries: Sequence[str]) -> None:
     write_submission(path, read_poses(row.poses))
     problems = check_submission(path, queries)
     if problems:
-        raise ReconstructionError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
+        raise EstimationError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
 
 
 def rows_table(metrics: Mapping[str, LocalizationMetrics]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
-from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.images import read_image
 from reconstruct.stages import Context, Plan, need, plan_whole
 from reconstruct.stages.extract import Extract
@@ -125,7 +125,7 @@ class Map:
         self.context.workspace.set_stamp(self.context.workspace.sparse, None)
 
     def run(self) -> None:
-        """Write the models. Raises ReconstructionError if there is none."""
+        """Write the models. Raises EstimationError if there is none."""
         workspace = self.context.workspace
         need(self.before.plan().state == "done", self.name, self.before.name)
         if self.plan().state != "done":
@@ -169,7 +169,7 @@ class Map:
         models = [self._founded(self._adjusted(model)) for model in models]
         models = sorted(models, key=lambda model: -model.num_reg_images())
         if not models or not models[0].num_reg_images():
-            raise ReconstructionError(
+            raise EstimationError(
                 f"{self.config.method} mapping found no model: no two photos have enough verified "
                 "matches and parallax to start from (see the figures of verify)"
             )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
-from reconstruct.errors import ReconstructionError
+from reconstruct.errors import EstimationError
 from reconstruct.images import read_image
 from reconstruct.parallel import side_by_side
 from reconstruct.refinement import (
@@ -76,14 +76,14 @@ class Refine:
         self.context.workspace.set_stamp(self.database, None)
 
     def run(self) -> None:
-        """Write the refined database. Raises ReconstructionError if no pair passes it."""
+        """Write the refined database. Raises EstimationError if no pair passes it."""
         need(self.verify.plan().state == "done", self.name, self.verify.name)
         if self.plan().state != "done":
             self._make()
         before = colmap.verified_matches(self.verify.database)
         after = colmap.verified_matches(self.database)
         if not after:
-            raise ReconstructionError(
+            raise EstimationError(
                 "no pair of images is left after refinement; run without section `refine`"
             )
         total = sum(map(len, before.values()))

@@ -12,7 +12,7 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import cameras
-from reconstruct.errors import ConfigError, ReconstructionError
+from reconstruct.errors import ConfigError, EstimationError
 from reconstruct.stages import Context, Plan, need, plan_whole
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.match import Match
@@ -89,14 +89,14 @@ class Verify:
         return cameras.assign(self.camera_config, self.context.dataset, sizes)
 
     def run(self) -> None:
-        """Write the database. Raises ReconstructionError if no pair passes."""
+        """Write the database. Raises EstimationError if no pair passes."""
         need(self.match.complete(), self.name, "match")
         if self.plan().state != "done":
             self._write(self.fingerprint())
         inliers = colmap.verified_matches(self.database)
         pairs = len(self.pairs())
         if not inliers:
-            raise ReconstructionError(
+            raise EstimationError(
                 f"none of {pairs} pairs has {self.config.min_inliers} matches that agree with one "
                 "two-view geometry: the photos do not overlap enough, or are too poor in texture"
             )
