@@ -30,7 +30,7 @@ from reconstruct.stages.evaluate import read_metrics, write_metrics
 from reconstruct.workspace import atomic_path, fingerprint
 
 
-class RansacConfig(Section):
+class MagsacConfig(Section):
     """Section ``ransac``: of the geometry estimated from the matches, see `evaluation.robust`."""
 
     max_error_px: Annotated[float, Field(gt=0)] = 1.0
@@ -51,7 +51,7 @@ class BenchmarkConfig(Section):
     """Of every random choice."""
     dataset: Annotated[HPatchesConfig | WxBSConfig, Field(discriminator="format")]
     methods: tuple[MethodConfig, ...] = Field(min_length=1, strict=False)
-    ransac: RansacConfig = RansacConfig()
+    ransac: MagsacConfig = MagsacConfig()
 
     @model_validator(mode="after")
     def _check(self) -> BenchmarkConfig:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
-from reconstruct.datasets.scene import Camera, View, back_project
+from reconstruct.datasets.scene import PinholeCamera, View, back_project
 from reconstruct.errors import ImageError
 from reconstruct.geometry import Float64, projection_center
 from reconstruct.types import FloatArray
@@ -80,7 +80,7 @@ class DepthImages:
         k, (rows, columns) = known.calibration_matrix(), depth.shape
         # The depth image covers the photo, at its own size.
         across, down = columns / known.width, rows / known.height
-        camera = Camera(
+        camera = PinholeCamera(
             width=columns,
             height=rows,
             fx=float(k[0, 0]) * across,

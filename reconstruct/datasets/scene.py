@@ -80,7 +80,7 @@ class Lighting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Camera:
+class PinholeCamera:
     """COLMAP's PINHOLE, all in pixels; (0, 0) is the outer corner of the first pixel."""
 
     width: int
@@ -101,7 +101,7 @@ class View:
     """A photo to be taken. ``cam_from_world``: (3, 4) ``[R | t]``, metres."""
 
     name: str
-    camera: Camera
+    camera: PinholeCamera
     cam_from_world: Float64
 
 

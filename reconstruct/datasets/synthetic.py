@@ -25,7 +25,7 @@ from numpy.random import Generator
 
 from reconstruct.datasets import textures
 from reconstruct.datasets.rendering import LitScene, illuminate, render
-from reconstruct.datasets.scene import Camera, Lighting, Quad, Scene, View, look_at
+from reconstruct.datasets.scene import Lighting, PinholeCamera, Quad, Scene, View, look_at
 from reconstruct.errors import UsageError
 from reconstruct.geometry import quaternion
 from reconstruct.types import FloatArray, ImageArray
@@ -183,7 +183,9 @@ def orbit_views(
     """
     width, height = size
     focal = width / 2 / np.tan(np.radians(31.0))
-    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2.0, cy=height / 2.0)
+    camera = PinholeCamera(
+        width=width, height=height, fx=focal, fy=focal, cx=width / 2.0, cy=height / 2.0
+    )
     views, digits = [], max(2, len(str(count - 1)))
     for k, angle in enumerate(np.radians(np.linspace(-arc_deg / 2, arc_deg / 2, count))):
         # Heights and targets follow the angle, not the index: views between views fit in.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from reconstruct.datasets.nvm import NvmCamera, NvmModel, write_nvm
 from reconstruct.datasets.rendering import LitScene, Rendered, illuminate, render
-from reconstruct.datasets.scene import Camera, View, look_at, pixel_grid, project
+from reconstruct.datasets.scene import PinholeCamera, View, look_at, pixel_grid, project
 from reconstruct.datasets.synthetic import DAY, NIGHT, build_scene, write_photo
 from reconstruct.geometry import Float64
 from reconstruct.storage.poses import write_poses
@@ -90,7 +90,9 @@ def _shot(
     """A camera on the arc at ``angle`` (radians, 0 is -y), 62 degrees of view across."""
     width, height = size
     focal = width / 2 / np.tan(np.radians(31.0))
-    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2)
+    camera = PinholeCamera(
+        width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2
+    )
     center = (radius * np.sin(angle), -radius * np.cos(angle), 2.3 + 0.7 * np.sin(11.0 * angle))
     view = View(name=name, camera=camera, cam_from_world=look_at(center, target))
     return _Shot(view=view, radial=radial)

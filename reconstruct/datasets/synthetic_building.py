@@ -20,8 +20,8 @@ from reconstruct.datasets import textures
 from reconstruct.datasets.inloc import FOCAL_PER_EDGE, mat_file, transformation_file
 from reconstruct.datasets.rendering import LitScene, illuminate, render
 from reconstruct.datasets.scene import (
-    Camera,
     Lighting,
+    PinholeCamera,
     Quad,
     Scene,
     View,
@@ -191,7 +191,9 @@ def _write_scan(
     world_from_scan[:3, 3] = center
     width, height = size
     focal = width / 2 / np.tan(np.radians(30.0))
-    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2)
+    camera = PinholeCamera(
+        width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2
+    )
     for number in range(pans):
         pan = round(360 * number / pans)
         heading = np.radians(pan) + angle
@@ -225,7 +227,9 @@ def _query_view(name: str, room: Room, size: tuple[int, int], rng: Generator) ->
     """A phone held somewhere in the middle of the room, looking any way."""
     width, height = size
     focal = max(size) * FOCAL_PER_EDGE
-    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2)
+    camera = PinholeCamera(
+        width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2
+    )
     center = np.asarray(room.origin) + rng.uniform([-1.9, -1.1, 1.35], [1.9, 1.1, 1.75])
     heading = rng.uniform(0, 2 * np.pi)
     ahead = [np.cos(heading), np.sin(heading), rng.uniform(-0.3, 0.05)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reconstruct.errors import ConfigError
-from reconstruct.features.pyramid import Network
+from reconstruct.features.pyramid import FeatureNetwork
 from reconstruct.features.vgg import AVERAGE_POOL_AFTER, LAST, MAX_POOL_AFTER, build_trunk, dilation
 from reconstruct.features.weights import CONVOLUTIONS
 
@@ -46,7 +46,7 @@ def choose_backend(name: str, device: torch.device) -> str:
 
 def make_network(
     backend: str, tensors: Tensors, *, use_relu: bool, device: torch.device, fp16: bool = False
-) -> Network:
+) -> FeatureNetwork:
     """The trunk as a function of (B, 3, H, W) normalised images; ``fp16`` acts on CUDA only."""
     if backend == "onnxruntime":
         return OnnxNetwork(tensors, use_relu)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from reconstruct.features.pyramid import Keypoints, Network
+    from reconstruct.features.pyramid import FeatureNetwork, Keypoints
 
 
 def _tuple_from_list(value: Any) -> Any:
@@ -149,7 +149,7 @@ class D2Net:
         self.config = config
         self.device = device
         self._weights: TrunkWeights | None = None
-        self._network: Network | None = None
+        self._network: FeatureNetwork | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_weights": None, "_network": None}
@@ -232,7 +232,7 @@ class D2Net:
 
         return extract_pyramid(images, network, scales, alignment, show)
 
-    def _forward(self, pixels: Sequence[ImageArray]) -> tuple[Tensor, Network]:
+    def _forward(self, pixels: Sequence[ImageArray]) -> tuple[Tensor, FeatureNetwork]:
         """The normalised images on the device, and the network."""
         from reconstruct.features.backend import choose_backend, make_network
         from reconstruct.torch_device import resolve_device

@@ -17,7 +17,7 @@ from reconstruct.features.alignment import Alignment, Size
 from reconstruct.features.detection import detect, localize
 from reconstruct.features.vgg import MIN_EDGE_PX
 
-Network = Callable[[Tensor], Tensor]
+FeatureNetwork = Callable[[Tensor], Tensor]
 """(B, 3, H, W) normalised images -> (B, 512, h, w) float32 maps that the caller may change."""
 
 Observer = Callable[[float, Tensor], None]
@@ -44,7 +44,7 @@ class _Level:
 
 def extract_pyramid(
     images: Tensor,
-    network: Network,
+    network: FeatureNetwork,
     scales: Sequence[float],
     alignment: Alignment,
     observe: Observer = lambda scale, maps: None,

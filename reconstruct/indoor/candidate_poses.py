@@ -20,7 +20,7 @@ from reconstruct.indoor.homographies import HomographyConfig, verify_by_homograp
 from reconstruct.types import FloatArray, PointMap
 
 
-class RansacConfig(Section):
+class PoseRansacConfig(Section):
     """What all ways to a pose share."""
 
     max_error: float = Field(0.012, gt=0)
@@ -109,7 +109,7 @@ def estimate(
     lifted: Lifted,
     camera: colmap.Camera,
     places: Mapping[str, str],
-    config: RansacConfig,
+    config: PoseRansacConfig,
     seed: int,
 ) -> tuple[Candidate | None, int]:
     """One LO-RANSAC over all matches; None if there is no pose. And the number of keypoints.
@@ -153,7 +153,7 @@ def image_candidates(
     points: PointMap,
     camera: colmap.Camera,
     places: Mapping[str, str],
-    config: RansacConfig,
+    config: PoseRansacConfig,
     *,
     count: int,
     pooled: bool,

@@ -22,7 +22,7 @@ from reconstruct.features.grid import GridConfig
 from reconstruct.indoor.candidate_poses import (
     Candidate,
     Lifted,
-    RansacConfig,
+    PoseRansacConfig,
     estimate,
     image_candidates,
     verify_matches,
@@ -46,7 +46,7 @@ SHARD = 4
 """Queries a shard: a candidate may take a minute."""
 
 
-class DirectConfig(RansacConfig):
+class DirectConfig(PoseRansacConfig):
     """Direct PE: the nearest of all features of the map for each of the query, one RANSAC."""
 
     method: Literal["direct"]
@@ -62,7 +62,7 @@ class DirectConfig(RansacConfig):
     """Memory for descriptors of the map between queries (exact search)."""
 
 
-class _MatchedConfig(RansacConfig):
+class _MatchedConfig(PoseRansacConfig):
     homographies: HomographyConfig | None = HomographyConfig.model_validate({})
     """Verification of pairs by several planes; null: none."""
     images: int = Field(10, ge=1)

@@ -34,7 +34,7 @@ from reconstruct.indoor.candidates import Candidates, DirectConfig
 from reconstruct.indoor.dense_verification import VerificationConfig
 from reconstruct.indoor.retrieval import Retrieval, RetrievalSection, RetrievedPairs
 from reconstruct.indoor.rgbd_map import RgbdMap
-from reconstruct.indoor.row import Row, RowConfig, Source
+from reconstruct.indoor.row import CandidateSource, Row, RowConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
 from reconstruct.localization.evaluate_queries import read_truth
 from reconstruct.stages import Context, Plan, Stage
@@ -109,17 +109,17 @@ class _Parts:
         extract = self._extract(config.retrieval.local, CompactConfig(), config.retrieval.global_)
         self.retrieval = Retrieval(context, config.retrieval, extract)
 
-    def source(self, way: Any) -> Source:
+    def source(self, way: Any) -> CandidateSource:
         folder = f"{way.method}-{_hash(way)}"
         if folder not in self._made:
             context = self._inner("poses", folder)
             extract = self._extract(way.local, way.compact)
             match = None if isinstance(way, DirectConfig) else self._match(way, extract)
             candidates = Candidates(context, way, extract, match, self.scans, self.config.dataset)
-            self._made[folder] = Source(extract, match, candidates)
+            self._made[folder] = CandidateSource(extract, match, candidates)
         return self._made[folder]  # type: ignore[no-any-return]
 
-    def scores(self, source: Source, config: VerificationConfig) -> VerifyPoses:
+    def scores(self, source: CandidateSource, config: VerificationConfig) -> VerifyPoses:
         before = source.candidates
         key = f"{before.context.workspace.root}-{_hash(config)}"
         if key not in self._made:

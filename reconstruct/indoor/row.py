@@ -44,7 +44,7 @@ class RowConfig(Section):
         return self
 
 
-class Source:
+class CandidateSource:
     """One way to candidate poses, with the stages before it."""
 
     def __init__(self, extract: Extract, match: Match | None, candidates: Candidates) -> None:
@@ -61,7 +61,7 @@ class Source:
 class Row:
     """A row of the table: candidates of one or several ways, and what picks among them."""
 
-    def __init__(self, context: Context, config: RowConfig, sources: list[Source]) -> None:
+    def __init__(self, context: Context, config: RowConfig, sources: list[CandidateSource]) -> None:
         self.name = config.label
         self.context = context
         self.config = config

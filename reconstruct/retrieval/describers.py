@@ -131,7 +131,7 @@ class SharedPass:
         return self.local.extract(batch, observe), rows
 
 
-class Network(Protocol):
+class GlobalNetwork(Protocol):
     """Something that makes rows by itself."""
 
     def identity(self) -> Any:
@@ -147,7 +147,7 @@ class Network(Protocol):
 class Separate:
     """Any local extractor, and beside it a network of its own."""
 
-    def __init__(self, local: Extractor, network: Network, settings: Any) -> None:
+    def __init__(self, local: Extractor, network: GlobalNetwork, settings: Any) -> None:
         self.local, self.network, self.settings = local, network, settings
 
     def identity(self) -> Any:

@@ -38,7 +38,7 @@ class ColmapDepthConfig(DepthPairsConfig):
 
 
 class ColmapDepth:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: ColmapDepthConfig, root: Path) -> None:
         self.config = config

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from reconstruct.config import Section
 from reconstruct.geometry import Float64
-from reconstruct.training.groups import Group, Pair, Shape
+from reconstruct.training.groups import CropPair, Group, Shape
 from reconstruct.training.homographies import warp
 from reconstruct.training.layout import Cells
 from reconstruct.training.photometric import PhotometricConfig, vary
@@ -61,5 +61,5 @@ def two_view_group(
     plain = [warp(photo, crop, shape.crop_px) for photo, crop in zip(photos, crops, strict=True)]
     images = [vary(image, config.photometric, rng) for _ in range(config.lights) for image in plain]
     numbers = range(0, 2 * config.lights, 2)
-    pairs = [Pair(first=i, second=j + 1, cells=cells) for i in numbers for j in numbers]
+    pairs = [CropPair(first=i, second=j + 1, cells=cells) for i in numbers for j in numbers]
     return Group(images=np.stack(images), pairs=shape.usable(pairs))

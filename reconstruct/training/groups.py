@@ -16,7 +16,7 @@ ATTEMPTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pair:
+class CropPair:
     """Crops ``first`` and ``second`` of a group, and (M, 2) their corresponding cells."""
 
     first: int
@@ -29,7 +29,7 @@ class Group:
     """images: (K, S, S, 3) uint8 RGB. pairs: at least one."""
 
     images: ImageArray
-    pairs: tuple[Pair, ...]
+    pairs: tuple[CropPair, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +41,12 @@ class Shape:
     crop_px: int
     min_correspondences: int
 
-    def usable(self, pairs: list[Pair]) -> tuple[Pair, ...]:
+    def usable(self, pairs: list[CropPair]) -> tuple[CropPair, ...]:
         """The pairs with enough correspondences."""
         return tuple(pair for pair in pairs if len(pair.cells) >= self.min_correspondences)
 
 
-class Source(Protocol):
+class TrainingSet(Protocol):
     """A data set. It may be used by several processes: a draw depends on ``rng`` alone."""
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
@@ -56,7 +56,7 @@ class Source(Protocol):
         """JSON-able: settings, and the photos by content."""
 
 
-def draw_group(source: Source, shape: Shape, seed: tuple[int, ...]) -> Group:
+def draw_group(source: TrainingSet, shape: Shape, seed: tuple[int, ...]) -> Group:
     """Group ``seed`` of a data set: the same at any time, in any process.
 
     Raises DataError if it has no usable pair in `ATTEMPTS` draws.

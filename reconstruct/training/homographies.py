@@ -17,7 +17,7 @@ from pydantic import Field
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.folder import list_images
 from reconstruct.geometry import Float64, apply_homography
-from reconstruct.training.groups import Group, Pair, Shape
+from reconstruct.training.groups import CropPair, Group, Shape
 from reconstruct.training.layout import Mask, correspondences
 from reconstruct.training.photometric import PhotometricConfig, vary
 from reconstruct.training.photos import Photos
@@ -55,7 +55,7 @@ class HomographiesConfig(Section):
 
 
 class Homographies:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: HomographiesConfig, root: Path) -> None:
         folder = root / config.images
@@ -83,7 +83,7 @@ class Homographies:
             for homography in homographies
         ]
         pairs = [
-            Pair(first=i, second=j, cells=_cells(shape, homographies[i], homographies[j], size))
+            CropPair(first=i, second=j, cells=_cells(shape, homographies[i], homographies[j], size))
             for i, j in combinations(range(config.variants), 2)
         ]
         return Group(images=np.stack(images), pairs=shape.usable(pairs))

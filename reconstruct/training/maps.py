@@ -30,7 +30,7 @@ from reconstruct.storage.shards import (
     write_in_shards,
 )
 from reconstruct.torch_device import resolve_device
-from reconstruct.training.groups import Group, Source, draw_group
+from reconstruct.training.groups import Group, TrainingSet, draw_group
 from reconstruct.training.mix import load_source
 from reconstruct.training.network import FrozenTrunk
 from reconstruct.training.settings import TrainingConfig
@@ -63,7 +63,7 @@ class GroupSource:
         return {"config": self.config, "device": self.device}
 
     @cached_property
-    def sources(self) -> dict[str, Source]:
+    def sources(self) -> dict[str, TrainingSet]:
         """Role -> data set."""
         train = load_source(self.config.dataset)
         chosen = self.config.validation.dataset
@@ -81,7 +81,7 @@ class GroupSource:
         return FrozenTrunk(self.weights, train.layout, train.precision, resolve_device(self.device))
 
     @cached_property
-    def print(self) -> str:
+    def fingerprint(self) -> str:
         """Fingerprint of all groups and their maps, whatever their number."""
         train = self.config.train
         shape = [train.layout, train.crop_px, train.min_correspondences, train.precision]
@@ -152,7 +152,7 @@ class Maps:
         return Example(maps, [(first, second, part) for (first, second, _), part in rows])
 
     def _todo(self) -> list[str]:
-        stored, wanted = self.store.fingerprints(), self.source.print
+        stored, wanted = self.store.fingerprints(), self.source.fingerprint
         return [k for k in self.keys if stored.get(k) != wanted]
 
     def _make(self, keys: Sequence[str]) -> Iterator[Record]:
@@ -162,7 +162,7 @@ class Maps:
 
         for k, group in zip(keys, ahead(draw, keys, 1), strict=True):
             example = self.source.example(group)
-            yield Record(k, self.source.print, _fields(example))
+            yield Record(k, self.source.fingerprint, _fields(example))
 
 
 def key(role: str, number: int) -> str:

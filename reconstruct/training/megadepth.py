@@ -45,7 +45,7 @@ class MegaDepthConfig(DepthPairsConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scene:
+class MegaDepthScene:
     """One scene file: paths and cameras by index, and (P, 2) the pairs that may be drawn."""
 
     path: Path
@@ -57,7 +57,7 @@ class Scene:
 
 
 class MegaDepth:
-    """See `reconstruct.training.groups.Source`. Every scene is drawn as often as any other."""
+    """See `reconstruct.training.groups.TrainingSet`. Every scene is drawn as often as any other."""
 
     def __init__(self, config: MegaDepthConfig, root: Path) -> None:
         self.config = config
@@ -87,7 +87,7 @@ class MegaDepth:
         scene = self.scenes[int(rng.integers(len(self.scenes)))]
         return draw_pair(SceneViews(self.root, scene), _overlap_as_given(self.config), shape, rng)
 
-    def _scene(self, path: Path) -> Scene:
+    def _scene(self, path: Path) -> MegaDepthScene:
         data = read_npz(path)
         try:
             overlap, ratio = data["overlap_matrix"], data["scale_ratio_matrix"]
@@ -101,7 +101,7 @@ class MegaDepth:
                 f"{path}: not a scene file of D2-Net's layout ({error!r}); "
                 "make it with `python -m reconstruct prepare megadepth`"
             ) from error
-        return Scene(
+        return MegaDepthScene(
             path=path,
             images=images,
             depths=depths,
@@ -119,7 +119,7 @@ def _overlap_as_given(config: MegaDepthConfig) -> DepthPairsConfig:
 class SceneViews:
     """See `reconstruct.training.depth_pairs.Views`."""
 
-    def __init__(self, root: Path, scene: Scene) -> None:
+    def __init__(self, root: Path, scene: MegaDepthScene) -> None:
         self.root = root
         self.scene = scene
 

@@ -1,4 +1,4 @@
-"""Section ``dataset`` of a training file -> `Source`; several of them mixed by weight."""
+"""Section ``dataset`` of a training file -> `TrainingSet`; several of them mixed by weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from reconstruct.config import NotIdentity, Section
 from reconstruct.training.colmap_depth import ColmapDepth, ColmapDepthConfig
-from reconstruct.training.groups import Group, Shape, Source
+from reconstruct.training.groups import Group, Shape, TrainingSet
 from reconstruct.training.homographies import Homographies, HomographiesConfig
 from reconstruct.training.megadepth import MegaDepth, MegaDepthConfig
 from reconstruct.training.rgbd import Rgbd, RgbdConfig
@@ -47,7 +47,7 @@ DataConfig = Annotated[OneSource | MixConfig, Field(discriminator="format")]
 
 
 class Mix:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: MixConfig, root: Path) -> None:
         self.sources = [load_source(source, root / config.images) for source in config.sources]
@@ -68,7 +68,7 @@ class Mix:
         return None
 
 
-def load_source(config: Any, root: Path = Path()) -> Source:
+def load_source(config: Any, root: Path = Path()) -> TrainingSet:
     """The data set that a section describes. Raises UsageError or DataError naming the folder."""
     classes: dict[type[Section], Any] = {
         HomographiesConfig: Homographies,
@@ -78,5 +78,5 @@ def load_source(config: Any, root: Path = Path()) -> Source:
         MegaDepthConfig: MegaDepth,
         MixConfig: Mix,
     }
-    source: Source = classes[type(config)](config, root)
+    source: TrainingSet = classes[type(config)](config, root)
     return source

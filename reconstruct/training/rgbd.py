@@ -35,7 +35,7 @@ class RgbdConfig(DepthPairsConfig):
 
 
 class Rgbd:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: RgbdConfig, root: Path) -> None:
         self.config = config

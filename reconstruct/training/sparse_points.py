@@ -38,7 +38,7 @@ class SparsePointsConfig(CropsConfig):
 
 
 class SparsePoints:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: SparsePointsConfig, root: Path) -> None:
         self.config = config

@@ -53,7 +53,7 @@ class Train:
         """Over the data, the settings and the weights to start from."""
         settings = self.config.train.identity(), self.config.validation.identity()
         start = self.source.weights.content_hash()  # of which the maps only know the trunk
-        return fingerprint("training", self.source.print, *settings, self.config.seed, start)
+        return fingerprint("training", self.source.fingerprint, *settings, self.config.seed, start)
 
     def plan(self) -> Plan:
         """How many steps are left."""
@@ -129,7 +129,7 @@ class Train:
             "trained": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": self.commit,
             "config": self.config.model_dump(mode="json"),
-            "data": self.source.print,
+            "data": self.source.fingerprint,
             "starts_from": self.source.weights.content_hash(),
             "step": state.step,
             "validation_loss": state.best_loss,
