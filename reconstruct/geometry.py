@@ -14,7 +14,7 @@ Float64 = NDArray[np.float64]
 
 
 def fit_size(
-    size: tuple[int, int], max_edge: int | None, max_sum_edges: int | None
+    size: tuple[int, int], max_edge: int | None, max_sum_edges: int | None = None
 ) -> tuple[int, int]:
     """The (width, height) to which an image is shrunk: first its longest edge to ``max_edge``,
     then the sum of its edges to ``max_sum_edges``. Never enlarged, never below one pixel.

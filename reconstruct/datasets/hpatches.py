@@ -22,8 +22,8 @@ from reconstruct.config import Section
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.number_rows import read_rows
 from reconstruct.errors import DataError, UsageError, suggestion
-from reconstruct.geometry import Float64, fit_size
-from reconstruct.images import read_image, to_grey
+from reconstruct.geometry import Float64
+from reconstruct.images import read_image, shrink, to_grey
 from reconstruct.types import ImageArray, ImagePair
 
 LEFT_OUT = frozenset(
@@ -200,8 +200,5 @@ def warp_correlation(first: ImageArray, second: ImageArray, homography: NDArray[
 
 def _shrunk(grey: ImageArray) -> tuple[ImageArray, Float64]:
     """The image with its longest edge at CHECKED_EDGE_PX, and (3, 3) shrunk_from_original."""
-    original = grey.shape[1], grey.shape[0]
-    size = fit_size(original, CHECKED_EDGE_PX, None)
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    scale = np.diag([size[0] / original[0], size[1] / original[1], 1.0])
-    return np.asarray(small, np.uint8), scale
+    small = shrink(grey, CHECKED_EDGE_PX)
+    return small, np.diag([small.shape[1] / grey.shape[1], small.shape[0] / grey.shape[0], 1.0])

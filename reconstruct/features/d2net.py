@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-import cv2
 import numpy as np
 from PIL import Image
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
@@ -28,6 +27,7 @@ from reconstruct.features.weights import (
     valid_names,
 )
 from reconstruct.geometry import fit_size, rescale_points
+from reconstruct.images import shrink
 from reconstruct.types import ImageArray, LocalFeatures
 
 if TYPE_CHECKING:
@@ -166,8 +166,8 @@ class D2Net:
             )
         size = (image.shape[1], image.shape[0])
         limits = (self.config.max_edge, self.config.max_sum_edges)
-        shrink = _shrink_as_release if self.config.cell_center == "release" else _shrink
-        return Prepared(shrink(image, *limits), size)
+        resize = _shrink_as_release if self.config.cell_center == "release" else shrink
+        return Prepared(resize(image, *limits), size)
 
     def extract(
         self, batch: Sequence[Prepared], observe: Callable[[Tensor], None] | None = None
@@ -273,15 +273,6 @@ class D2Net:
             min_distance_px=self.config.min_distance_px,
             max_keypoints=self.config.max_keypoints,
         )
-
-
-def _shrink(image: ImageArray, max_edge: int | None, max_sum_edges: int | None) -> ImageArray:
-    """Area averaging: half-pixel alignment, no aliasing."""
-    size = (image.shape[1], image.shape[0])
-    target = fit_size(size, max_edge, max_sum_edges)
-    if target == size:
-        return np.ascontiguousarray(image)
-    return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _shrink_as_release(

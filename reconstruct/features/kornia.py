@@ -21,7 +21,7 @@ from pydantic import Field
 
 from reconstruct.config import Section
 from reconstruct.errors import UsageError, WeightsError
-from reconstruct.features.resizing import ResizedImage, shrink
+from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
 from reconstruct.geometry import rescale_points
 from reconstruct.types import ImageArray, LocalFeatures
@@ -82,7 +82,7 @@ class Kornia:
 
     def prepare(self, image: ImageArray) -> ResizedImage:
         """The image, shrunk to ``max_edge``."""
-        return shrink(image, self.config.max_edge)
+        return ResizedImage.shrunk(image, self.config.max_edge)
 
     def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
         """Features of prepared images. Raises UsageError without kornia, WeightsError without

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from reconstruct.config import Section
 from reconstruct.errors import WeightsError
-from reconstruct.features.resizing import ResizedImage, shrink
+from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
 from reconstruct.geometry import rescale_points
 from reconstruct.images import to_grey
@@ -94,7 +94,7 @@ class SuperPoint:
 
     def prepare(self, image: ImageArray) -> ResizedImage:
         """The grey image, shrunk to ``max_edge``."""
-        return shrink(to_grey(image), self.config.max_edge)
+        return ResizedImage.shrunk(to_grey(image), self.config.max_edge)
 
     def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
         """Features of prepared images of one shape. Raises WeightsError."""

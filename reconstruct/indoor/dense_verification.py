@@ -12,8 +12,8 @@ from pydantic import Field
 
 from reconstruct import colmap
 from reconstruct.config import Section
-from reconstruct.geometry import Float64, fit_size
-from reconstruct.images import to_grey
+from reconstruct.geometry import Float64
+from reconstruct.images import shrink, to_grey
 from reconstruct.indoor.dense_sift import dense_root_sift, normalise, support
 from reconstruct.indoor.rendering import Cloud, project_cloud, render_cloud
 from reconstruct.types import FloatArray, ImageArray
@@ -56,10 +56,9 @@ class ComparedQuery:
 
 def prepare_query(image: ImageArray, camera: colmap.Camera, max_edge: int) -> ComparedQuery:
     """Shrink a query (H, W, 3) and take its camera's distortion out."""
-    original = image.shape[1], image.shape[0]
-    size = fit_size(original, max_edge, None)
-    ratio = np.array(size) / original
-    grey = cv2.resize(to_grey(image), size, interpolation=cv2.INTER_AREA)
+    grey = shrink(to_grey(image), max_edge)
+    size = grey.shape[1], grey.shape[0]
+    ratio = np.array(size) / (image.shape[1], image.shape[0])
     matrix = np.diag([*ratio, 1.0]) @ camera.calibration_matrix()
     if camera.model.name not in ("SIMPLE_PINHOLE", "PINHOLE"):
         u, v = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
@@ -67,7 +66,7 @@ def prepare_query(image: ImageArray, camera: colmap.Camera, max_edge: int) -> Co
         # - 0.5: OpenCV counts from the centre of the first pixel.
         at = (np.asarray(camera.img_from_cam(rays)) * ratio - 0.5).astype(np.float32)
         at = at.reshape(size[1], size[0], 2)
-        grey = cv2.remap(grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR)
+        grey = np.asarray(cv2.remap(grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR), np.uint8)
     return ComparedQuery(grey=np.asarray(grey, np.float32), matrix=matrix)
 
 

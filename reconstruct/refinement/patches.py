@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reconstruct.geometry import fit_size
-from reconstruct.images import to_grey
+from reconstruct.images import shrink, to_grey
 from reconstruct.types import ImageArray
 
 BLUR_SIGMA_PX: Final = 0.7
@@ -52,7 +52,7 @@ class Pyramid:
 
 def level0_scale(size: tuple[int, int], max_edge: int | None) -> tuple[float, float]:
     """Pixels of level 0 per pixel of a photo of ``size`` (width, height), along x and y."""
-    fitted = fit_size(size, max_edge, None)
+    fitted = fit_size(size, max_edge)
     return fitted[0] / size[0], fitted[1] / size[1]
 
 
@@ -64,10 +64,7 @@ def build_pyramid(
     Levels are added while the shorter edge stays at ``min_edge`` or more.
     """
     height, width = image.shape[:2]
-    size = fit_size((width, height), max_edge, None)
-    grey: NDArray[Any] = to_grey(image).astype(np.float32)
-    if size != (width, height):
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    grey: NDArray[Any] = shrink(to_grey(image).astype(np.float32), max_edge)
     grey = cv2.GaussianBlur(grey, (0, 0), BLUR_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
     levels = [torch.from_numpy(np.ascontiguousarray(grey)).to(device)[None]]
     while min(levels[-1].shape[-2:]) >= 2 * min_edge:

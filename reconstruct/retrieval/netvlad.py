@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import WeightsError
-from reconstruct.geometry import fit_size
+from reconstruct.images import shrink
 from reconstruct.retrieval.describers import NetVladConfig
 from reconstruct.types import FloatArray, ImageArray
 from reconstruct.workspace import file_hash
@@ -104,11 +103,7 @@ class NetVlad:
 
     def prepare(self, image: ImageArray) -> ImageArray:
         """Shrink to the longest edge."""
-        size = image.shape[1], image.shape[0]
-        target = fit_size(size, self.config.max_edge, None)
-        if target == size:
-            return image
-        return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
+        return shrink(image, self.config.max_edge)
 
     def rows(self, item: ImageArray) -> NDArray[np.float32]:
         """(1, D') of unit length; zeros for an image that the poolings would leave nothing of."""

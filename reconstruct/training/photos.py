@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from reconstruct.geometry import fit_size
-from reconstruct.images import read_image
+from reconstruct.images import read_image, shrink
 from reconstruct.types import ImageArray
 from reconstruct.workspace import file_hash
 
@@ -42,18 +38,9 @@ class Photos:
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
-        photo = shrunk(read_image(self.paths[index]), self.max_edge)
+        photo = shrink(read_image(self.paths[index]), self.max_edge)
         self._kept[index] = photo
         self._bytes += photo.nbytes
         while self._bytes > KEPT_BYTES and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return photo
-
-
-def shrunk(photo: ImageArray, max_edge: int | None) -> ImageArray:
-    """A photo of at most ``max_edge`` pixels an edge, by area averaging."""
-    size = (photo.shape[1], photo.shape[0])
-    target = fit_size(size, max_edge, None)
-    if target == size:
-        return photo
-    return np.asarray(cv2.resize(photo, target, interpolation=cv2.INTER_AREA), np.uint8)
