@@ -1,4 +1,4 @@
-"""COLMAP's database: what goes in, its verification, what comes out."""
+"""COLMAP's database: writing it, verifying its matches, reading it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reconstruct.workspace import reserve
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[pycolmap.Database]:
-    """An existing or new database. Raises OSError where it cannot be read or written."""
+    """Open an existing or new database. Raises OSError if it cannot be read or written."""
     try:
         with pycolmap.Database.open(path) as database:
             yield database
@@ -32,10 +32,13 @@ def write_database(
     keypoints: Callable[[str], NDArray[np.float32]],
     matches: Iterable[tuple[ImagePair, NDArray[np.uint32]]],
 ) -> None:
-    """A new COLMAP database with images, keypoints and unverified matches.
+    """Write a new COLMAP database with images, keypoints and unverified matches.
 
-    keypoints: image name -> (N, 2) float32. matches: pairs with (M, 2) uint32 indices; pairs
-    without a match are left out.
+    Args:
+        path: The file to write.
+        cameras: The images and their cameras.
+        keypoints: Image name -> (N, 2) float32 COLMAP pixels.
+        matches: Pairs with (M, 2) uint32 keypoint indices; pairs without matches are left out.
     """
     # No DatabaseTransaction: it ends the process where its last write fails.
     with opened(path) as database:
@@ -59,9 +62,16 @@ def write_database(
 
 
 def verify_database(path: Path, *, max_error_px: float, min_inliers: int, seed: int) -> None:
-    """Robust two-view geometry of every matched pair in the database (LO-RANSAC).
+    """Estimate the two-view geometry of every matched pair in the database (LO-RANSAC).
 
-    Raises OSError if the disk has no room for it.
+    Args:
+        path: The database.
+        max_error_px: Largest epipolar error of an inlier.
+        min_inliers: A pair with fewer inliers is rejected.
+        seed: Seed of RANSAC.
+
+    Raises:
+        OSError: The disk has no room for the result.
     """
     reserve(path.parent, 2 * path.stat().st_size)  # COLMAP would end the process
     options = pycolmap.TwoViewGeometryOptions()
@@ -78,9 +88,13 @@ def verify_with_poses(
     max_error_px: float,
     min_inliers: int,
 ) -> None:
-    """Keep the matches that agree with known (3, 4) cam_from_world; pairs without poses have none.
+    """Keep the matches that agree with known poses; pairs of which a pose is unknown keep none.
 
-    max_error_px: largest distance from an epipolar line, in either image.
+    Args:
+        path: The database.
+        poses: Image name -> (3, 4) cam_from_world.
+        max_error_px: Largest distance of an inlier from its epipolar line, in either image.
+        min_inliers: A pair with fewer inliers is rejected.
     """
     with opened(path) as database:
         cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
@@ -107,7 +121,7 @@ def verify_with_poses(
 
 
 def verified_matches(path: Path) -> dict[ImagePair, NDArray[np.uint32]]:
-    """Pair of names -> (M, 2) inlier matches, for the pairs that have any, sorted."""
+    """Pair of names -> (M, 2) inlier matches, sorted; pairs without inliers are left out."""
     with opened(path) as database:
         names = {image.image_id: image.name for image in database.read_all_images()}
         pair_ids, geometries = database.read_two_view_geometries()
@@ -122,7 +136,7 @@ def verified_matches(path: Path) -> dict[ImagePair, NDArray[np.uint32]]:
 
 
 def database_keypoints(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Image name -> (N, 2) keypoints."""
+    """Image name -> (N, 2) keypoints in COLMAP pixels."""
     with opened(path) as database:
         images = database.read_all_images()
         return {i.name: database.read_keypoints(i.image_id)[:, :2] for i in images}
