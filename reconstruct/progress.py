@@ -38,7 +38,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
-        """Show the progress of ``total`` units of work; call the yielded function after each unit."""
+        """Show the progress of ``total`` units; call the yielded function after each of them."""
         started = time.monotonic()
         if self.verbosity < 0 or total == 0:
             yield lambda: None

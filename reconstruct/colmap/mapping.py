@@ -109,7 +109,7 @@ def _global_options(
 
 
 def check_options(method: str, values: Mapping[str, Any]) -> None:
-    """Check that COLMAP's options for a mapping method take ``values``. Raises UsageError if not."""
+    """Raise UsageError if COLMAP's options for a mapping method do not take ``values``."""
     kinds = {
         "global": pycolmap.GlobalPipelineOptions,
         "hierarchical": pycolmap.HierarchicalPipelineOptions,
@@ -118,7 +118,7 @@ def check_options(method: str, values: Mapping[str, Any]) -> None:
 
 
 def merge_options(target: Any, values: Mapping[str, Any]) -> None:
-    """Set nested COLMAP options by name. Raises UsageError naming the option that COLMAP rejects."""
+    """Set nested COLMAP options by name. Raises UsageError naming what COLMAP rejects."""
     for name, value in values.items():
         if not hasattr(target, name):
             raise UsageError(f"options: {type(target).__name__} has no option {name!r}")
