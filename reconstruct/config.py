@@ -114,8 +114,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
         for depth, key in enumerate(parents):
             child = node.get(key)
             if child is not None and not isinstance(child, Mapping):
-                place = ".".join(parents[: depth + 1])
-                raise ConfigError(f"{dotted}: {place} is {child!r}, not a section")
+                section = ".".join(parents[: depth + 1])
+                raise ConfigError(f"{dotted}: {section} is {child!r}, not a section")
             node[key] = dict(child or {})
             node = node[key]
         node[last] = value
@@ -228,8 +228,8 @@ def _is_choice(section: type[Section], key: str) -> bool:
 
 def _tags(section: type[Section], field: str) -> tuple[Any, ...]:
     """The values that pick this member of a union, by the member's ``field``."""
-    found = section.model_fields.get(field)
-    return typing.get_args(found.annotation) if found is not None else ()
+    tag = section.model_fields.get(field)
+    return typing.get_args(tag.annotation) if tag is not None else ()
 
 
 def _is_type_name(key: str) -> bool:
@@ -240,6 +240,6 @@ def _sections_in(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, tuple):
-        found = [_sections_in(argument) for argument in typing.get_args(annotation)]
-        return [section for sections in found for section in sections]
+        members = [_sections_in(argument) for argument in typing.get_args(annotation)]
+        return [section for sections in members for section in sections]
     return []

@@ -18,7 +18,7 @@ from reconstruct.errors import ImageError
 from reconstruct.geometry import fit_size
 from reconstruct.types import ImageArray
 
-Pixel = TypeVar("Pixel", bound=np.generic)
+Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff"})
 FOREIGN = frozenset({".avif", ".heic", ".heif", ".jxl", ".webp"})

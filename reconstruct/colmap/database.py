@@ -56,9 +56,9 @@ def write_database(
             frame.add_data_id(image.data_id)
             database.write_frame(frame, use_frame_id=True)
             database.write_keypoints(image_id, np.ascontiguousarray(keypoints(name), np.float32))
-        for (first, second), rows in matches:
-            if len(rows):
-                database.write_matches(ids[first], ids[second], rows)
+        for (first, second), indices in matches:
+            if len(indices):
+                database.write_matches(ids[first], ids[second], indices)
 
 
 def verify_database(path: Path, *, max_error_px: float, min_inliers: int, seed: int) -> None:
@@ -99,19 +99,19 @@ def verify_with_poses(
     with opened(path) as database:
         cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
         images = {image.image_id: image for image in database.read_all_images()}
-        for pair_id, rows in zip(*database.read_all_matches(), strict=True):
+        for pair_id, matches in zip(*database.read_all_matches(), strict=True):
             pair = [images[i] for i in pycolmap.pair_id_to_image_pair(pair_id)]
             if not all(image.name in poses for image in pair):
                 continue
             owned = [cameras[image.camera_id] for image in pair]
             points = [database.read_keypoints(i.image_id)[:, :2].astype(np.float64) for i in pair]
             rays = [
-                camera.cam_from_img(xy[own])
-                for camera, xy, own in zip(owned, points, rows.T, strict=True)
+                camera.cam_from_img(xy[indices])
+                for camera, xy, indices in zip(owned, points, matches.T, strict=True)
             ]
             pose = relative_pose(*(poses[image.name] for image in pair))
             focal = (owned[0].mean_focal_length(), owned[1].mean_focal_length())
-            kept = rows[epipolar_errors_px(pose, rays[0], rays[1], focal) <= max_error_px]
+            kept = matches[epipolar_errors_px(pose, rays[0], rays[1], focal) <= max_error_px]
             if len(kept) >= min_inliers:
                 geometry = pycolmap.TwoViewGeometry()
                 geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
@@ -128,10 +128,10 @@ def verified_matches(path: Path) -> dict[ImagePair, NDArray[np.uint32]]:
     result: dict[ImagePair, NDArray[np.uint32]] = {}
     for pair_id, geometry in zip(pair_ids, geometries, strict=True):
         first, second = (names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
-        rows = np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)
-        if len(rows):
+        matches = np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)
+        if len(matches):
             pair = (first, second) if first <= second else (second, first)
-            result[pair] = rows if pair[0] == first else rows[:, ::-1]
+            result[pair] = matches if pair[0] == first else matches[:, ::-1]
     return dict(sorted(result.items()))
 
 

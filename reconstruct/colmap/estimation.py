@@ -43,14 +43,14 @@ def estimate_pose(
     refinement = pycolmap.AbsolutePoseRefinementOptions()
     refinement.refine_focal_length = refine_focal
     refined = pycolmap.Camera(camera.todict())  # it is changed in place
-    found = pycolmap.estimate_and_refine_absolute_pose(
+    estimate = pycolmap.estimate_and_refine_absolute_pose(
         points2d, points3d, refined, estimation, refinement, return_covariance=True
     )
-    if found is None:
+    if estimate is None:
         return None
-    covariance = found.get("covariance")
-    inliers = np.asarray(found["inlier_mask"], np.bool_)
-    return found["cam_from_world"].matrix(), inliers, covariance, refined
+    covariance = estimate.get("covariance")
+    inliers = np.asarray(estimate["inlier_mask"], np.bool_)
+    return estimate["cam_from_world"].matrix(), inliers, covariance, refined
 
 
 def project(
@@ -100,7 +100,7 @@ def verify_pair(
     options.min_num_inliers = min_inliers
     options.ransac.max_error = max_error_px
     options.ransac.random_seed = seed
-    found = pycolmap.estimate_two_view_geometry(
+    geometry = pycolmap.estimate_two_view_geometry(
         camera0, points0, camera1, points1, matches, options
     )
-    return np.asarray(found.inlier_matches, np.uint32).reshape(-1, 2)
+    return np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)

@@ -231,7 +231,7 @@ def triangulate(
     pipeline = incremental_options(set(model.cameras), 1, seed, threads)
     merge_options(pipeline, options)
     scratch.mkdir(parents=True, exist_ok=True)
-    found = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
-    for image in found.images.values():  # adjusting the points rounds the poses' last digits
+    result = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
+    for image in result.images.values():  # adjusting the points rounds the poses' last digits
         image.frame.set_cam_from_world(image.camera_id, known[image.name].cam_from_world())
-    return found
+    return result

@@ -32,7 +32,8 @@ class SiftConfig(Section):
 
 
 class Sift:
-    """RootSIFT: ``scales`` are in original pixels; scores too, as COLMAP keeps no response."""
+    """RootSIFT. ``scales`` are in original pixels; so are ``scores``, as COLMAP gives no
+    response."""
 
     dim = 128
 
@@ -44,7 +45,7 @@ class Sift:
         return {"config": self.config, "_sift": None}  # COLMAP's object cannot be pickled
 
     def identity(self) -> dict[str, Any]:
-        """The settings: there is nothing else that decides the result."""
+        """The settings: nothing else decides the result."""
         return self.config.identity()
 
     def __call__(self, image: ImageArray) -> LocalFeatures:

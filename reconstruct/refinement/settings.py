@@ -24,13 +24,15 @@ class RefineConfig(Section):
     """Lucas-Kanade steps in each window."""
 
     min_correlation: float = Field(default=0.7, ge=-1, le=1)
-    """An alignment is accepted if the weighted correlation of the two patches is at least this,"""
+    """An alignment is accepted if the weighted correlation of the two patches is at least this."""
 
     max_move_px: float = Field(default=12.0, gt=0)
-    """... if it moves the match by no more than this (D2-Net's cells are 4 network pixels wide),"""
+    """It is accepted only if it moves the match by no more than this (D2-Net's cells are 4 network
+    pixels wide)."""
 
     max_sigma_px: float = Field(default=0.5, gt=0)
-    """... and if the gradients of the patch determine its position to this standard deviation."""
+    """It is accepted only if the gradients of the patch determine its position to this standard
+    deviation."""
 
     model_sigma_px: float = Field(default=0.1, gt=0)
     """Error of an alignment beyond image noise (perspective, relief): added to its covariance."""
