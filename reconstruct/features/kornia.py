@@ -148,11 +148,9 @@ def _points(network: Any, image: Tensor, limit: int) -> tuple[Tensor, Tensor, Te
     # DISK halves the image four times, and wants that to come out even.
     padded = F.pad(image, (0, -width % 16, 0, -height % 16))
     output = network(padded)[0]
-    scores = (
-        getattr(output, "keypoint_scores", None)
+    scores = getattr(output, "keypoint_scores", None)
     if scores is None:
         scores = output.detection_scores
-    )
     xy = output.keypoints.float()
     inside = (xy[:, 0] <= width - 1) & (xy[:, 1] <= height - 1)
     return xy[inside], xy.new_ones(int(inside.sum())), scores[inside], output.descriptors[inside]

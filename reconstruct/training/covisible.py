@@ -1,4 +1,4 @@
-"""Which photos of a COLMAP model look at the same points."""
+"""Photos of a COLMAP model that observe the same points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ Observed = Mapping[str, Mapping[int, tuple[float, float]]]
 
 
 def shared_counts(observed: Observed, names: Sequence[str]) -> NDArray[np.int64]:
-    """(N, N) number of points that each two of ``names`` both observe; on the diagonal all."""
+    """(N, N) number of points that two of ``names`` both observe; on the diagonal all of a
+    photo's."""
     ids = [np.fromiter(observed[name], np.int64, len(observed[name])) for name in names]
     rows = np.repeat(np.arange(len(names)), [len(part) for part in ids])
     columns = np.concatenate([np.zeros(0, np.int64), *ids])
@@ -26,6 +27,15 @@ def shared_counts(observed: Observed, names: Sequence[str]) -> NDArray[np.int64]
 def covisible_pairs(
     observed: Observed, names: Sequence[str], min_shared: int
 ) -> list[tuple[int, int]]:
-    """Indices into ``names`` of all two images that share ``min_shared`` points, sorted."""
+    """Pairs of images that share points.
+
+    Args:
+        observed: Observations of every image.
+        names: The images to pair.
+        min_shared: Smallest number of shared points.
+
+    Returns:
+        Sorted pairs of indices into ``names``.
+    """
     counts = np.triu(shared_counts(observed, names), 1)
     return [(int(a), int(b)) for a, b in np.argwhere(counts >= max(1, min_shared))]

@@ -39,9 +39,10 @@ class MegaDepthConfig(DepthPairsConfig):
     scenes: tuple[str, ...] | None = Field(None, strict=False)
     """Names of the scenes; null: all files in the folder."""
     overlap: tuple[float, float] = Field((0.5, 1.0), strict=False)
-    """Range of the scene file's overlap: shared points, of those of the first photo."""
+    """Range of the overlap in the scene file: share of the points of the first photo that the
+    second also observes."""
     max_scale_ratio: float = Field(float("inf"), ge=1)
-    """Largest mean ratio of the sizes at which two photos show a point."""
+    """Largest mean ratio of the scales at which two photos see their shared points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,11 +80,12 @@ class MegaDepth:
             )
 
     def identity(self) -> list[Any]:
-        """Settings and scene files. Photos and depth count by their names in them: a terabyte."""
+        """Settings and scene files. Photos and depth maps are identified by name only: they are a
+        terabyte."""
         return [self.config.identity(), [file_hash(scene.path) for scene in self.scenes]]
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """Two photos of one scene."""
+        """A group of two photos of one scene."""
         scene = self.scenes[int(rng.integers(len(self.scenes)))]
         return draw_pair(SceneViews(self.root, scene), _overlap_as_given(self.config), shape, rng)
 
@@ -112,7 +114,8 @@ class MegaDepth:
 
 
 def _overlap_as_given(config: MegaDepthConfig) -> DepthPairsConfig:
-    """The scene file has judged the overlap already; depth maps with holes would say less."""
+    """Settings without a limit of the overlap, which the scene file has already decided; depth maps
+    with holes are less reliable."""
     return config.model_copy(update={"overlap": (0.0, 1.0)})
 
 
@@ -124,7 +127,7 @@ class SceneViews:
         self.scene = scene
 
     def pick(self, rng: np.random.Generator) -> tuple[int, int]:
-        """A pair of the wanted overlap."""
+        """Two photos whose overlap is in the range."""
         a, b = self.scene.pairs[int(rng.integers(len(self.scene.pairs)))]
         return int(a), int(b)
 

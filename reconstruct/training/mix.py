@@ -23,15 +23,15 @@ OneSource = Annotated[
 
 
 class MixConfig(Section):
-    """Several data sets."""
+    """Several training sets."""
 
     format: Literal["mix"]
     images: Annotated[str, NotIdentity] = "."
-    """Folder to which the paths of the data sets are relative."""
+    """Folder to which the paths of the training sets are relative."""
     sources: tuple[OneSource, ...] = Field(min_length=1, strict=False)
-    """The data sets."""
+    """The training sets."""
     weights: tuple[float, ...] = Field(strict=False)
-    """Share of the groups that each of them gives; the sum does not matter."""
+    """Relative share of the groups that each of them provides."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> MixConfig:
@@ -54,11 +54,11 @@ class Mix:
         self.shares = np.array(config.weights) / sum(config.weights)
 
     def identity(self) -> list[Any]:
-        """Those of the data sets, and their shares."""
+        """Identities of the training sets, and their shares."""
         return [[source.identity() for source in self.sources], self.shares.tolist()]
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """A group of one of the data sets."""
+        """A group of one of the training sets."""
         chosen = int(rng.choice(len(self.sources), p=self.shares))
         # Again from the same one until it gives: a data set that gives seldom keeps its share.
         for _ in range(50):
@@ -69,7 +69,8 @@ class Mix:
 
 
 def load_source(config: Any, root: Path = Path()) -> TrainingSet:
-    """The data set that a section describes. Raises UsageError or DataError naming the folder."""
+    """The training set that a section describes. Raises UsageError or DataError naming the
+    folder."""
     classes: dict[type[Section], Any] = {
         HomographiesConfig: Homographies,
         RgbdConfig: Rgbd,

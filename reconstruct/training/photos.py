@@ -1,4 +1,4 @@
-"""Photos of a data set, decoded when they are drawn, the last few kept."""
+"""Photos of a training set, decoded on demand; the last few are cached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT_BYTES = 500_000_000
 
 
 class Photos:
-    """Photos by their index, shrunk to ``max_edge``."""
+    """Photos by index, shrunk to ``max_edge``."""
 
     def __init__(self, paths: Sequence[Path], max_edge: int | None = None) -> None:
         self.paths = tuple(paths)
@@ -34,7 +34,7 @@ class Photos:
         return [file_hash(path) for path in self.paths]
 
     def read(self, index: int) -> ImageArray:
-        """(H, W, 3) uint8 RGB. Raises ImageError."""
+        """(H, W, 3) uint8 RGB of a photo. Raises ImageError if it cannot be read."""
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]

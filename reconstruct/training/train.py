@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class Train:
-    """The stage. maps: None where the trunk runs with every step."""
+    """The stage. maps: None if the trunk is run in every step."""
 
     name = "train"
 
@@ -50,13 +50,13 @@ class Train:
         self.commit: str | None = None
 
     def fingerprint(self) -> str:
-        """Over the data, the settings and the weights to start from."""
+        """Fingerprint of the data, the settings and the initial weights."""
         settings = self.config.train.identity(), self.config.validation.identity()
         start = self.source.weights.content_hash()  # of which the maps only know the trunk
         return fingerprint("training", self.source.fingerprint, *settings, self.config.seed, start)
 
     def plan(self) -> Plan:
-        """How many steps are left."""
+        """Counts the remaining steps."""
         plan = plan_whole(self.context, self.best, self.fingerprint(), self.best.name)
         state = read_state(self.last)
         done = state.step if state is not None and state.fingerprint == self.fingerprint() else 0
@@ -65,12 +65,12 @@ class Train:
         return Plan(plan.state, plan.why, 0 if plan.state == "done" else self.total, self.total)
 
     def discard(self) -> None:
-        """Forget the checkpoints."""
+        """Remove the checkpoints."""
         self.context.workspace.set_stamp(self.best, None)
         self.last.unlink(missing_ok=True)
 
     def run(self) -> None:
-        """Train from the last checkpoint of these settings, or from the start, to the end."""
+        """Train to the end, from the last checkpoint of these settings or from the start."""
         need(self.maps is None or self.maps.plan().state == "done", self.name, "maps")
         if self.plan().state != "done":
             self._train()
@@ -101,7 +101,7 @@ class Train:
                     self._draw(state)
 
     def _validate(self, head: nn.Conv2d, state: State) -> None:
-        """Validation loss; the best checkpoint so far is written."""
+        """Compute the validation loss, and write the checkpoint if it is the best so far."""
         groups = range(self.config.validation.groups)
         loss = validate(head, (self._validation(i) for i in groups), self.config.train)
         if state.rows:
