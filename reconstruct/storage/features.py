@@ -1,4 +1,4 @@
-"""Local features of a run: ``features/part-*.h5``, one record an image, keyed by its name."""
+"""Local features of a run: ``features/part-*.h5``, one record per image, keyed by its name."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ class FeatureStore(ShardStore):
 
 
 def open_features(output: Path) -> FeatureStore:
-    """The features of a finished (or killed) run's output folder."""
+    """The features in a run's output folder, whether the run is finished or was killed."""
     return FeatureStore(output / "features")
