@@ -1,8 +1,8 @@
-"""Typed configuration: YAML to frozen models, and every mistake an error that names its place.
+"""Typed configuration: YAML becomes frozen models, and every error names where the mistake is.
 
-The settings of a stage are a `Section` in the stage's own file; `pipeline.py` joins them. Here is
-what they share: the base class, reading, overrides (``a.b.c=value``, through the same validator),
-and the wording of errors.
+The settings of a stage are a `Section` in the stage's file; `pipeline.py` joins them. Here is what
+they share: the base class, reading, overrides (``a.b.c=value``, through the same validator), and
+the wording of errors.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ SectionT = TypeVar("SectionT", bound="Section")
 
 
 class NotIdentity:
-    """Marks a field that stays outside of fingerprints: ``workers: Annotated[int, NotIdentity]``.
+    """Marks a field that is left out of fingerprints: ``workers: Annotated[int, NotIdentity]``.
 
-    It changes how fast a result is made, but not the result; or it is the path of something that
-    the stage fingerprints by content.
+    Such a field changes how fast a result is made, but not the result; or it is a path whose
+    content the stage fingerprints instead.
     """
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration; unknown keys are errors, nothing is coerced."""
+    """A frozen part of the configuration. Unknown keys are errors, and values are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     def identity(self) -> dict[str, Any]:
-        """What of this section decides the result: the input of fingerprints, JSON types only."""
+        """The settings that decide the result, as JSON types: the input of fingerprints."""
         result: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             if NotIdentity not in field.metadata:
@@ -68,7 +68,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError naming the file (and the line)."""
+    """The mapping in a YAML file. Raises ConfigError naming the file and the line."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -85,7 +85,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """``"a.b.c=value"`` -> ("a.b.c", value), the value read as YAML. Raises ConfigError."""
+    """``"a.b.c=value"`` as ("a.b.c", value), with the value read as YAML. Raises ConfigError."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise ConfigError(f"--set {text!r}: expected key=value, e.g. match.ratio=0.9")
@@ -96,10 +96,16 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested ``data`` with each dotted key of ``overrides`` replaced.
+    """A copy of nested ``data`` in which each dotted key of ``overrides`` is replaced.
 
-    Missing sections on the way are created; the validator judges the result. Raises ConfigError
-    if a key leads through something that is not a section.
+    Sections that are missing on the way are created; the validator judges the result.
+
+    Args:
+        data: Nested mappings, as read from YAML.
+        overrides: Dotted key (``a.b.c``) -> value.
+
+    Raises:
+        ConfigError: A key leads through something that is not a section.
     """
     result = dict(data)
     for dotted, value in overrides.items():
@@ -108,8 +114,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
         for depth, key in enumerate(parents):
             child = node.get(key)
             if child is not None and not isinstance(child, Mapping):
-                place = ".".join(parents[: depth + 1])
-                raise ConfigError(f"{dotted}: {place} is {child!r}, not a section")
+                section = ".".join(parents[: depth + 1])
+                raise ConfigError(f"{dotted}: {section} is {child!r}, not a section")
             node[key] = dict(child or {})
             node = node[key]
         node[last] = value
@@ -117,10 +123,16 @@ def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
 
 
 def validate(model: type[SectionT], data: Mapping[str, Any], source: str) -> SectionT:
-    """``data`` as a ``model``. Raises ConfigError with one line per mistake.
+    """``data`` as an instance of ``model``.
 
-    Every line names ``source``, the path inside it, what was expected and what came; for an
-    unknown key also the nearest valid one.
+    Args:
+        model: The class of the section.
+        data: Nested mappings, as read from YAML.
+        source: Where the data comes from, for messages: usually the file's path.
+
+    Raises:
+        ConfigError: With one line per mistake, which names ``source``, the path inside it, what was
+            expected and what came; for an unknown key also the nearest valid one.
     """
     try:
         return model.model_validate(data)
@@ -130,8 +142,8 @@ def validate(model: type[SectionT], data: Mapping[str, Any], source: str) -> Sec
 
 
 def _telling(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without what members of a union say that take no value of this kind at all, where another
-    member does."""
+    """The errors without those of union members that cannot take a value of this kind at all, if
+    another member can."""
     taken: set[tuple[str | int, ...]] = set()
     for item in items:
         depth = len(item["loc"]) - item["type"].endswith("_type")
@@ -216,8 +228,8 @@ def _is_choice(section: type[Section], key: str) -> bool:
 
 def _tags(section: type[Section], field: str) -> tuple[Any, ...]:
     """The values that pick this member of a union, by the member's ``field``."""
-    found = section.model_fields.get(field)
-    return typing.get_args(found.annotation) if found is not None else ()
+    tag = section.model_fields.get(field)
+    return typing.get_args(tag.annotation) if tag is not None else ()
 
 
 def _is_type_name(key: str) -> bool:
@@ -228,6 +240,6 @@ def _sections_in(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated, tuple):
-        found = [_sections_in(argument) for argument in typing.get_args(annotation)]
-        return [section for sections in found for section in sections]
+        members = [_sections_in(argument) for argument in typing.get_args(annotation)]
+        return [section for sections in members for section in sections]
     return []

@@ -14,12 +14,21 @@ Float64 = NDArray[np.float64]
 
 
 def fit_size(
-    size: tuple[int, int], max_edge: int | None, max_sum_edges: int | None
+    size: tuple[int, int], max_edge: int | None, max_sum_edges: int | None = None
 ) -> tuple[int, int]:
-    """The (width, height) to which an image is shrunk: first its longest edge to ``max_edge``,
-    then the sum of its edges to ``max_sum_edges``. Never enlarged, never below one pixel.
+    """The size to which an image is shrunk so that it keeps two limits.
 
-    Each edge is rounded down, as the public release of D2-Net does.
+    First the longest edge is brought to ``max_edge``, then the sum of the edges to
+    ``max_sum_edges``. Images are never enlarged, and never become smaller than one pixel. Each edge
+    is rounded down, as in the public release of D2-Net.
+
+    Args:
+        size: (width, height) in pixels.
+        max_edge: Limit of the longest edge; None: no limit.
+        max_sum_edges: Limit of width + height; None: no limit.
+
+    Returns:
+        (width, height) of the shrunk image.
     """
     width, height = size
     scale = 1.0
@@ -34,18 +43,27 @@ def fit_size(
 def rescale_points(
     points: NDArray[Any], source_size: tuple[int, int], target_size: tuple[int, int]
 ) -> Float64:
-    """(N, 2) positions in an image of ``source_size`` -> the same points after resizing it.
+    """Positions of points after their image is resized.
 
     With the origin at the outer corner of the first pixel there is no half-pixel term.
+
+    Args:
+        points: (N, 2) COLMAP pixels in the original image.
+        source_size: (width, height) of the original image.
+        target_size: (width, height) of the resized image.
+
+    Returns:
+        (N, 2) COLMAP pixels in the resized image.
     """
     ratio = np.asarray(target_size, np.float64) / np.asarray(source_size, np.float64)
     return np.asarray(points, np.float64) * ratio
 
 
 def rotation_angle_deg(rotation: NDArray[Any]) -> float:
-    """Angle of a (3, 3) rotation matrix in degrees, exact near 0 as near 180.
+    """Angle of a (3, 3) rotation matrix in degrees, exact near 0 as well as near 180.
 
-    From both the sine (skew part) and the cosine (trace): arccos alone loses half of the digits.
+    Computed from the sine (skew part) and the cosine (trace): arccos alone loses half of the
+    digits.
     """
     r = np.asarray(rotation, np.float64)
     skew = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
@@ -61,7 +79,7 @@ def angle_between_deg(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def relative_pose(a_from_world: NDArray[Any], b_from_world: NDArray[Any]) -> Float64:
-    """(3, 4) ``b_from_a`` of two (3, 4) poses ``[R | t]``, x_cam = R x_world + t."""
+    """(3, 4) relative pose ``b_from_a`` of two (3, 4) poses ``[R | t]``, x_cam = R x_world + t."""
     ra, ta = np.asarray(a_from_world, np.float64)[:, :3], np.asarray(a_from_world)[:, 3]
     rb, tb = np.asarray(b_from_world, np.float64)[:, :3], np.asarray(b_from_world)[:, 3]
     rotation = rb @ ra.T
@@ -75,9 +93,9 @@ def projection_center(cam_from_world: NDArray[Any]) -> Float64:
 
 
 def apply_homography(homography: NDArray[Any], points: NDArray[Any]) -> Float64:
-    """(N, 2) points mapped by a (3, 3) homography ``target_from_source``.
+    """Map (N, 2) points by a (3, 3) homography ``target_from_source``.
 
-    NaN where it sends a point to infinity or behind the camera.
+    A point that it sends to infinity or behind the camera becomes NaN.
     """
     points = np.asarray(points, np.float64).reshape(-1, 2)
     mapped = np.column_stack([points, np.ones(len(points))]) @ np.asarray(homography).T
@@ -88,7 +106,7 @@ def apply_homography(homography: NDArray[Any], points: NDArray[Any]) -> Float64:
 def quaternion(rotation: NDArray[Any]) -> Float64:
     """(4,) unit quaternion (w, x, y, z), w >= 0, of a (3, 3) rotation matrix.
 
-    The eigenvector of the largest eigenvalue (Bar-Itzhack 2000): exact for all angles.
+    It is the eigenvector of the largest eigenvalue (Bar-Itzhack 2000): exact for all angles.
     """
     r = np.asarray(rotation, np.float64)
     symmetric = np.empty((4, 4))
@@ -101,7 +119,7 @@ def quaternion(rotation: NDArray[Any]) -> Float64:
 
 
 def rotation_matrix(quaternion: NDArray[Any]) -> Float64:
-    """(3, 3) rotation of a quaternion (w, x, y, z) of any length but zero."""
+    """(3, 3) rotation matrix of a quaternion (w, x, y, z) of any length but zero."""
     q = np.asarray(quaternion, np.float64)
     w, v = q[0] / np.linalg.norm(q), q[1:] / np.linalg.norm(q)
     cross = np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
@@ -114,10 +132,16 @@ def epipolar_errors_px(
     rays_b: NDArray[Any],
     focal_px: tuple[float, float],
 ) -> Float64:
-    """(M,) larger of the two distances in pixels of matches from their epipolar lines.
+    """Distances of matches from their epipolar lines, in pixels.
 
-    b_from_a: (3, 4). rays_a, rays_b: (M, 2) points on the plane z = 1 of each camera, without
-    distortion. focal_px: focal length of a and of b.
+    Args:
+        b_from_a: (3, 4) relative pose of the two cameras.
+        rays_a: (M, 2) points in camera a on the plane z = 1, without distortion.
+        rays_b: (M, 2) the matching points in camera b.
+        focal_px: Focal lengths of a and b in pixels.
+
+    Returns:
+        (M,) the larger of a match's distances in the two images; infinite where it is not defined.
     """
     rotation, t = b_from_a[:, :3], b_from_a[:, 3]
     cross = np.array([[0.0, -t[2], t[1]], [t[2], 0.0, -t[0]], [-t[1], t[0], 0.0]])

@@ -8,13 +8,18 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from reconstruct.errors import ImageError
+from reconstruct.geometry import fit_size
 from reconstruct.types import ImageArray
+
+Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff"})
 FOREIGN = frozenset({".avif", ".heic", ".heif", ".jxl", ".webp"})
@@ -75,3 +80,24 @@ def image_size(path: Path | str) -> tuple[int, int]:
 def to_grey(image: ImageArray) -> ImageArray:
     """(H, W) uint8 luma (ITU-R 601) of an RGB image."""
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+def shrink(
+    image: NDArray[Pixel], max_edge: int | None, max_sum_edges: int | None = None
+) -> NDArray[Pixel]:
+    """An image shrunk by area averaging: half-pixel alignment, no aliasing; never enlarged.
+
+    Args:
+        image: (H, W) or (H, W, C), uint8 or float32.
+        max_edge: Largest number of pixels along the longer edge; None: any.
+        max_sum_edges: Largest width + height; None: any.
+
+    Returns:
+        The image at the size that `reconstruct.geometry.fit_size` gives, contiguous in memory; the
+        image itself where it is small enough.
+    """
+    size = (image.shape[1], image.shape[0])
+    target = fit_size(size, max_edge, max_sum_edges)
+    if target == size:
+        return np.ascontiguousarray(image)
+    return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), image.dtype)

@@ -1,4 +1,4 @@
-"""What people see while a run goes on: a bar on a terminal, plain lines elsewhere, and log.txt."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere, and log.txt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("reconstruct")
 Advance = Callable[[], None]
 
 PLAIN_SECONDS = 10.0
-"""Least time between two lines of progress where there is no terminal."""
+"""Least time between two progress lines where there is no terminal."""
 
 
 class Reporter:
@@ -38,7 +38,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def task(self, name: str, total: int, unit: str) -> Iterator[Advance]:
-        """Show the progress of ``total`` units of work; call what it yields after each."""
+        """Show the progress of ``total`` units; call the yielded function after each of them."""
         started = time.monotonic()
         if self.verbosity < 0 or total == 0:
             yield lambda: None
@@ -97,7 +97,7 @@ class _LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def logging_to(reporter: Reporter, file: Path | None) -> Iterator[None]:
-    """Send the package's log to the console, and all of it to ``file``, for a while."""
+    """While active, send the package's log to the console, and all of it to ``file``."""
     if reporter.console.is_terminal:
         console: logging.Handler = RichHandler(
             console=reporter.console, show_time=False, show_path=False, show_level=False

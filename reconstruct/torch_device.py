@@ -1,4 +1,4 @@
-"""The name of a device -> torch.device."""
+"""From the name of a device to a torch.device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from reconstruct.errors import UsageError
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. Raises UsageError if a named device is absent."""
+    """The device called ``name``; ``auto`` is CUDA if there is a GPU, else the CPU.
+
+    Raises UsageError if a named device is absent.
+    """
     count = torch.cuda.device_count()
     if name == "auto":
         return torch.device("cuda" if count else "cpu")

@@ -1,4 +1,4 @@
-"""What passes between the stages.
+"""What the stages hand to each other.
 
 Pixel convention of the whole package: **COLMAP pixels**. The centre of an image's first pixel is
 (0.5, 0.5), x to the right, y down; (0, 0) and (width, height) are its outer corners. Resizing an
@@ -22,14 +22,15 @@ IndexArray = NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LocalFeatures:
-    """Keypoints of one image with their descriptors, N of each (N may be 0).
+    """The N keypoints of an image with their descriptors (N may be 0).
 
-    keypoints: (N, 2) float32, COLMAP pixels of the original image, x then y.
-    scales: (N,) float32, size of a keypoint in original pixels relative to the finest one
-        (D2-Net: 1 / pyramid scale; SIFT: sigma in pixels).
-    scores: (N,) float32, larger is better; comparable within one image only.
-    descriptors: (N, D) float32 of unit length, or a compact form (float16, uint8).
-    image_size: (width, height) of the original image in pixels.
+    Attributes:
+        keypoints: (N, 2) float32, x and y in COLMAP pixels of the original image.
+        scales: (N,) float32, size of a keypoint in original pixels relative to the finest one
+            (D2-Net: 1 / pyramid scale; SIFT: sigma in pixels).
+        scores: (N,) float32, larger is better; comparable within one image only.
+        descriptors: (N, D) float32 of unit length, or a compact form (float16, uint8).
+        image_size: (width, height) of the original image in pixels.
     """
 
     keypoints: NDArray[np.float32]
@@ -53,7 +54,12 @@ class LocalFeatures:
 
     @classmethod
     def empty(cls, image_size: tuple[int, int], dim: int) -> LocalFeatures:
-        """No keypoint at all: what a featureless image gives."""
+        """No keypoints: the features of an image without texture.
+
+        Args:
+            image_size: (width, height) in pixels.
+            dim: Length of a descriptor.
+        """
         return cls(
             keypoints=np.zeros((0, 2), np.float32),
             scales=np.zeros(0, np.float32),
@@ -121,7 +127,13 @@ class TwoViewGeometry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intrinsics:
-    """A camera without a place: COLMAP's model name, (width, height), parameters in its order."""
+    """Intrinsics of a camera.
+
+    Attributes:
+        model: COLMAP's name of the camera model.
+        size: (width, height) of its images in pixels.
+        params: Parameters in COLMAP's order for the model.
+    """
 
     model: str
     size: tuple[int, int]
@@ -130,10 +142,12 @@ class Intrinsics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A photo whose place is asked for.
+    """A photo to be localized.
 
-    name: relative to the image root, as all names. intrinsics: None where they are not known.
-    group: what it is reported under, e.g. ``day`` or ``night``.
+    Attributes:
+        name: Relative to the image root, like all image names.
+        intrinsics: None if they are unknown.
+        group: Group under which it is reported, e.g. ``day`` or ``night``.
     """
 
     name: str
@@ -142,7 +156,7 @@ class Query:
 
 
 class PointMap(Protocol):
-    """A map of either kind: `reconstruct.colmap.Tracks` of structure from motion, or
+    """A map of 3D points: `reconstruct.colmap.Tracks` of structure from motion, or
     `reconstruct.indoor.rgbd.RgbdPoints` of RGB-D images."""
 
     @property
@@ -150,13 +164,14 @@ class PointMap(Protocol):
         """Sorted names of the images."""
 
     def points(self, name: str) -> NDArray[np.int64]:
-        """(N,) id of the 3D point of each keypoint of an image, -1 where there is none."""
+        """(N,) ids of the 3D points of an image's keypoints, -1 for a keypoint without a point."""
 
     def positions(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(N, 3) positions of points by their ids."""
+        """(N, 3) positions of the points with these ids."""
 
     def projected(self, name: str) -> NDArray[np.float64]:
-        """(N, 2) COLMAP pixels where an image sees the point of each keypoint, NaN for none."""
+        """(N, 2) COLMAP pixels at which an image sees the point of each keypoint, NaN without a
+        point."""
 
 
 PoseStatus = Literal["ok", "too_few_matches", "ransac_failed"]
@@ -164,11 +179,17 @@ PoseStatus = Literal["ok", "too_few_matches", "ransac_failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PoseEstimate:
-    """The outcome of localizing one image; a pose is there if, and only if, ``status`` is ok.
+    """The outcome of localizing one image; it has a pose if and only if ``status`` is ok.
 
-    cam_from_world: (3, 4). matches: 2D-3D matches given to the estimator. inliers: those that
-    agree with the pose. covariance: (6, 6) of rotation (tangent space, radians) and translation,
-    where it could be computed. params: the camera's parameters, refined where that was asked for.
+    Attributes:
+        name: Name of the image.
+        status: ``ok``, or why there is no pose.
+        matches: Number of 2D-3D matches given to the estimator.
+        inliers: How many of them agree with the pose.
+        cam_from_world: (3, 4) pose.
+        covariance: (6, 6) of rotation (tangent space, radians) and translation; None where it
+            cannot be computed.
+        params: Parameters of the camera, refined if that was asked for.
     """
 
     name: str

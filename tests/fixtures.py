@@ -1,4 +1,4 @@
-"""What the tests of the extractors share."""
+"""Fixtures of the extractors' tests."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import reconstruct
+from reconstruct import errors
 
 PACKAGE = Path(reconstruct.__file__).parent
 
@@ -63,6 +64,23 @@ def test_imports_run_one_way(path: Path) -> None:
             assert LEVEL[parts[1]] <= LEVEL[own], f"{own} imports {name}"
 
 
+def undocumented(node: ast.Module | ast.ClassDef, prefix: str) -> Iterator[str]:
+    """Public classes, functions and methods without a docstring; nested functions are private."""
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef) and not child.name.startswith("_"):
+            if not ast.get_docstring(child):
+                yield prefix + child.name
+            if isinstance(child, ast.ClassDef):
+                yield from undocumented(child, f"{prefix}{child.name}.")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(p.relative_to(PACKAGE)) for p in MODULES])
+def test_all_that_is_public_has_a_docstring(path: Path) -> None:
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(module)
+    assert list(undocumented(module, "")) == []
+
+
 def test_the_package_alone_is_light() -> None:
     code = (
         "import sys, reconstruct, reconstruct.__main__; "
@@ -79,3 +97,11 @@ def test_public_names_resolve() -> None:
         assert name in dir(reconstruct)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         reconstruct.nothing  # noqa: B018
+
+
+def test_the_old_name_of_an_error_still_works_for_one_release() -> None:
+    with pytest.warns(DeprecationWarning, match="EstimationError"):
+        old = errors.EstimationError
+    assert old is errors.EstimationError
+    with pytest.raises(AttributeError, match="no attribute 'NoSuchError'"):
+        errors.NoSuchError  # noqa: B018

@@ -10,7 +10,7 @@ import pycolmap
 import pytest
 
 from reconstruct import colmap
-from reconstruct.errors import ReconstructionError, UnknownNameError, UsageError
+from reconstruct.errors import EstimationError, UnknownNameError, UsageError
 from reconstruct.types import ImagePair
 
 
@@ -146,7 +146,7 @@ def test_triangulation_keeps_every_digit(
 def test_triangulation_of_other_images(
     exact: tuple[pycolmap.Reconstruction, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ReconstructionError, match="no image of the data set has a pose"):
+    with pytest.raises(EstimationError, match="no image of the data set has a pose"):
         colmap.triangulate(
             exact[1],
             tmp_path,

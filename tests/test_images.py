@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from reconstruct.errors import ImageError
-from reconstruct.images import image_size, read_image, to_grey
+from reconstruct.images import image_size, read_image, shrink, to_grey
 
 
 @pytest.fixture
@@ -94,3 +94,12 @@ def test_a_palette_with_transparency_warns_nobody(rgb: np.ndarray, tmp_path: Pat
 def test_grey_is_luma() -> None:
     image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
     assert to_grey(image).tolist() == [[76, 150, 29, 255]]
+
+
+def test_images_are_shrunk_by_averaging_and_never_enlarged() -> None:
+    grey = np.array([[0, 100, 8, 8], [100, 0, 8, 8]], np.uint8)
+    assert shrink(grey, 2).tolist() == [[50, 8]]
+    assert shrink(grey, None, 3).tolist() == [[50, 8]]
+    assert shrink(grey.astype(np.float32), 2).dtype == np.float32
+    assert shrink(grey, 4) is grey
+    assert shrink(grey[:, ::-1], None).flags.c_contiguous

@@ -31,7 +31,7 @@ from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import atomic_path, fingerprint
 
 
-class RansacConfig(Section):
+class MagsacConfig(Section):
     """Section ``ransac``: of the geometry estimated from the matches, see `evaluation.robust`."""
 
     max_error_px: Annotated[float, Field(gt=0)] = 1.0
@@ -52,7 +52,7 @@ class BenchmarkConfig(Section):
     """Of every random choice."""
     dataset: Annotated[HPatchesConfig | WxBSConfig, Field(discriminator="format")]
     methods: tuple[MethodConfig, ...] = Field(min_length=1, strict=False)
-    ransac: RansacConfig = RansacConfig()
+    ransac: MagsacConfig = MagsacConfig()
 
     @model_validator(mode="after")
     def _check(self) -> BenchmarkConfig:

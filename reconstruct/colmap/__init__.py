@@ -1,8 +1,8 @@
-"""The only door to pycolmap: cameras, models, database, mapping, single images and pairs, SIFT.
+"""The only import of pycolmap: cameras, models, database, mapping, single images and pairs, SIFT.
 
-pycolmap moves its API with every release; whatever it changes is mended here. Poses are
-``cam_from_world``; keypoints are COLMAP pixels, which is what the whole package uses. Other modules
-import this package, not its files.
+pycolmap changes its API with every release; the differences are dealt with here. Poses are
+``cam_from_world``; keypoints are COLMAP pixels, as in the whole package. Other modules import this
+package, not its files.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ from reconstruct.colmap.two_view import (
 
 
 def set_verbosity(verbose: bool) -> None:
-    """Let COLMAP's own log through to stderr, or only its errors."""
+    """Let all of COLMAP's log through to stderr, or only its errors."""
     pycolmap.logging.minloglevel = 0 if verbose else 2
 
 

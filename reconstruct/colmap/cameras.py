@@ -1,4 +1,4 @@
-"""Cameras: which image has which, models by name, intrinsics in and out."""
+"""Cameras: which image was taken by which, models by name, conversion of intrinsics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ Camera = pycolmap.Camera
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CameraAssignment:
-    """Which camera took which image.
+    """Which image was taken by which camera.
 
-    cameras: camera id -> intrinsics; ids count from 1.
-    camera_ids: image name -> camera id.
-    known: ids of cameras whose intrinsics were given, and not guessed from EXIF.
+    Attributes:
+        cameras: Camera id -> camera; ids count from 1.
+        camera_ids: Image name -> camera id.
+        known: Ids of cameras whose intrinsics were given, not guessed from EXIF.
     """
 
     cameras: dict[int, Camera] = field(default_factory=dict)
@@ -31,7 +32,7 @@ class CameraAssignment:
     known: set[int] = field(default_factory=set)
 
     def identity(self) -> list[Any]:
-        """JSON-able: all that decides what COLMAP is told about the cameras."""
+        """All that decides what COLMAP is told about the cameras, as JSON types."""
         rows = {
             i: [c.model.name, c.width, c.height, c.params.tolist(), i in self.known]
             for i, c in self.cameras.items()
@@ -45,12 +46,16 @@ def assign_cameras(
     guess: Callable[[str], Camera],
     group: Callable[[str], str],
 ) -> CameraAssignment:
-    """Cameras of images: the given one where there is one, else one guessed for each group.
+    """A camera for every image: the given one if there is one, else one guessed for each group.
 
-    sizes: image name -> (width, height). given: name -> known camera, the same object for images
-    that share it. guess: name -> camera from EXIF. group: images with the same key (and size)
-    share a guessed camera.
-    Raises UsageError if a given camera is not of its image's size.
+    Args:
+        sizes: Image name -> (width, height).
+        given: Name -> known camera or None; the same object for images that share it.
+        guess: Name -> camera guessed from EXIF.
+        group: Name -> key; images with the same key and size share a guessed camera.
+
+    Raises:
+        UsageError: A given camera is for images of another size.
     """
     result = CameraAssignment()
     ids: dict[Any, int] = {}
@@ -80,7 +85,16 @@ def camera_models() -> list[str]:
 
 
 def make_camera(model: str, params: Sequence[float], size: tuple[int, int]) -> Camera:
-    """A camera from COLMAP's model name and parameters. Raises UsageError if they do not fit."""
+    """A camera from COLMAP's model name and parameters.
+
+    Args:
+        model: COLMAP's name, e.g. ``PINHOLE``.
+        params: Parameters in COLMAP's order for the model.
+        size: (width, height) of its images in pixels.
+
+    Raises:
+        UsageError: There is no such model, or it takes other parameters.
+    """
     if model not in camera_models():
         raise UnknownNameError("camera model", model, camera_models())
     camera = pycolmap.Camera(
@@ -100,13 +114,14 @@ def is_camera_model(name: str) -> bool:
 
 
 def intrinsics(camera: Camera) -> Intrinsics:
-    """What of a camera is no place."""
+    """Intrinsics of a camera."""
     size = (camera.width, camera.height)
     return Intrinsics(model=camera.model.name, size=size, params=tuple(camera.params.tolist()))
 
 
 def guess_camera(path: Path, model: str) -> Camera:
-    """The camera that COLMAP infers from a photo's EXIF data (or 1.2 x its longest edge)."""
+    """The camera that COLMAP infers from a photo's EXIF data, else with a focal length of 1.2 x the
+    longest edge."""
     try:
         options = pycolmap.ImageReaderOptions({"camera_model": model})
         return pycolmap.infer_camera_from_image(path, options)
@@ -125,7 +140,7 @@ def pinhole_matrix(camera: Camera) -> NDArray[np.float64]:
 
 
 def opencv_intrinsics(camera: Camera) -> dict[str, float]:
-    """fl_x, fl_y, cx, cy, k1, k2, p1, p2 of a pinhole camera with at most that distortion.
+    """fl_x, fl_y, cx, cy, k1, k2, p1, p2 of a pinhole camera with no other distortion than these.
 
     Raises UsageError for other camera models (undistort the images first).
     """

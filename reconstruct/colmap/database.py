@@ -1,4 +1,4 @@
-"""COLMAP's database: what goes in, its verification, what comes out."""
+"""COLMAP's database: writing it, verifying its matches, reading it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VerifiedPair = tuple[ImagePair, NDArray[np.uint32], TwoViewGeometry | None]
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[pycolmap.Database]:
-    """An existing or new database. Raises OSError where it cannot be read or written."""
+    """Open an existing or new database. Raises OSError if it cannot be read or written."""
     try:
         with pycolmap.Database.open(path) as database:
             yield database
@@ -65,9 +65,16 @@ def write_database(
 
 
 def verify_database(path: Path, *, max_error_px: float, min_inliers: int, seed: int) -> None:
-    """Robust two-view geometry of every matched pair in the database (LO-RANSAC).
+    """Estimate the two-view geometry of every matched pair in the database (LO-RANSAC).
 
-    Raises OSError if the disk has no room for it.
+    Args:
+        path: The database.
+        max_error_px: Largest epipolar error of an inlier.
+        min_inliers: A pair with fewer inliers is rejected.
+        seed: Seed of RANSAC.
+
+    Raises:
+        OSError: The disk has no room for the result.
     """
     reserve(path.parent, 2 * path.stat().st_size)  # COLMAP would end the process
     options = pycolmap.TwoViewGeometryOptions()
@@ -84,26 +91,30 @@ def verify_with_poses(
     max_error_px: float,
     min_inliers: int,
 ) -> None:
-    """Keep the matches that agree with known (3, 4) cam_from_world; pairs without poses have none.
+    """Keep the matches that agree with known poses; pairs of which a pose is unknown keep none.
 
-    max_error_px: largest distance from an epipolar line, in either image.
+    Args:
+        path: The database.
+        poses: Image name -> (3, 4) cam_from_world.
+        max_error_px: Largest distance of an inlier from its epipolar line, in either image.
+        min_inliers: A pair with fewer inliers is rejected.
     """
     with opened(path) as database:
         cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
         images = {image.image_id: image for image in database.read_all_images()}
-        for pair_id, rows in zip(*database.read_all_matches(), strict=True):
+        for pair_id, matches in zip(*database.read_all_matches(), strict=True):
             pair = [images[i] for i in pycolmap.pair_id_to_image_pair(pair_id)]
             if not all(image.name in poses for image in pair):
                 continue
             owned = [cameras[image.camera_id] for image in pair]
             points = [database.read_keypoints(i.image_id)[:, :2].astype(np.float64) for i in pair]
             rays = [
-                camera.cam_from_img(xy[own])
-                for camera, xy, own in zip(owned, points, rows.T, strict=True)
+                camera.cam_from_img(xy[indices])
+                for camera, xy, indices in zip(owned, points, matches.T, strict=True)
             ]
             pose = relative_pose(*(poses[image.name] for image in pair))
             focal = (owned[0].mean_focal_length(), owned[1].mean_focal_length())
-            kept = rows[epipolar_errors_px(pose, rays[0], rays[1], focal) <= max_error_px]
+            kept = matches[epipolar_errors_px(pose, rays[0], rays[1], focal) <= max_error_px]
             if len(kept) >= min_inliers:
                 geometry = pycolmap.TwoViewGeometry()
                 geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
@@ -113,22 +124,22 @@ def verify_with_poses(
 
 
 def verified_matches(path: Path) -> dict[ImagePair, NDArray[np.uint32]]:
-    """Pair of names -> (M, 2) inlier matches, for the pairs that have any, sorted."""
+    """Pair of names -> (M, 2) inlier matches, sorted; pairs without inliers are left out."""
     with opened(path) as database:
         names = {image.image_id: image.name for image in database.read_all_images()}
         pair_ids, geometries = database.read_two_view_geometries()
     result: dict[ImagePair, NDArray[np.uint32]] = {}
     for pair_id, geometry in zip(pair_ids, geometries, strict=True):
         first, second = (names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
-        rows = np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)
-        if len(rows):
+        matches = np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)
+        if len(matches):
             pair = (first, second) if first <= second else (second, first)
-            result[pair] = rows if pair[0] == first else rows[:, ::-1]
+            result[pair] = matches if pair[0] == first else matches[:, ::-1]
     return dict(sorted(result.items()))
 
 
 def database_keypoints(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Image name -> (N, 2) keypoints."""
+    """Image name -> (N, 2) keypoints in COLMAP pixels."""
     with opened(path) as database:
         images = database.read_all_images()
         return {i.name: database.read_keypoints(i.image_id)[:, :2] for i in images}

@@ -19,11 +19,21 @@ def estimate_pose(
     refine_focal: bool,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64] | None, Camera] | None:
-    """Absolute pose by LO-RANSAC and refinement; None if none is found.
+    """Absolute pose by LO-RANSAC and refinement on the inliers.
 
-    points2d: (M, 2) COLMAP pixels. points3d: (M, 3). refine_focal: estimate the focal length too.
-    Returns (3, 4) cam_from_world, (M,) inliers, (6, 6) covariance (rotation in the tangent space,
-    then translation) or None where it does not exist, and the camera as refined.
+    Args:
+        points2d: (M, 2) COLMAP pixels.
+        points3d: (M, 3) the matching world points.
+        camera: Intrinsics; not changed.
+        max_error_px: Largest reprojection error of an inlier.
+        max_trials: Largest number of RANSAC samples.
+        refine_focal: Estimate the focal length too.
+        seed: Seed of RANSAC.
+
+    Returns:
+        (3, 4) cam_from_world, the (M,) inlier mask, the (6, 6) covariance (rotation in the tangent
+            space, then translation; None where it does not exist), and the refined camera; None if
+            no pose is found.
     """
     estimation = pycolmap.AbsolutePoseEstimationOptions()
     estimation.estimate_focal_length = refine_focal
@@ -33,20 +43,29 @@ def estimate_pose(
     refinement = pycolmap.AbsolutePoseRefinementOptions()
     refinement.refine_focal_length = refine_focal
     refined = pycolmap.Camera(camera.todict())  # it is changed in place
-    found = pycolmap.estimate_and_refine_absolute_pose(
+    estimate = pycolmap.estimate_and_refine_absolute_pose(
         points2d, points3d, refined, estimation, refinement, return_covariance=True
     )
-    if found is None:
+    if estimate is None:
         return None
-    covariance = found.get("covariance")
-    inliers = np.asarray(found["inlier_mask"], np.bool_)
-    return found["cam_from_world"].matrix(), inliers, covariance, refined
+    covariance = estimate.get("covariance")
+    inliers = np.asarray(estimate["inlier_mask"], np.bool_)
+    return estimate["cam_from_world"].matrix(), inliers, covariance, refined
 
 
 def project(
     camera: Camera, cam_from_world: NDArray[np.float64], points: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N, 3) points of the world -> (N, 2) COLMAP pixels, NaN behind the camera."""
+    """Project (N, 3) world points into an image.
+
+    Args:
+        camera: Intrinsics.
+        cam_from_world: (3, 4) pose.
+        points: (N, 3) world points.
+
+    Returns:
+        (N, 2) COLMAP pixels, NaN for points behind the camera.
+    """
     in_camera = points @ cam_from_world[:, :3].T + cam_from_world[:, 3]
     return np.asarray(camera.img_from_cam(in_camera), np.float64).reshape(-1, 2)
 
@@ -62,12 +81,26 @@ def verify_pair(
     min_inliers: int,
     seed: int,
 ) -> NDArray[np.uint32]:
-    """The (M, 2) ``matches`` of two images that agree with one two-view geometry, maybe none."""
+    """The matches of two images that agree with one two-view geometry.
+
+    Args:
+        camera0: Intrinsics of the first image.
+        points0: (N0, 2) keypoints of the first image in COLMAP pixels.
+        camera1: Intrinsics of the second image.
+        points1: (N1, 2) keypoints of the second image.
+        matches: (M, 2) keypoint indices.
+        max_error_px: Largest epipolar error of an inlier.
+        min_inliers: With fewer inliers there is no geometry.
+        seed: Seed of RANSAC.
+
+    Returns:
+        (I, 2) the inlier matches, maybe none.
+    """
     options = pycolmap.TwoViewGeometryOptions()
     options.min_num_inliers = min_inliers
     options.ransac.max_error = max_error_px
     options.ransac.random_seed = seed
-    found = pycolmap.estimate_two_view_geometry(
+    geometry = pycolmap.estimate_two_view_geometry(
         camera0, points0, camera1, points1, matches, options
     )
-    return np.asarray(found.inlier_matches, np.uint32).reshape(-1, 2)
+    return np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)

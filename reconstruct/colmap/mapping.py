@@ -1,4 +1,4 @@
-"""Models from a database: mapping, triangulation, adjustment."""
+"""From a database to a model: mapping, triangulation, bundle adjustment."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pycolmap
 
 from reconstruct.colmap.database import opened
 from reconstruct.colmap.models import Reconstruction
-from reconstruct.errors import ReconstructionError, UsageError
+from reconstruct.errors import EstimationError, UsageError
 
 MIN_OBSERVATIONS = 10
-"""Of points, in an image whose pose is to be kept: COLMAP's own limit while it maps."""
+"""An image that observes fewer points loses its pose: COLMAP's limit during mapping."""
 
 
 def map_images(
@@ -30,12 +30,23 @@ def map_images(
     options: Mapping[str, Any],
     registered: Callable[[], None] = lambda: None,
 ) -> list[Reconstruction]:
-    """Structure from motion: the models found, the largest first.
+    """Structure from motion: the models, the largest first.
 
-    method: incremental, global or hierarchical. constant_cameras: ids whose intrinsics stay.
-    options: further values for COLMAP's own options, by their (nested) names.
-    registered: called after every image that incremental mapping adds.
-    Raises ReconstructionError if COLMAP fails, UsageError for unknown options.
+    Args:
+        method: ``incremental``, ``global`` or ``hierarchical``.
+        database: COLMAP database with verified matches.
+        images: Folder to which the image names are relative.
+        scratch: Folder for temporary files.
+        constant_cameras: Ids of cameras whose intrinsics stay as they are.
+        min_model_size: Smallest number of images of a model.
+        seed: Seed of RANSAC.
+        threads: Number of threads.
+        options: Further values for COLMAP's options, by their (nested) names.
+        registered: Called after every image that incremental mapping adds.
+
+    Raises:
+        EstimationError: COLMAP fails.
+        UsageError: An option is unknown.
     """
     pycolmap.set_random_seed(seed)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -62,7 +73,14 @@ def map_images(
 def incremental_options(
     constant_cameras: set[int], min_model_size: int, seed: int, threads: int
 ) -> pycolmap.IncrementalPipelineOptions:
-    """COLMAP's incremental options with what this package decides."""
+    """COLMAP's options for incremental mapping, with the values that this package decides.
+
+    Args:
+        constant_cameras: Ids of cameras whose intrinsics stay as they are.
+        min_model_size: Smallest number of images of a model.
+        seed: Seed of RANSAC.
+        threads: Number of threads.
+    """
     options = pycolmap.IncrementalPipelineOptions()
     options.min_model_size = min_model_size
     options.constant_cameras = constant_cameras
@@ -91,7 +109,7 @@ def _global_options(
 
 
 def check_options(method: str, values: Mapping[str, Any]) -> None:
-    """Raises UsageError if COLMAP's options for a method of mapping do not take ``values``."""
+    """Raise UsageError if COLMAP's options for a mapping method do not take ``values``."""
     kinds = {
         "global": pycolmap.GlobalPipelineOptions,
         "hierarchical": pycolmap.HierarchicalPipelineOptions,
@@ -100,7 +118,7 @@ def check_options(method: str, values: Mapping[str, Any]) -> None:
 
 
 def merge_options(target: Any, values: Mapping[str, Any]) -> None:
-    """Set nested COLMAP options by name. Raises UsageError naming what COLMAP refuses."""
+    """Set nested COLMAP options by name. Raises UsageError naming what COLMAP rejects."""
     for name, value in values.items():
         if not hasattr(target, name):
             raise UsageError(f"options: {type(target).__name__} has no option {name!r}")
@@ -116,9 +134,13 @@ def merge_options(target: Any, values: Mapping[str, Any]) -> None:
 def adjust_robustly(
     model: Reconstruction, loss_px: float, constant_cameras: set[int], threads: int
 ) -> None:
-    """Bundle adjustment of a whole model in place, under a Cauchy loss of scale ``loss_px``.
+    """Bundle adjustment of a whole model, in place, under a Cauchy loss.
 
-    Intrinsics of ``constant_cameras`` (ids) stay.
+    Args:
+        model: The model to adjust.
+        loss_px: Scale of the loss.
+        constant_cameras: Ids of cameras whose intrinsics stay as they are.
+        threads: Number of threads.
     """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -140,10 +162,10 @@ def adjust_robustly(
 
 
 def drop_unfounded_images(model: Reconstruction) -> list[str]:
-    """Take the pose from images that hardly a point supports, in place; their names.
+    """Remove the poses of images that hardly any point supports, in place; returns their names.
 
-    COLMAP's mapper does so while it grows a model, but what its last adjustment leaves is not
-    looked at: an image may end without points, or with a negative focal length.
+    COLMAP's mapper does so while it grows a model, but does not look at what its last adjustment
+    leaves: an image may end without points, or with a negative focal length.
     """
     limits = pycolmap.IncrementalMapperOptions()
     manager = pycolmap.ObservationManager(model)
@@ -171,10 +193,22 @@ def triangulate(
     threads: int,
     options: Mapping[str, Any],
 ) -> Reconstruction:
-    """Triangulate the database's matches from the poses and intrinsics of ``poses``, unchanged.
+    """Triangulate the database's matches from known poses and intrinsics, which stay as they are.
 
-    Images are matched by name; those of ``poses`` that the database lacks are left out, and so
-    are the database's images without a pose. Raises ReconstructionError if none is in both.
+    Images are matched by name; those of ``poses`` that the database lacks are left out, and so are
+    the database's images without a pose.
+
+    Args:
+        database: COLMAP database with verified matches.
+        images: Folder to which the image names are relative.
+        scratch: Folder for temporary files.
+        poses: Model with the poses and intrinsics.
+        seed: Seed of RANSAC.
+        threads: Number of threads.
+        options: Further values for COLMAP's options, by their (nested) names.
+
+    Raises:
+        EstimationError: No image is in both.
     """
     known = {image.name: image for image in poses.images.values() if image.has_pose}
     model = pycolmap.Reconstruction()
@@ -193,11 +227,11 @@ def triangulate(
                 pose = known[image.name].cam_from_world()
                 model.add_image_with_trivial_frame(fresh, pose)
     if not model.num_reg_images():
-        raise ReconstructionError("no image of the data set has a pose in the reference model")
+        raise EstimationError("no image of the data set has a pose in the reference model")
     pipeline = incremental_options(set(model.cameras), 1, seed, threads)
     merge_options(pipeline, options)
     scratch.mkdir(parents=True, exist_ok=True)
-    found = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
-    for image in found.images.values():  # adjusting the points rounds the poses' last digits
+    result = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
+    for image in result.images.values():  # adjusting the points rounds the poses' last digits
         image.frame.set_cam_from_world(image.camera_id, known[image.name].cam_from_world())
-    return found
+    return result

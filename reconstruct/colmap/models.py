@@ -1,4 +1,4 @@
-"""COLMAP models: reading, writing, and what they say."""
+"""COLMAP models: reading, writing, building, and their contents as arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Reconstruction = pycolmap.Reconstruction
 
 
 def check_model(path: Path) -> str:
-    """``bin`` or ``txt``, the format of the COLMAP model in a folder.
+    """The format of the COLMAP model in a folder, ``bin`` or ``txt``.
 
     Raises UsageError if there is none.
     """
@@ -33,7 +33,7 @@ def check_model(path: Path) -> str:
 
 
 def read_model(path: Path) -> Reconstruction:
-    """A COLMAP model folder, binary or text; images.txt and cameras.txt alone will do.
+    """Read a COLMAP model folder, binary or text; images.txt and cameras.txt alone will do.
 
     Raises UsageError if there is no model.
     """
@@ -64,7 +64,7 @@ def _names_in_text(path: Path) -> dict[int, str]:
 
 @contextlib.contextmanager
 def _with_points(path: Path, kind: str) -> Iterator[Path]:
-    """The model's folder, or a copy with an empty list of points, on which COLMAP insists."""
+    """The model's folder, or a copy with an empty list of points, which COLMAP insists on."""
     if (path / f"points3D.{kind}").is_file():
         yield path
         return
@@ -86,7 +86,7 @@ def write_model(model: Reconstruction, folder: Path) -> None:
 
 
 def model_cameras(model: Reconstruction) -> dict[str, Camera]:
-    """Image name -> its camera."""
+    """Image name -> camera."""
     return {image.name: model.cameras[image.camera_id] for image in model.images.values()}
 
 
@@ -114,7 +114,8 @@ def model_summary(model: Reconstruction) -> dict[str, float]:
 
 
 def model_folder(path: Path) -> Path:
-    """The COLMAP model that a path means: itself, or ``sparse/`` of a finished output folder."""
+    """The COLMAP model that ``path`` stands for: itself, or ``sparse/`` of a finished output
+    folder."""
     return path / "sparse" if (path / "sparse").is_dir() else path
 
 
@@ -124,9 +125,11 @@ def build_model(
 ) -> Reconstruction:
     """A model from known poses and tracks.
 
-    images: name, intrinsics, (3, 4) cam_from_world, (N, 2) keypoints and (N,) the point of each;
-    photos of equal intrinsics share a camera. xyz: (P, 3) points; those seen less than twice are
-    left out.
+    Args:
+        images: Of each image its name, intrinsics, (3, 4) cam_from_world, (N, 2) keypoints, and
+            (N,) for each keypoint the row of its point in ``xyz``. Images of equal intrinsics share
+            a camera.
+        xyz: (P, 3) points; those with fewer than two observations are left out.
     """
     model = pycolmap.Reconstruction()
     tracks = [pycolmap.Track() for _ in xyz]
@@ -154,10 +157,16 @@ def with_observations(
     keypoints: Mapping[str, NDArray[np.float64]],
     points: Mapping[str, NDArray[np.int64]],
 ) -> Reconstruction:
-    """A model with the cameras, poses and points of another, but other keypoints and tracks.
+    """A copy of a model, with the same cameras, poses and points but other keypoints and tracks.
 
-    keypoints: name of every registered image -> (N, 2). points: -> (N,) id of the point that each
-    sees, -1 for none. Images without a pose are left out.
+    Args:
+        model: The model to copy.
+        keypoints: Name of every registered image -> (N, 2) COLMAP pixels.
+        points: Name of every registered image -> (N,) id of the point that each keypoint sees, -1
+            for none.
+
+    Returns:
+        The new model; images without a pose are left out.
     """
     fresh = pycolmap.Reconstruction()
     for camera in model.cameras.values():
@@ -181,7 +190,7 @@ def with_observations(
 
 
 def observations(model: Reconstruction) -> dict[str, dict[int, tuple[float, float]]]:
-    """Name of every registered image -> id of each 3D point that it observes -> the position."""
+    """Name of every registered image -> id of each 3D point that it observes -> pixel position."""
     result: dict[str, dict[int, tuple[float, float]]] = {}
     for image_id in model.reg_image_ids():
         image = model.images[image_id]
@@ -191,7 +200,7 @@ def observations(model: Reconstruction) -> dict[str, dict[int, tuple[float, floa
 
 
 def points_by_id(model: Reconstruction) -> dict[int, NDArray[np.float64]]:
-    """Id -> (3,) position of every 3D point."""
+    """Id of every 3D point -> (3,) position."""
     return {int(i): np.asarray(model.points3D[i].xyz, np.float64) for i in sorted(model.points3D)}
 
 

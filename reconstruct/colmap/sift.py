@@ -23,9 +23,11 @@ class SiftExtractor:
         self._extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
 
     def __call__(self, grey: ImageArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(N, 4) keypoints (x, y in COLMAP pixels, scale, orientation), (N, 128) unit vectors.
+        """Keypoints and descriptors of an (H, W) uint8 grey image.
 
-        grey: (H, W) uint8.
+        Returns:
+            (N, 4) keypoints (x and y in COLMAP pixels, scale, orientation) and (N, 128) unit
+                vectors.
         """
         keypoints, descriptors = self._extractor.extract_from_uint8_array(grey)
         matrix = np.asarray(pycolmap.keypoints_to_matrix(keypoints), np.float32).reshape(-1, 4)

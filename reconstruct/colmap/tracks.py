@@ -1,4 +1,4 @@
-"""Which point each keypoint of a model sees."""
+"""The 3D points that the keypoints of a model observe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconstruct.colmap.models import Reconstruction
 
 
 class Tracks:
-    """Which 3D point each keypoint of a model's images sees, and where the points are."""
+    """The 3D points that the keypoints of a model's images observe."""
 
     def __init__(self, model: Reconstruction) -> None:
         self._model = model
@@ -23,7 +23,7 @@ class Tracks:
         return sorted(self._images)
 
     def points(self, name: str) -> NDArray[np.int64]:
-        """(N,) id of the 3D point of each keypoint of an image, -1 where there is none."""
+        """(N,) ids of the 3D points of an image's keypoints, -1 for a keypoint without a point."""
         if name not in self._ids:
             image = self._images[name]
             ids = np.full(image.num_points2D(), -1, np.int64)
@@ -39,13 +39,16 @@ class Tracks:
         return np.array(rows, np.float64).reshape(-1, 2)
 
     def positions(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(N, 3) positions of points by their ids."""
+        """(N, 3) positions of the points with these ids."""
         rows = [self._model.points3D[int(i)].xyz for i in ids]
         return np.array(rows, np.float64).reshape(-1, 3)
 
     def projected(self, name: str) -> NDArray[np.float64]:
-        """(N, 2) COLMAP pixels where the model sees the 3D point of each keypoint of an image, NaN
-        where there is none. Surer than the keypoint: all photos of the point speak in it."""
+        """(N, 2) COLMAP pixels at which the model sees the 3D point of each keypoint, NaN without a
+        point.
+
+        More accurate than the keypoint itself: all observations of the point agree on it.
+        """
         ids, image = self.points(name), self._images[name]
         pixels = np.full((len(ids), 2), np.nan)
         pose = image.cam_from_world().matrix()

@@ -1,4 +1,4 @@
-"""A public layout of photos -> `Dataset`: images, cameras, ground truth."""
+"""From a public layout of photos to a `Dataset`: images, cameras, ground truth."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from reconstruct.types import Query
 class Dataset:
     """The photos of a run.
 
-    root: folder to which image names are relative.
-    names: sorted names, with ``/`` between folders.
-    skipped: file -> why it is not among the names.
-    masks: folder with ``NAME.png`` (0 = no keypoints there), or None.
-    cameras: COLMAP model with known intrinsics, or None.
-    reference: COLMAP model with ground-truth poses, or None.
-    poses: COLMAP model with the poses from which the map is triangulated, or None.
-    queries: photos to localize, sorted; they are among ``names``, and not mapped.
-    rgbd: 3D points for the pixels of all other photos: an RGB-D map; None: there are none.
+    Attributes:
+        root: Folder that image names are relative to.
+        names: Sorted names, with ``/`` between folders.
+        skipped: File -> why it is not among the names.
+        masks: Folder with ``NAME.png`` (0 = no keypoints there), or None.
+        cameras: COLMAP model with known intrinsics, or None.
+        reference: COLMAP model with ground-truth poses, or None.
+        poses: COLMAP model with the poses from which the map is triangulated, or None.
+        queries: Photos to localize, sorted; they are among ``names``, and are not mapped.
+        rgbd: 3D points for the pixels of all other photos, which make an RGB-D map; or None.
     """
 
     root: Path

@@ -5,8 +5,8 @@
     ROOT/3D-models/*.nvm  and  database_intrinsics.txt      v1.0
     ROOT/3D-models/.../{cameras,images,points3D}.bin        v1.1: a COLMAP model
 
-Names are relative to images_upright. Whatever the reference's form, it leaves here as a COLMAP
-model with its poses and intrinsics.
+Names are relative to images_upright. The reference is always provided as a COLMAP model with its
+poses and intrinsics.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reconstruct.workspace import atomic_path, file_hash, fingerprint
 
 
 class AachenConfig(CamerasConfig):
-    """The folder of the data set; what is null is found by its place in the public layout.
+    """The folder of the data set; parts that are null are looked up in the public layout.
 
     Paths are relative to ``root``.
     """
@@ -44,15 +44,21 @@ class AachenConfig(CamerasConfig):
     intrinsics: str | None = None
     """Intrinsics of the photos of an .nvm file; null: database_intrinsics.txt."""
     queries: str = "*_time_queries_with_intrinsics.txt"
-    """Which lists below queries/ are localized."""
+    """Pattern of the lists below queries/ whose photos are localized."""
 
 
 def load_aachen(config: AachenConfig, scratch: Path) -> Dataset:
-    """The data set; its reference is written to ``scratch`` as a COLMAP model where it is an .nvm.
+    """The data set.
 
-    Photos that the reference or a list names without their being there are skipped by name.
-    Raises UsageError for what is missing in the layout, for a photo of another size than its
-    intrinsics are for, and for a query listed twice with different intrinsics.
+    Photos that the reference or a list names but that do not exist are skipped by name.
+
+    Args:
+        config: Settings.
+        scratch: Folder to which an .nvm reference is written as a COLMAP model.
+
+    Raises:
+        UsageError: A part of the layout is missing, a photo has another size than its intrinsics
+            are for, or a query is listed twice with different intrinsics.
     """
     root = Path(config.root)
     images = root / (config.images or "images_upright")
@@ -71,16 +77,16 @@ def load_aachen(config: AachenConfig, scratch: Path) -> Dataset:
             present.append(name)
         else:
             skipped[name] = MISSING
-    found = tuple(query for query in queries if query.name not in skipped)
-    if not found or len(found) == len(present):
-        raise DataError(f"{images}: no photo of the {'queries' if not found else 'reference'}")
+    kept = tuple(query for query in queries if query.name not in skipped)
+    if not kept or len(kept) == len(present):
+        raise DataError(f"{images}: no photo of the {'queries' if not kept else 'reference'}")
     return Dataset(
         root=images,
         names=tuple(present),
         skipped=skipped,
         cameras=poses,
         poses=poses,
-        queries=found,
+        queries=kept,
     )
 
 
@@ -88,14 +94,14 @@ def _queries(folder: Path, pattern: str) -> tuple[Query, ...]:
     lists = sorted(folder.glob(pattern))
     if not lists:
         raise UsageError(f"{folder}/{pattern}: no such list of queries (dataset.queries)")
-    found: dict[str, Query] = {}
+    by_name: dict[str, Query] = {}
     for path in lists:
         for name, intrinsics in read_intrinsics(path, colmap.is_camera_model).items():
-            if name in found and found[name].intrinsics != intrinsics:
+            if name in by_name and by_name[name].intrinsics != intrinsics:
                 raise UsageError(f"{path}: {name} has other intrinsics in another list")
             query = Query(name=name, intrinsics=intrinsics, group=query_group(path))
-            found.setdefault(name, query)
-    return tuple(found[name] for name in sorted(found))
+            by_name.setdefault(name, query)
+    return tuple(by_name[name] for name in sorted(by_name))
 
 
 def _reference_model(config: AachenConfig, root: Path, images: Path, scratch: Path) -> Path:
@@ -117,14 +123,14 @@ def _reference_model(config: AachenConfig, root: Path, images: Path, scratch: Pa
 
 
 def _find_reference(folder: Path) -> Path:
-    found = sorted(folder.rglob("*.nvm"))
-    found += sorted({p.parent for p in folder.rglob("images.*") if p.suffix in (".bin", ".txt")})
-    if len(found) != 1:
+    models = sorted(folder.rglob("*.nvm"))
+    models += sorted({p.parent for p in folder.rglob("images.*") if p.suffix in (".bin", ".txt")})
+    if len(models) != 1:
         raise UsageError(
             f"{folder}: expected one reference model (.nvm or COLMAP), found "
-            f"{[str(p) for p in found] or 'none'}; name it in dataset.reference"
+            f"{[str(p) for p in models] or 'none'}; name it in dataset.reference"
         )
-    return found[0]
+    return models[0]
 
 
 def _only(root: Path, name: str) -> Path | None:
@@ -134,23 +140,27 @@ def _only(root: Path, name: str) -> Path | None:
 def nvm_model(
     nvm: NvmModel, images: Path, known: dict[str, Intrinsics | None]
 ) -> colmap.Reconstruction:
-    """The NVM model as a COLMAP model, with its points (they tell which photos see the same).
+    """The NVM model as a COLMAP model with its points, which tell which photos see the same
+    surfaces.
 
-    known: intrinsics by name; a photo without them gets its NVM focal length and radial
-    distortion, and the size of its file. Photos with neither are left out.
+    Args:
+        nvm: The model.
+        images: Folder of the photos.
+        known: Name -> intrinsics. A photo without them gets its focal length and radial distortion
+            from the NVM model, and the size of its file; photos with neither are left out.
     """
     order = np.argsort(nvm.observations[:, 1], kind="stable")
     bounds = np.searchsorted(nvm.observations[order, 1], np.arange(len(nvm.cameras) + 1))
-    rows = []
-    for place, camera in enumerate(nvm.cameras):
+    built = []
+    for number, camera in enumerate(nvm.cameras):
         intrinsics = known.get(camera.name) or _own_intrinsics(images / camera.name, camera)
         if intrinsics is not None:
-            own = order[bounds[place] : bounds[place + 1]]
-            points = nvm.observations[own, 0]
-            rows.append(
-                (camera.name, intrinsics, camera.cam_from_world, nvm.positions[own], points)
+            observed = order[bounds[number] : bounds[number + 1]]
+            points = nvm.observations[observed, 0]
+            built.append(
+                (camera.name, intrinsics, camera.cam_from_world, nvm.positions[observed], points)
             )
-    return colmap.build_model(rows, nvm.xyz)
+    return colmap.build_model(built, nvm.xyz)
 
 
 def _own_intrinsics(path: Path, camera: NvmCamera) -> Intrinsics | None:

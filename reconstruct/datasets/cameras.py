@@ -1,4 +1,4 @@
-"""Which camera took which photo: given intrinsics, or COLMAP's guess from EXIF."""
+"""The camera of each photo: given intrinsics, or COLMAP's guess from EXIF."""
 
 from __future__ import annotations
 
@@ -39,24 +39,29 @@ class CameraSpec(Section):
 
 
 class CamerasConfig(Section):
-    """What every data set of photos lets one say about cameras."""
+    """Settings about cameras that every data set of photos has."""
 
     cameras: str | CameraSpec | None = None
     """Known intrinsics: a COLMAP model folder (images by name), or one camera for all as
     ``{model: PINHOLE, params: [fx, fy, cx, cy]}``. null: from EXIF, as COLMAP infers them."""
     camera_sharing: Literal["image", "folder", "single"] = "image"
-    """Which photos share a camera where none is given (only photos of one size do)."""
+    """Which photos share a guessed camera (only photos of one size do)."""
     camera_model: Annotated[str, AfterValidator(_known)] = "SIMPLE_RADIAL"
-    """COLMAP's camera model where none is given."""
+    """COLMAP's camera model of guessed cameras."""
 
 
 def assign(
     config: CamerasConfig, dataset: Dataset, sizes: Mapping[str, tuple[int, int]]
 ) -> colmap.CameraAssignment:
-    """The cameras of the images in ``sizes`` (name -> (width, height)).
+    """The cameras of images; a query with intrinsics has these.
 
-    A query with intrinsics of its own has these. Raises UsageError if a given camera does not fit
-    its image.
+    Args:
+        config: Settings.
+        dataset: The data set.
+        sizes: Image name -> (width, height).
+
+    Raises:
+        UsageError: A given camera is for images of another size.
     """
     return colmap.assign_cameras(
         sizes,
@@ -67,14 +72,14 @@ def assign(
 
 
 def check(config: CamerasConfig, dataset: Dataset) -> None:
-    """Raises UsageError if the given intrinsics are not there."""
+    """Check that the given intrinsics exist. Raises UsageError if not."""
     folder = _folder(config, dataset)
     if folder is not None:
         colmap.check_model(folder)
 
 
 def identity(config: CamerasConfig, dataset: Dataset) -> list[Any]:
-    """JSON-able: what decides the cameras, beside the images themselves."""
+    """All that decides the cameras, beside the images themselves, as JSON types."""
     folder, settings = _folder(config, dataset), config.identity()
     shared = {name: settings[name] for name in CamerasConfig.model_fields}
     if isinstance(config.cameras, str):

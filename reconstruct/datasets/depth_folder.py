@@ -33,7 +33,7 @@ class DepthFolderConfig(CamerasConfig):
     depth: str = "depth"
     """Folder with NAME.png for the image NAME.jpg."""
     reference: str = "reference"
-    """COLMAP model with intrinsics and poses; those of queries are ground truth only."""
+    """COLMAP model with intrinsics and poses; those of queries serve as ground truth only."""
     depth_unit_m: float = Field(0.001, gt=0)
     """Metres that one step of the depth image stands for."""
     queries: str | int = 5
@@ -44,7 +44,7 @@ class DepthFolderConfig(CamerasConfig):
 def load_depth_folder(config: DepthFolderConfig) -> Dataset:
     """The data set. Photos of the map without depth or pose are skipped by name.
 
-    Raises UsageError for missing folders, DataError if nothing is left to map or to localize.
+    Raises UsageError for missing folders, DataError if there is nothing to map or to localize.
     """
     root = Path(config.root)
     images, depth = root / config.images, root / config.depth

@@ -12,8 +12,8 @@ from reconstruct.images import EXTENSIONS, FOREIGN
 def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     """Sorted image names below ``root``, and the files left out with the reason.
 
-    Hidden files and folders are passed over; so are files without the extension of an image.
-    Raises UsageError if ``root`` is not a folder, DataError if it holds no image.
+    Hidden files and folders are ignored, and so are files without the extension of an image. Raises
+    UsageError if ``root`` is not a folder, DataError if it contains no image.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; give the folder of photos with --images")

@@ -22,8 +22,8 @@ from reconstruct.config import Section
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.number_rows import read_rows
 from reconstruct.errors import DataError, UsageError, suggestion
-from reconstruct.geometry import Float64, fit_size
-from reconstruct.images import read_image, to_grey
+from reconstruct.geometry import Float64
+from reconstruct.images import read_image, shrink, to_grey
 from reconstruct.types import ImageArray, ImagePair
 
 LEFT_OUT = frozenset(
@@ -45,8 +45,9 @@ TARGETS = (2, 3, 4, 5, 6)
 CHECKED_EDGE_PX = 320
 MIN_OVERLAP = 0.05
 REVERSED_BY, REVERSED_FROM = 0.1, 0.5
-"""A sequence counts as reversed if its inverse homographies correlate better by the one, and at
-the other at least: what correlates neither way is hard, not reversed."""
+"""A sequence counts as reversed if its inverse homographies correlate better by at least the first
+value, and with at least the second: a sequence that correlates neither way is difficult, not
+reversed."""
 
 # Files count from the centre of the first pixel, COLMAP pixels from its corner.
 _COLMAP_FROM_FILE = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
@@ -67,8 +68,10 @@ class HPatchesConfig(Section):
 class HPatches:
     """Images and ground truth.
 
-    homographies: pair (1, k) of image names -> (3, 3) k_from_1 in COLMAP pixels.
-    left_out: sequences present but not used, as the protocol asks.
+    Attributes:
+        dataset: The images.
+        homographies: Pair (1, k) of image names -> (3, 3) k_from_1 in COLMAP pixels.
+        left_out: Sequences that are present but not used, as the protocol requires.
     """
 
     dataset: Dataset
@@ -80,8 +83,8 @@ class HPatches:
 def load_hpatches(config: HPatchesConfig) -> HPatches:
     """The sequences below ``config.images``; incomplete ones are skipped and named.
 
-    Raises UsageError for a missing folder or sequence, DataError for none at all or a matrix that
-    is no homography between photos.
+    Raises UsageError for a missing folder or sequence, DataError if there is no sequence or a
+    matrix is not a homography between photos.
     """
     root = Path(config.images)
     if not root.is_dir():
@@ -118,13 +121,13 @@ def load_hpatches(config: HPatchesConfig) -> HPatches:
 
 
 def _images(folder: Path) -> dict[int, str]:
-    """Number of an image -> its file."""
-    found = {}
+    """Number of an image -> file."""
+    files = {}
     for k in (1, *TARGETS):
         present = [f"{k}{ext}" for ext in (".ppm", ".png") if (folder / f"{k}{ext}").is_file()]
         if present:
-            found[k] = present[0]
-    return found
+            files[k] = present[0]
+    return files
 
 
 def _missing(folder: Path, files: dict[int, str]) -> list[str]:
@@ -133,10 +136,10 @@ def _missing(folder: Path, files: dict[int, str]) -> list[str]:
 
 
 def read_homography(path: Path) -> Float64:
-    """(3, 3) matrix of a file, in COLMAP pixels, its last entry 1.
+    """Read a (3, 3) matrix, converted to COLMAP pixels, with last entry 1.
 
-    Raises DataError if it is not one that photos of one side of a plane can have: nine finite
-    numbers, last one not 0, determinant positive.
+    Raises DataError unless it is possible for photos of one side of a plane: nine finite numbers,
+    last one not 0, determinant positive.
     """
     matrix = read_rows(path, 3)
     if len(matrix) != 3 or matrix[2, 2] == 0:
@@ -154,8 +157,8 @@ def read_homography(path: Path) -> Float64:
 def check_directions(data: HPatches) -> dict[str, float]:
     """Sequence -> mean correlation of image k with the warp of image 1, -1 to 1.
 
-    Raises DataError if a sequence's inverse homographies fit its images clearly better: then its
-    files map image k to image 1.
+    Raises DataError if the inverse homographies of a sequence fit its images clearly better: then
+    its files map image k to image 1.
     """
     correlations: dict[str, float] = {}
     for sequence in data.sequences:
@@ -179,9 +182,15 @@ def check_directions(data: HPatches) -> dict[str, float]:
 
 
 def warp_correlation(first: ImageArray, second: ImageArray, homography: NDArray[Any]) -> float:
-    """Correlation (-1 to 1) of ``second`` with ``first`` warped by second_from_first.
+    """Correlation of the second image with the first one, warped; computed at a reduced size.
 
-    first, second: (H, W) uint8 grey, compared at a reduced size. -1 if they hardly overlap.
+    Args:
+        first: (H, W) uint8 grey.
+        second: (H, W) uint8 grey.
+        homography: (3, 3) second_from_first.
+
+    Returns:
+        -1 to 1; -1 if they hardly overlap.
     """
     small1, shrink1 = _shrunk(first)
     small2, shrink2 = _shrunk(second)
@@ -199,9 +208,6 @@ def warp_correlation(first: ImageArray, second: ImageArray, homography: NDArray[
 
 
 def _shrunk(grey: ImageArray) -> tuple[ImageArray, Float64]:
-    """The image with its longest edge at CHECKED_EDGE_PX, and (3, 3) shrunk_from_original."""
-    original = grey.shape[1], grey.shape[0]
-    size = fit_size(original, CHECKED_EDGE_PX, None)
-    small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    scale = np.diag([size[0] / original[0], size[1] / original[1], 1.0])
-    return np.asarray(small, np.uint8), scale
+    """The image with a longest edge of at most CHECKED_EDGE_PX, and (3, 3) shrunk_from_original."""
+    small = shrink(grey, CHECKED_EDGE_PX)
+    return small, np.diag([small.shape[1] / grey.shape[1], small.shape[0] / grey.shape[0], 1.0])

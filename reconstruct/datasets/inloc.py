@@ -36,7 +36,8 @@ from reconstruct.storage.poses import read_poses
 from reconstruct.types import FloatArray, Intrinsics, Query
 
 FOCAL_PER_EDGE = 28.0 / 36.0
-"""Focal length of the iPhone 7's photos over their longer edge: a 28 mm lens on 36 mm film."""
+"""Focal length of the iPhone 7's photos divided by their longer edge: a 28 mm lens on 36 mm
+film."""
 
 
 class InLocConfig(CamerasConfig):
@@ -44,11 +45,11 @@ class InLocConfig(CamerasConfig):
 
     format: Literal["inloc"]
     root: str
-    """Holds database/ and query/."""
+    """Folder with database/ and query/."""
     floors: tuple[str, ...] | None = None
-    """Floors of the map, e.g. [DUC1]; null: all that are there."""
+    """Floors of the map, e.g. [DUC1]; null: all that are present."""
     ground_truth: str = "ground_truth"
-    """Folder below ``root`` with a list of poses for each floor, where they are known."""
+    """Folder below ``root`` with a list of known poses for each floor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,18 +62,23 @@ class CutOuts:
     names: tuple[str, ...]
 
     def place(self, name: str) -> str:
+        """The scan of a cut-out, ``DUC1/001``."""
         return "/".join(PurePosixPath(name).parts[-3:-1])
 
     def files(self, name: str) -> tuple[Path, ...]:
+        """The file with the points; see `RgbdImages.files`."""
         return (mat_file(self.root, name),)
 
     def identity(self, name: str) -> list[float]:
+        """The transformation of the scan; see `RgbdImages.identity`."""
         return self.world_from_scan[self.place(name)].ravel().tolist()
 
     def center(self, name: str) -> Float64:
+        """(3,) position of the scanner."""
         return np.asarray(self.world_from_scan[self.place(name)][:3, 3])
 
     def xyz(self, name: str) -> FloatArray:
+        """(H, W, 3) points in the frame of the floor; see `RgbdImages.xyz`."""
         points = read_xyz(mat_file(self.root, name))
         return transform_points(self.world_from_scan[self.place(name)], points).astype(np.float32)
 
@@ -83,10 +89,11 @@ def mat_file(root: Path, name: str) -> Path:
 
 
 def load_inloc(config: InLocConfig) -> Dataset:
-    """The data set.
+    """The data set. Cut-outs without .mat or without the transformation of their scan are skipped
+    by name.
 
-    Cut-outs without .mat or without their scan's transformation are skipped by name. Raises
-    UsageError for what is missing in the layout, DataError if no cut-out or no query is left.
+    Raises UsageError if a part of the layout is missing, DataError if no cut-out or no query is
+    left.
     """
     root = Path(config.root)
     cutouts, queried = root / "database" / "cutouts", root / "query"
@@ -153,7 +160,7 @@ def _query(root: Path, name: str, groups: Mapping[str, str]) -> Query:
 
 
 def transformation_file(root: Path, name: str) -> Path:
-    """Where the transformation of a cut-out's scan is: by floor, building and scan."""
+    """The file with the transformation of a cut-out's scan: by floor, building and scan."""
     floor, scan, base = PurePosixPath(name).parts[-3:]
     building = base.split("_", 1)[0]
     folder = root / "database" / "alignments" / floor / "transformations"
@@ -191,7 +198,7 @@ _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, NotImplementedError),
     *(scipy.io.matlab.MatReadError, zlib.error),
 )
-"""What the readers raise for a file that is cut off, damaged, or holds something else."""
+"""Errors of the readers for a file that is truncated, damaged, or contains something else."""
 
 
 def read_xyz(path: Path) -> FloatArray:

@@ -29,12 +29,12 @@ class FolderConfig(CamerasConfig):
     masks: Annotated[str | None, NotIdentity] = None
     """Folder with NAME.png (so photo.jpg.png) for images with masks: 0 = no keypoints there."""
     queries: str | None = None
-    """Photos to localize, and not to map: a folder inside of ``images``, or a text file with
+    """Photos to localize, which are not mapped: a folder inside of ``images``, or a text file with
     ``name camera_model width height params...`` a line (a name alone: camera from EXIF)."""
 
 
 class SyntheticConfig(CamerasConfig):
-    """A rendered town square with exact ground truth: no photos needed."""
+    """A rendered town square with exact ground truth: no photos are needed."""
 
     format: Literal["synthetic"]
     views: int = Field(12, ge=2)
@@ -43,7 +43,7 @@ class SyntheticConfig(CamerasConfig):
     scene_seed: int = 0
     lighting: Literal["day", "night"] = "day"
     known_intrinsics: bool = True
-    """Map with the exact intrinsics; false: they are guessed and refined, as with any photo."""
+    """Map with the exact intrinsics; false: they are guessed and refined, as for any photo."""
 
 
 DatasetConfig = Annotated[
@@ -53,9 +53,15 @@ DatasetConfig = Annotated[
 
 
 def load_dataset(config: Section, scratch: Path) -> Dataset:
-    """The data set; one that is rendered is written to ``scratch`` if it is not there yet.
+    """The data set that a section describes.
 
-    Raises UsageError for missing folders, DataError if there is no image.
+    Args:
+        config: The section.
+        scratch: Folder to which a rendered data set is written, unless it is there already.
+
+    Raises:
+        UsageError: A folder is missing.
+        DataError: There is no image.
     """
     if isinstance(config, SyntheticConfig):
         return _synthetic(config, scratch)

@@ -11,7 +11,7 @@ from reconstruct.geometry import Float64
 
 
 def read_rows(path: Path, columns: int) -> Float64:
-    """(R, columns) finite numbers, separated by white space, R >= 1; blank lines are passed over.
+    """(R, columns) finite numbers, separated by white space, R >= 1; blank lines are skipped.
 
     Raises DataError naming the file and the line.
     """
@@ -29,11 +29,11 @@ def read_rows(path: Path, columns: int) -> Float64:
     return np.array(rows, np.float64)
 
 
-def _numbers(line: str, columns: int, place: str) -> list[float]:
+def _numbers(line: str, columns: int, where: str) -> list[float]:
     try:
         values = [float(word) for word in line.split()]
     except ValueError:
         values = []
     if len(values) != columns or not np.isfinite(values).all():
-        raise DataError(f"{place}: expected {columns} finite numbers, got {line!r}")
+        raise DataError(f"{where}: expected {columns} finite numbers, got {line!r}")
     return values

@@ -1,4 +1,4 @@
-"""VisualSFM's NVM_V3 models, as Aachen Day-Night's reference comes.
+"""VisualSFM's NVM_V3 models, the format of Aachen Day-Night's reference.
 
     <camera> = name focal qw qx qy qz cx cy cz radial 0      the centre, not the translation
     <point>  = x y z r g b n  n x (image feature u v)
@@ -23,9 +23,12 @@ from reconstruct.geometry import projection_center, quaternion, rotation_matrix
 class NvmCamera:
     """A photo of the model.
 
-    cam_from_world: (3, 4). focal_px. radial: VisualSFM's normalised coefficient r, which takes
-    measured to ideal positions, ideal = (1 + r |m / f|^2) m; COLMAP's k goes the other way and is
-    -r to first order.
+    Attributes:
+        name: Name of the photo.
+        focal_px: Focal length.
+        cam_from_world: (3, 4).
+        radial: VisualSFM's normalised coefficient r, which maps measured to ideal positions, ideal
+            = (1 + r |m / f|^2) m; COLMAP's k goes the other way and is -r to first order.
     """
 
     name: str
@@ -38,8 +41,11 @@ class NvmCamera:
 class NvmModel:
     """The first model of a file, in its order.
 
-    xyz: (P, 3) positions of points. observations: (K, 2) int64, the point and the camera by
-    their places in the file. positions: (K, 2) pixels of the observations, as written there.
+    Attributes:
+        cameras: The photos.
+        xyz: (P, 3) positions of points.
+        observations: (K, 2) int64, index of the point and of the camera.
+        positions: (K, 2) pixels of the observations, as in the file.
     """
 
     cameras: tuple[NvmCamera, ...]
@@ -49,7 +55,7 @@ class NvmModel:
 
 
 def read_nvm(path: Path) -> NvmModel:
-    """Read an .nvm file. Raises UsageError naming the line that is not understood."""
+    """Read an .nvm file. Raises UsageError naming the line that cannot be parsed."""
     reader = _Rows(path)
     if not next(reader, "").startswith("NVM_V3"):
         raise UsageError(f"{path}: not an NVM model (expected NVM_V3 in its first line)")
@@ -109,7 +115,7 @@ def _camera(line: str) -> NvmCamera:
 
 
 def write_nvm(path: Path, model: NvmModel) -> None:
-    """Write a model, all digits kept; feature indices count the observations of each camera."""
+    """Write a model with all digits; feature indices count the observations of each camera."""
     lines = ["NVM_V3", "", str(len(model.cameras))]
     for camera in model.cameras:
         pose = camera.cam_from_world

@@ -17,11 +17,18 @@ MISSING = "listed, but there is no such photo"
 def find_queries(
     root: Path, names: Sequence[str], source: str
 ) -> tuple[tuple[Query, ...], dict[str, str]]:
-    """The queries among ``names`` that ``source`` stands for, sorted; and the missing ones.
+    """The queries that ``source`` stands for.
 
-    source: a folder below ``root``, or a text file (see `reconstruct.storage.queries`).
-    Returns the queries, and name -> reason of what is listed without being among ``names``.
-    Raises UsageError if ``source`` is neither, or if it holds no query.
+    Args:
+        root: Folder that image names are relative to.
+        names: Names of the images.
+        source: A folder below ``root``, or a text file (see `reconstruct.storage.queries`).
+
+    Returns:
+        The sorted queries, and name -> reason for listed names that are not among ``names``.
+
+    Raises:
+        UsageError: ``source`` is neither, or contains no query.
     """
     path = Path(source)
     if path.is_dir():
@@ -43,24 +50,24 @@ def find_queries(
 
 
 def query_group(path: Path) -> str:
-    """``day`` of ``day_time_queries_with_intrinsics.txt``; else the file's name."""
+    """``day`` for ``day_time_queries_with_intrinsics.txt``; else the file's name."""
     return path.stem.split("_time_queries")[0]
 
 
 def check_size(path: Path, intrinsics: Intrinsics | None) -> None:
     """Raise UsageError if a photo has another size than its intrinsics are for.
 
-    One that cannot be read passes: extraction names and skips it.
+    A photo that cannot be read passes: extraction names and skips it.
     """
     if intrinsics is None:
         return
     try:
-        found = image_size(path)
+        size = image_size(path)
     except ImageError:
         return
-    if found != intrinsics.size:
+    if size != intrinsics.size:
         raise UsageError(
-            f"{path}: the photo is {found[0]} x {found[1]} pixels, but its listed intrinsics are "
+            f"{path}: the photo is {size[0]} x {size[1]} pixels, but its listed intrinsics are "
             f"for {intrinsics.size[0]} x {intrinsics.size[1]}; resize the photo or mend the list"
         )
 

@@ -1,4 +1,4 @@
-"""Exact pictures of a `Scene`: radiance baked once per lighting, then one homography per quad and
+"""Exact images of a `Scene`: radiance computed once per lighting, then one homography per quad and
 view, with a z-buffer.
 
     rendered = render(illuminate(scene, lighting), view)
@@ -44,21 +44,32 @@ class LitScene:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rendered:
-    """image: (H, W, 3) uint8 RGB; depth: (H, W) float32 metres, `NO_SURFACE_M` for none."""
+    """The image of a view.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        depth: (H, W) float32 metres, `NO_SURFACE_M` where there is no surface.
+    """
 
     image: ImageArray
     depth: FloatArray
 
 
 def illuminate(scene: Scene, lighting: Lighting) -> LitScene:
-    """Bake a lighting, its shadows included: a second or two, once for all views."""
+    """Compute the radiance of a scene, shadows included: a second or two, once for all views."""
     frames = _plane_frames(scene)
     radiance = (_radiance(quad, scene.lamps, frames, lighting) for quad in scene.quads)
     return LitScene(scene=scene, lighting=lighting, pyramids=tuple(map(_pyramid, radiance)))
 
 
 def render(lit: LitScene, view: View, rng: np.random.Generator | None = None) -> Rendered:
-    """The picture and the exact depth of a view; ``rng`` adds sensor noise, None leaves it out."""
+    """The image and the exact depth of a view.
+
+    Args:
+        lit: The scene under one lighting.
+        view: Camera and pose.
+        rng: Source of the sensor noise; None: no noise.
+    """
     nearest, inverse_depth = _rasterise(lit.scene, view, 1)
     depth = np.full(nearest.shape, NO_SURFACE_M, np.float32)
     np.divide(1.0, inverse_depth, out=depth, where=nearest >= 0, casting="same_kind")

@@ -1,4 +1,4 @@
-"""Photos of a map with a 3D point for each pixel: what a data set of RGB-D scans brings."""
+"""Photos of a map with a 3D point for each pixel: the part of a data set that holds RGB-D scans."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
-from reconstruct.datasets.scene import Camera, View, back_project
+from reconstruct.datasets.scene import PinholeCamera, View, back_project
 from reconstruct.errors import ImageError
 from reconstruct.geometry import Float64, projection_center
 from reconstruct.types import FloatArray
@@ -23,19 +23,20 @@ class RgbdImages(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Sorted."""
+        """Sorted names."""
 
     def place(self, name: str) -> str:
-        """What was scanned together with the image: its geometry may be rendered with it."""
+        """The place that was scanned together with the image: all of its geometry may be rendered
+        together."""
 
     def files(self, name: str) -> tuple[Path, ...]:
-        """What decides `xyz`, beside numbers in `identity`."""
+        """The files that decide `xyz`."""
 
     def identity(self, name: str) -> list[float]:
-        """Numbers that decide `xyz` beside its files."""
+        """The numbers that decide `xyz`, beside the files."""
 
     def center(self, name: str) -> Float64:
-        """(3,) where the camera (or the scanner) stood."""
+        """(3,) position of the camera (or of the scanner)."""
 
     def xyz(self, name: str) -> FloatArray:
         """(H, W, 3) world points in metres at the pixels' centres, NaN where there is none.
@@ -48,7 +49,7 @@ class RgbdImages(Protocol):
 class DepthImages:
     """Depth images with known cameras and poses. All of them are one place.
 
-    folder: holds the depth of image ``a/b.jpg`` as ``a/b.png``: uint16, ``unit_m`` metres each
+    folder: contains the depth of image ``a/b.jpg`` as ``a/b.png``: uint16, ``unit_m`` metres each
     along the optical axis, 0 where there is none. cameras: COLMAP's PINHOLE or SIMPLE_PINHOLE.
     """
 
@@ -59,28 +60,34 @@ class DepthImages:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Sorted names."""
         return tuple(sorted(self.poses))
 
     def place(self, name: str) -> str:
+        """The same for all images."""
         return "scene"
 
     def files(self, name: str) -> tuple[Path, ...]:
+        """The depth image; see `RgbdImages.files`."""
         return (depth_file(self.folder, name),)
 
     def identity(self, name: str) -> list[float]:
+        """Unit, intrinsics and pose; see `RgbdImages.identity`."""
         camera = self.cameras[name]
         return [self.unit_m, *map(float, camera.params), *self.poses[name].ravel().tolist()]
 
     def center(self, name: str) -> Float64:
+        """(3,) position of the camera."""
         return projection_center(self.poses[name])
 
     def xyz(self, name: str) -> FloatArray:
+        """(H, W, 3) world points; see `RgbdImages.xyz`."""
         depth = read_depth(depth_file(self.folder, name), self.unit_m)
         known = self.cameras[name]
         k, (rows, columns) = known.calibration_matrix(), depth.shape
         # The depth image covers the photo, at its own size.
         across, down = columns / known.width, rows / known.height
-        camera = Camera(
+        camera = PinholeCamera(
             width=columns,
             height=rows,
             fx=float(k[0, 0]) * across,
@@ -93,12 +100,12 @@ class DepthImages:
 
 
 def depth_file(folder: Path, name: str) -> Path:
-    """Where the depth of an image is."""
+    """The file with the depth of an image."""
     return (folder / name).with_suffix(".png")
 
 
 def read_depth(path: Path, unit_m: float) -> FloatArray:
-    """(H, W) metres, 0 where there is none. Raises ImageError naming the file."""
+    """(H, W) metres, 0 where there is no depth. Raises ImageError naming the file."""
     try:
         stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     except (OSError, cv2.error) as error:
@@ -111,5 +118,5 @@ def read_depth(path: Path, unit_m: float) -> FloatArray:
 def transform_points(
     target_from_source: NDArray[np.float64], points: NDArray[np.floating]
 ) -> Float64:
-    """(..., 3) points moved by a (3, 4) or (4, 4) rigid transform."""
+    """(..., 3) points transformed by a (3, 4) or (4, 4) rigid transform."""
     return np.asarray(points @ target_from_source[:3, :3].T + target_from_source[:3, 3])

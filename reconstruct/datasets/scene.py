@@ -1,4 +1,4 @@
-"""What a made-up scene consists of: textured parallelograms, lamps, lighting, cameras.
+"""The parts of a synthetic scene: textured parallelograms, lamps, lighting, cameras.
 
 World: metres, right-handed, z up. Camera: x right, y down, z forward, ``x_cam = R x_world + t``.
 Pixels: COLMAP's, so the ray of the pixel in column u and row v goes through (u + 0.5, v + 0.5).
@@ -22,12 +22,14 @@ NO_SURFACE_M = 0.0
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Quad:
-    """A textured parallelogram, seen only from the side where u runs right and v runs down.
+    """A textured parallelogram, visible only from the side where u runs right and v runs down.
 
-    origin, edge_u, edge_v: (3,) metres; texture rows run along edge_u, columns along edge_v, and
-        the outer corner of the first texel is at ``origin``.
-    albedo: (H, W, 3) uint8 RGB, what white light of strength 1 shows.
-    glow: (H, W, 3) uint8 RGB, what shines by itself when the lights are on, or None.
+    Attributes:
+        origin: (3,) metres, the outer corner of the first texel.
+        edge_u: (3,) metres; texture rows run along it.
+        edge_v: (3,) metres; texture columns run along it.
+        albedo: (H, W, 3) uint8 RGB under white light of strength 1.
+        glow: (H, W, 3) uint8 RGB of emitted light when the lights are on, or None.
     """
 
     origin: Float64
@@ -38,7 +40,7 @@ class Quad:
 
     @property
     def normal(self) -> Float64:
-        """(3,) unit vector towards the side from which the quad is seen."""
+        """(3,) unit vector towards the side from which the quad is visible."""
         normal = np.cross(self.edge_v, self.edge_u)
         return np.asarray(normal / np.linalg.norm(normal))
 
@@ -50,9 +52,14 @@ class Quad:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scene:
-    """Surfaces, and the places of lamps: (L, 3) metres.
+    """Surfaces and lamps.
 
-    Solids are closed by quads that face outwards; only what lies on the ground is left open.
+    Solids are closed by quads that face outwards; only the underside of what stands on the ground
+    is open.
+
+    Attributes:
+        quads: The surfaces.
+        lamps: (L, 3) positions in metres.
     """
 
     quads: tuple[Quad, ...]
@@ -64,9 +71,9 @@ class Lighting:
     """Linear light (1 makes a white surface white), each a colour (red, green, blue).
 
     sky: from everywhere above; sun: from the direction ``to_sun``; lamp: of each lamp of the scene
-        on a surface facing it at 1 m; glow: how much of `Quad.glow` is seen, 0 to 1.
-    zenith, horizon: colour of the picture where no surface is, 0 to 1 as displayed.
-    noise: standard deviation of the sensor noise of a black pixel, in grey levels.
+    on a surface facing it at 1 m; glow: share of `Quad.glow` that is visible, 0 to 1. zenith,
+    horizon: colour of the image where there is no surface, 0 to 1 as displayed. noise: standard
+    deviation of the sensor noise of a black pixel, in grey levels.
     """
 
     sky: tuple[float, float, float]
@@ -80,7 +87,7 @@ class Lighting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Camera:
+class PinholeCamera:
     """COLMAP's PINHOLE, all in pixels; (0, 0) is the outer corner of the first pixel."""
 
     width: int
@@ -98,10 +105,10 @@ class Camera:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class View:
-    """A photo to be taken. ``cam_from_world``: (3, 4) ``[R | t]``, metres."""
+    """A photo to be rendered. ``cam_from_world``: (3, 4) ``[R | t]``, metres."""
 
     name: str
-    camera: Camera
+    camera: PinholeCamera
     cam_from_world: Float64
 
 
@@ -117,7 +124,15 @@ def look_at(center: ArrayLike, target: ArrayLike) -> Float64:
 
 
 def project(view: View, points: ArrayLike) -> tuple[Float64, Float64]:
-    """(N, 3) world points -> (N, 2) COLMAP pixels and (N,) depths in metres (> 0: in front)."""
+    """Project points.
+
+    Args:
+        view: Camera and pose.
+        points: (N, 3) world points.
+
+    Returns:
+        (N, 2) COLMAP pixels and (N,) depths in metres (> 0: in front of the camera).
+    """
     pose = view.cam_from_world
     in_camera = np.asarray(points, np.float64) @ pose[:, :3].T + pose[:, 3]
     homogeneous = in_camera @ view.camera.matrix.T
@@ -125,7 +140,15 @@ def project(view: View, points: ArrayLike) -> tuple[Float64, Float64]:
 
 
 def back_project(view: View, depth: NDArray[Any]) -> Float64:
-    """(H, W) depths of the pixels of a view -> (H, W, 3) world points, NaN where no surface is."""
+    """World points of the pixels of a view.
+
+    Args:
+        view: Camera and pose.
+        depth: (H, W) metres along z.
+
+    Returns:
+        (H, W, 3), NaN where there is no surface.
+    """
     u, v = pixel_grid(depth.shape[1], depth.shape[0], 1)
     camera, pose = view.camera, view.cam_from_world
     rays = np.broadcast_arrays((u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0)

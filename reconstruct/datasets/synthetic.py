@@ -1,7 +1,7 @@
-"""A made-up town square with exact ground truth: the demo's photos, and the truth of tests.
+"""A synthetic town square with exact ground truth: the demo's photos, and the truth of tests.
 
-Houses stand around three sides of a square with a monument, kiosks and crates; cameras look in
-from an arc on the fourth. By night the same place has only its lamps and lit windows.
+Houses stand around three sides of a square with a monument, kiosks and crates; cameras look in from
+an arc on the fourth. At night the square has only its lamps and lit windows.
 
     written = write_dataset(folder, views=12, size=(640, 480), seed=0, night=True)
 
@@ -25,7 +25,7 @@ from numpy.random import Generator
 
 from reconstruct.datasets import textures
 from reconstruct.datasets.rendering import LitScene, illuminate, render
-from reconstruct.datasets.scene import Camera, Lighting, Quad, Scene, View, look_at
+from reconstruct.datasets.scene import Lighting, PinholeCamera, Quad, Scene, View, look_at
 from reconstruct.errors import UsageError
 from reconstruct.geometry import quaternion
 from reconstruct.types import FloatArray, ImageArray
@@ -55,7 +55,7 @@ NIGHT = Lighting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyntheticDataset:
-    """What `write_dataset` wrote; names are relative to ``images`` and ``night``, sorted."""
+    """The output of `write_dataset`; names are relative to ``images`` and ``night``, sorted."""
 
     images: Path
     names: tuple[str, ...]
@@ -67,9 +67,11 @@ class SyntheticDataset:
 
 
 def build_scene(seed: int = 0, *, texels_per_m: float = 96.0) -> Scene:
-    """The square: 30 m wide, houses up to 8 m high, origin in its centre on the ground.
+    """The square: 30 m wide, houses up to 8 m high, origin at its centre on the ground.
 
-    texels_per_m: 96 keeps pictures of up to about 1000 pixels sharp; shapes do not depend on it.
+    Args:
+        seed: Seed of shapes and textures.
+        texels_per_m: 96 keeps images of up to about 1000 pixels sharp; shapes do not depend on it.
     """
     rng = np.random.default_rng(seed)
     ground = textures.paving(rng.spawn(1)[0], (30.0, 24.0), texels_per_m * 0.75)
@@ -97,9 +99,17 @@ def box(
     heading_deg: float,
     density: float,
 ) -> list[Quad]:
-    """A box on the ``base`` centre (metres); its front faces -y turned by the heading about z.
+    """A box.
 
-    It is painted by children of ``rng``, so that shapes do not depend on the density.
+    It is painted with children of ``rng``, so that shapes do not depend on the density.
+
+    Args:
+        rng: Source of all random choices.
+        painter: Paints its sides.
+        base: Centre of the base in metres.
+        size: Width, depth and height in metres.
+        heading_deg: Rotation about z; at 0 the front faces -y.
+        density: Texels per metre.
     """
     angle = np.radians(heading_deg)
     width, depth, height = size
@@ -127,7 +137,8 @@ def box(
 def _house(rng: Generator, angle_deg: float, front: float, density: float) -> list[Quad]:
     """A house with cornice and shop sign that faces the centre.
 
-    angle_deg: where it is as seen from the centre, 0 is +y, clockwise; front: metres from there.
+    angle_deg: direction from the centre, 0 is +y, clockwise; front: distance from the centre in
+    metres.
     """
     angle_deg += rng.uniform(-2, 2)
     angle = np.radians(angle_deg)
@@ -149,7 +160,7 @@ def _house(rng: Generator, angle_deg: float, front: float, density: float) -> li
 
 
 def _furniture(rng: Generator, density: float) -> list[Quad]:
-    """What stands in the square, each at its own distance and turned its own way."""
+    """Objects in the square, at random distances and headings."""
     pieces: Sequence[tuple[textures.Painter, tuple[float, ...], tuple[float, float, float], float]]
     pieces = (
         (textures.stone, (0.2, 0.9, 0.0), (2.6, 2.6, 0.45), 12.0),
@@ -177,13 +188,22 @@ def orbit_views(
     radius_m: float = 9.5,
     prefix: str = "day",
 ) -> tuple[View, ...]:
-    """``count`` views of size (width, height) spread over an arc about the centre, left to right.
+    """Views spread over an arc about the centre, from left to right.
 
-    The field of view is 62 degrees across; heights vary between 1.4 and 3.4 m.
+    The horizontal field of view is 62 degrees; heights vary between 1.4 and 3.4 m.
+
+    Args:
+        count: Number of views.
+        size: (width, height) in pixels.
+        arc_deg: Angle of the arc.
+        radius_m: Distance from the centre.
+        prefix: Beginning of the names.
     """
     width, height = size
     focal = width / 2 / np.tan(np.radians(31.0))
-    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2.0, cy=height / 2.0)
+    camera = PinholeCamera(
+        width=width, height=height, fx=focal, fy=focal, cx=width / 2.0, cy=height / 2.0
+    )
     views, digits = [], max(2, len(str(count - 1)))
     for k, angle in enumerate(np.radians(np.linspace(-arc_deg / 2, arc_deg / 2, count))):
         # Heights and targets follow the angle, not the index: views between views fit in.
@@ -207,9 +227,19 @@ def write_dataset(
 ) -> SyntheticDataset:
     """Render the square and write it below ``folder`` (see the module for the layout).
 
-    seed: 0 or more. ``night`` adds ``views - 1`` night photos, each half-way between two day
-    photos. Files of the same names are overwritten; to get all or nothing, pass a new folder and
-    rename it. Raises UsageError for fewer than 2 views.
+    Files of the same names are overwritten; to get all or nothing, pass a new folder and rename it.
+
+    Args:
+        folder: The folder to write.
+        views: Number of photos.
+        size: (width, height) of the photos.
+        seed: 0 or more.
+        night: Add ``views - 1`` night photos, each half-way between two day photos.
+        arc_deg: Angle of the arc of cameras.
+        texels_per_m: See `build_scene`.
+
+    Raises:
+        UsageError: Fewer than 2 views.
     """
     if views < 2:
         raise UsageError(f"a synthetic dataset needs at least 2 views, got {views}")
@@ -247,19 +277,19 @@ def _write_shots(
 
 
 def write_photo(path: Path, image: ImageArray) -> None:
-    """(H, W, 3) uint8 RGB as a JPEG of quality 95."""
+    """Write (H, W, 3) uint8 RGB as a JPEG of quality 95."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
     path.write_bytes(cv2.imencode(".jpg", image[..., ::-1], quality)[1].tobytes())
 
 
 def write_depth(path: Path, depth: FloatArray) -> None:
-    """(H, W) metres as a PNG of uint16 millimetres; what is beyond 65.535 m is set to that."""
+    """Write (H, W) metres as a PNG of uint16 millimetres; distances beyond 65.535 m become that."""
     millimetres = np.round(depth * 1000.0).clip(0, 65535).astype(np.uint16)
     path.write_bytes(cv2.imencode(".png", millimetres)[1].tobytes())
 
 
 def write_model(folder: Path, views: Sequence[View]) -> None:
-    """Cameras and poses of views as a COLMAP text model without points, all digits kept.
+    """Write cameras and poses of views as a COLMAP text model without points, with all digits.
 
     Image and camera ids count from 1; image names are ``<view name>.jpg``.
     """

@@ -1,4 +1,4 @@
-"""The made-up town square in the layout of Aachen Day-Night, with the queries' exact poses.
+"""The synthetic town square in the layout of Aachen Day-Night, with the queries' exact poses.
 
     images_upright/db/0000.jpg ...                    by day, from two arcs
     images_upright/query/{day,night}/synthetic/day-00.jpg ...
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from reconstruct.datasets.nvm import NvmCamera, NvmModel, write_nvm
 from reconstruct.datasets.rendering import LitScene, Rendered, illuminate, render
-from reconstruct.datasets.scene import Camera, View, look_at, pixel_grid, project
+from reconstruct.datasets.scene import PinholeCamera, View, look_at, pixel_grid, project
 from reconstruct.datasets.synthetic import DAY, NIGHT, build_scene, write_photo
 from reconstruct.geometry import Float64
 from reconstruct.storage.poses import write_poses
@@ -32,7 +32,7 @@ SCENE_SIZE_M = 30.0
 """Width of the square; cameras stand within 17 m of each other."""
 
 MARGIN = 1.1
-"""A distorted picture is cut from an ideal one that is so much larger."""
+"""A distorted image is cut from an ideal one that is larger by this factor."""
 
 RADIAL_DATABASE, RADIAL_QUERY = -0.03, -0.05
 POINTS_PER_VIEW = 150
@@ -41,7 +41,7 @@ SAME_SURFACE_M = 0.03
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shot:
-    """A photo to be taken: ``view`` with the ideal camera, ``radial`` COLMAP's k."""
+    """A photo to be rendered: ``view`` with the ideal camera, ``radial`` is COLMAP's k."""
 
     view: View
     radial: float
@@ -62,9 +62,15 @@ def write_aachen(
     seed: int = 0,
     texels_per_m: float = 96.0,
 ) -> Path:
-    """Render ``database`` photos and ``queries`` by day and by night; returns the folder.
+    """Render photos of the map and queries; returns the folder.
 
-    size: (width, height) of the photos.
+    Args:
+        folder: The folder to write.
+        database: Number of photos of the map.
+        queries: Number of queries, by day and again by night.
+        size: (width, height) of the photos.
+        seed: Seed of the scene and of the poses.
+        texels_per_m: See `reconstruct.datasets.synthetic.build_scene`.
     """
     root, scene = Path(folder), build_scene(seed, texels_per_m=texels_per_m)
     rng = np.random.default_rng(seed)
@@ -90,7 +96,9 @@ def _shot(
     """A camera on the arc at ``angle`` (radians, 0 is -y), 62 degrees of view across."""
     width, height = size
     focal = width / 2 / np.tan(np.radians(31.0))
-    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2)
+    camera = PinholeCamera(
+        width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2
+    )
     center = (radius * np.sin(angle), -radius * np.cos(angle), 2.3 + 0.7 * np.sin(11.0 * angle))
     view = View(name=name, camera=camera, cam_from_world=look_at(center, target))
     return _Shot(view=view, radial=radial)
@@ -113,7 +121,7 @@ def _database_shots(count: int, size: tuple[int, int]) -> list[_Shot]:
 def _query_shots(
     group: str, count: int, size: tuple[int, int], rng: np.random.Generator
 ) -> list[_Shot]:
-    """Places between the two arcs, each looking its own way."""
+    """Positions between the two arcs, with random directions."""
     shots = []
     for number, angle_deg in enumerate(np.linspace(-48, 48, count) + rng.uniform(-2, 2, count)):
         radius, turn = rng.uniform(8.0, 9.4), rng.uniform([-1.2, 0.0, 1.7], [1.2, 1.2, 2.6])
@@ -123,7 +131,7 @@ def _query_shots(
 
 
 def _take(root: Path, lit: LitScene, shot: _Shot, seed: int) -> Rendered:
-    """Write the photo as the distorting camera takes it; returns the ideal, larger picture."""
+    """Write the photo as the distorting camera takes it; returns the ideal, larger image."""
     c = shot.view.camera
     width, height = round(c.width * MARGIN), round(c.height * MARGIN)
     ideal = replace(c, width=width, height=height, cx=width / 2, cy=height / 2)

@@ -1,8 +1,8 @@
-"""A made-up building in the layout of InLoc (see `reconstruct.datasets.inloc`), with exact truth.
+"""A synthetic building in the layout of InLoc (see `reconstruct.datasets.inloc`), with exact truth.
 
 Three rooms: 1 on floor DUC1; 2 on floor DUC2 with the same plan, furniture and pictures, but with
 another pattern on walls and carpet, and one other picture; 3 on floor DUC1, unlike both. Two scans
-a room, each cut into views all around. Equal arguments give equal pictures and poses.
+per room, each cut into views all around. Equal arguments give equal images and poses.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from reconstruct.datasets import textures
 from reconstruct.datasets.inloc import FOCAL_PER_EDGE, mat_file, transformation_file
 from reconstruct.datasets.rendering import LitScene, illuminate, render
 from reconstruct.datasets.scene import (
-    Camera,
     Lighting,
+    PinholeCamera,
     Quad,
     Scene,
     View,
@@ -35,7 +35,7 @@ from reconstruct.storage.poses import write_poses
 from reconstruct.types import FloatArray
 
 WIDTH_M, DEPTH_M, HEIGHT_M = 6.4, 5.2, 2.9
-"""Of every room."""
+"""Size of every room."""
 
 UNMEASURED = 0.01
 """Share of pixels without a 3D point."""
@@ -56,20 +56,27 @@ WALLPAPERS = ((196, 186, 168), (168, 182, 190), (190, 170, 164), (176, 188, 160)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """shared: seed of what rooms may have in common; own: of what they have not. Metres, in the
-    frame of all floors. scans: (x, y) of the scanner from the room's centre."""
+    """A room.
+
+    Attributes:
+        floor: Name of its floor.
+        origin: Position in the frame of all floors, metres.
+        shared: Seed of the parts that rooms may have in common.
+        distinct: Seed of the parts in which rooms differ.
+        scans: (x, y) of the scanner from the room's centre, metres.
+    """
 
     floor: str
     origin: tuple[float, float, float]
     shared: int
-    own: int
+    distinct: int
     scans: tuple[tuple[float, float], ...]
 
 
 ROOMS = (
-    Room(floor="DUC1", origin=(0, 0, 0), shared=1, own=1, scans=((-1.9, -0.9), (0.3, -1.4))),
-    Room(floor="DUC2", origin=(0, 0, 4), shared=1, own=2, scans=((1.8, 0.2), (-0.4, 1.2))),
-    Room(floor="DUC1", origin=(9, 0, 0), shared=3, own=3, scans=((-1.4, 0.8), (1.6, -0.6))),
+    Room(floor="DUC1", origin=(0, 0, 0), shared=1, distinct=1, scans=((-1.9, -0.9), (0.3, -1.4))),
+    Room(floor="DUC2", origin=(0, 0, 4), shared=1, distinct=2, scans=((1.8, 0.2), (-0.4, 1.2))),
+    Room(floor="DUC1", origin=(9, 0, 0), shared=3, distinct=3, scans=((-1.4, 0.8), (1.6, -0.6))),
 )
 
 
@@ -82,16 +89,22 @@ def write_building(
     seed: int = 0,
     texels_per_m: float = 110.0,
 ) -> Path:
-    """Render ``pans`` cut-outs from each of the six scans, and ``queries``; returns the folder.
+    """Render the building; returns the folder.
 
-    size: (width, height) of cut-outs and queries.
+    Args:
+        folder: The folder to write.
+        pans: Cut-outs of each of the six scans.
+        queries: Number of queries.
+        size: (width, height) of cut-outs and queries.
+        seed: Seed of the poses of the queries.
+        texels_per_m: Density of the textures.
     """
     root, truth = Path(folder), dict[str, dict[str, Float64]]()
     lit = [illuminate(build_room(room, texels_per_m), INDOORS) for room in ROOMS]
     scan = 0
     for room, scene in zip(ROOMS, lit, strict=True):
-        for place in room.scans:
-            _write_scan(root, room, scene, f"{scan:03d}", place, pans, size)
+        for position in room.scans:
+            _write_scan(root, room, scene, f"{scan:03d}", position, pans, size)
             scan += 1
     rng = np.random.default_rng(seed)
     for number in range(queries):
@@ -107,12 +120,15 @@ def write_building(
 
 def build_room(room: Room, texels_per_m: float) -> Scene:
     """Floor, ceiling, four walls, pictures on them, furniture, two lamps."""
-    shared, own = np.random.default_rng([7, room.shared]), np.random.default_rng([8, room.own])
+    shared, distinct = (
+        np.random.default_rng([7, room.shared]),
+        np.random.default_rng([8, room.distinct]),
+    )
     color = WALLPAPERS[shared.integers(len(WALLPAPERS))]
-    quads = _shell(own, color, texels_per_m)
+    quads = _shell(distinct, color, texels_per_m)
     for number, (x, y, heading) in enumerate(_picture_places()):
         size = shared.uniform(0.9, 1.4), 0.05, shared.uniform(0.65, 1.0)
-        rng = own if number == 4 else shared
+        rng = distinct if number == 4 else shared
         base = (x, y, float(shared.uniform(0.95, 1.35)))
         quads += box(rng.spawn(1)[0], textures.posters, base, size, heading, texels_per_m)
     for _ in range(7):
@@ -151,15 +167,15 @@ def _shell(rng: Generator, color: textures.Color, density: float) -> list[Quad]:
 def wallpaper(
     rng: Generator, size: textures.Size, density: float, color: textures.Color
 ) -> NDArray[np.uint8]:
-    """(H, W, 3): soft shapes that hardly differ from their ground. Few keypoints are found here,
-    yet it can be told from another."""
+    """(H, W, 3): soft shapes of low contrast. Few keypoints are detected on it, yet one wallpaper
+    can be told from another."""
     width, height = (max(2, round(edge * density)) for edge in size)
     shade = np.zeros((height, width), np.float32)
     for _ in range(int(14 * size[0] * size[1])):
         radii = tuple(int(r * density) for r in rng.uniform(0.05, 0.28, 2))
-        place = int(rng.uniform(0, width)), int(rng.uniform(0, height))
+        middle = int(rng.uniform(0, width)), int(rng.uniform(0, height))
         angle, tone = float(rng.uniform(0, 180)), float(rng.uniform(-0.1, 0.1))
-        cv2.ellipse(shade, place, radii, angle, 0, 360, tone, cv2.FILLED)
+        cv2.ellipse(shade, middle, radii, angle, 0, 360, tone, cv2.FILLED)
     soft = np.asarray(cv2.GaussianBlur(shade, (0, 0), 0.025 * density), np.float32)
     painted = np.asarray(color, np.float32) * (1.0 + soft[..., None])
     return np.asarray(painted.clip(0, 255), np.uint8)
@@ -179,11 +195,11 @@ def _write_scan(
     room: Room,
     lit: LitScene,
     scan: str,
-    place: tuple[float, float],
+    position: tuple[float, float],
     pans: int,
     size: tuple[int, int],
 ) -> None:
-    center = np.add(room.origin, [*place, 1.45])
+    center = np.add(room.origin, [*position, 1.45])
     rng = np.random.default_rng([9, int(scan)])
     world_from_scan = np.eye(4)
     angle = rng.uniform(0, 2 * np.pi)  # a scanner has a heading of its own
@@ -191,7 +207,9 @@ def _write_scan(
     world_from_scan[:3, 3] = center
     width, height = size
     focal = width / 2 / np.tan(np.radians(30.0))
-    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2)
+    camera = PinholeCamera(
+        width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2
+    )
     for number in range(pans):
         pan = round(360 * number / pans)
         heading = np.radians(pan) + angle
@@ -222,10 +240,12 @@ def _photo(root: Path, lit: LitScene, view: View, scan: Generator | None = None)
 
 
 def _query_view(name: str, room: Room, size: tuple[int, int], rng: Generator) -> View:
-    """A phone held somewhere in the middle of the room, looking any way."""
+    """A phone held somewhere in the middle of the room, in a random direction."""
     width, height = size
     focal = max(size) * FOCAL_PER_EDGE
-    camera = Camera(width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2)
+    camera = PinholeCamera(
+        width=width, height=height, fx=focal, fy=focal, cx=width / 2, cy=height / 2
+    )
     center = np.asarray(room.origin) + rng.uniform([-1.9, -1.1, 1.35], [1.9, 1.1, 1.75])
     heading = rng.uniform(0, 2 * np.pi)
     ahead = [np.cos(heading), np.sin(heading), rng.uniform(-0.3, 0.05)]

@@ -1,8 +1,8 @@
-"""Painted surfaces for made-up scenes: facades, stone, crates, posters, paving.
+"""Painted surfaces for synthetic scenes: facades, stone, crates, posters, paving.
 
-Every painter takes a random generator, a size (width, height) in metres and a density in texels
-per metre, and returns a `Texture`: albedo and glow, both (H, W, 3) uint8 RGB. No two results of
-one generator are alike, and no element is repeated exactly: what repeats, confuses matching.
+Every painter takes a random generator, a size (width, height) in metres and a density in texels per
+metre, and returns a `Texture`. No two results of one generator are alike, and no element is
+repeated exactly: repetition would confuse matching.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ LETTERS = "ABDEFGHKLMNPRSTUXZ23456789"
 
 
 class Texture(NamedTuple):
+    """The colours of a surface: albedo and glow, both (H, W, 3) uint8 RGB."""
+
     albedo: ImageArray
     glow: ImageArray
 
@@ -64,8 +66,8 @@ class _Canvas:
     def text(self, x: float, y: float, height: float, text: str, color: Color) -> None:
         scale = height * self.density / 22.0  # Hershey capitals are 22 units high at scale 1
         thickness = max(1, round(scale * 3))
-        place = self._texel(x, y + height)
-        cv2.putText(self.albedo, text, place, 2, scale, color, thickness, cv2.LINE_AA)
+        at = self._texel(x, y + height)
+        cv2.putText(self.albedo, text, at, 2, scale, color, thickness, cv2.LINE_AA)
 
     def finish(self, rng: Generator, strength: float) -> Texture:
         """The texture after some weather: stains of all sizes."""
@@ -140,8 +142,8 @@ def crate(rng: Generator, size: Size, density: float) -> Texture:
         plank = rng.uniform(0.08, 0.17)
         canvas.box(0, y, width, plank - 0.012, _vary(rng, (170, 128, 80), 0.17))
         for _ in range(rng.integers(1, 4)):
-            place = rng.uniform(0, width), y + rng.uniform(0.02, plank)
-            canvas.blob(*place, (rng.uniform(0.01, 0.04), 0.012), 0, _vary(rng, (84, 54, 30), 0.2))
+            at = rng.uniform(0, width), y + rng.uniform(0.02, plank)
+            canvas.blob(*at, (rng.uniform(0.01, 0.04), 0.012), 0, _vary(rng, (84, 54, 30), 0.2))
         y += plank
     canvas.text(0.1 * width, 0.3 * height, 0.22 * height, _word(rng, 4), (40, 34, 30))
     return canvas.finish(rng, 0.14)
@@ -157,9 +159,9 @@ def posters(rng: Generator, size: Size, density: float) -> Texture:
         canvas.box(x, y, w, h, _vary(rng, _pick(rng, SIGNS), 0.2))
         for _ in range(3):
             radii = rng.uniform(0.03, 0.14), rng.uniform(0.03, 0.14)
-            place = x + rng.uniform(0.1, 0.9) * w, y + rng.uniform(0.3, 0.9) * h
+            at = x + rng.uniform(0.1, 0.9) * w, y + rng.uniform(0.3, 0.9) * h
             color = rng.uniform(20, 240, 3)
-            canvas.blob(*place, radii, rng.uniform(0, 180), (color[0], color[1], color[2]))
+            canvas.blob(*at, radii, rng.uniform(0, 180), (color[0], color[1], color[2]))
         canvas.text(x + 0.03, y + 0.04, 0.09, _word(rng, int(w / 0.09)), _pick(rng, SIGNS))
     return canvas.finish(rng, 0.08)
 
@@ -175,10 +177,10 @@ def paving(rng: Generator, size: Size, density: float) -> Texture:
     """Stone slabs with covers, puddle stains and litter, no two square metres alike."""
     canvas = _Canvas(_masonry(rng, size, density, (0.42, 0.3), (142, 138, 130)), density)
     for _ in range(int(size[0] * size[1])):
-        place = rng.uniform(0, size[0]), rng.uniform(0, size[1])
+        at = rng.uniform(0, size[0]), rng.uniform(0, size[1])
         tone = rng.choice([50.0, 90.0, 205.0])
         radii = rng.uniform(0.02, 0.16), rng.uniform(0.02, 0.1)
-        canvas.blob(*place, radii, rng.uniform(0, 180), _vary(rng, (tone, tone, tone), 0.15))
+        canvas.blob(*at, radii, rng.uniform(0, 180), _vary(rng, (tone, tone, tone), 0.15))
     for _ in range(int(size[0] * size[1] / 12)):
         x, y = rng.uniform(0, size[0]), rng.uniform(0, size[1])
         canvas.box(

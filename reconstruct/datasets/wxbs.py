@@ -34,7 +34,9 @@ class WxBSConfig(Section):
 class WxBS:
     """Images and ground truth.
 
-    correspondences: pair of image names -> (C, 4) x1 y1 x2 y2 in COLMAP pixels.
+    Attributes:
+        dataset: The images.
+        correspondences: Pair of image names -> (C, 4) x1 y1 x2 y2 in COLMAP pixels.
     """
 
     dataset: Dataset
@@ -44,7 +46,8 @@ class WxBS:
 def load_wxbs(config: WxBSConfig) -> WxBS:
     """All pairs below ``config.images``; incomplete ones are skipped and named.
 
-    Raises UsageError for a missing folder, DataError for no pair or an unreadable corrs.txt.
+    Raises UsageError for a missing folder, DataError if there is no pair or a corrs.txt is
+    unreadable.
     """
     root = Path(config.images)
     if not root.is_dir():

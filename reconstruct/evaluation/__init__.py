@@ -1,1 +1,1 @@
-
+"""Metrics of matches, geometry, poses and localization: pure functions on arrays."""

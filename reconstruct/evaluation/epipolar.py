@@ -1,6 +1,6 @@
-"""Correspondences against a fundamental matrix: numpy only.
+"""Errors of correspondences with respect to a fundamental matrix: numpy only.
 
-F is (3, 3) with x_second^T F x_first = 0, positions are COLMAP pixels.
+F is (3, 3) with x_second^T F x_first = 0; positions are COLMAP pixels.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from reconstruct.geometry import Float64
 def epipolar_distances_px(
     fundamental: NDArray[Any] | None, first: NDArray[Any], second: NDArray[Any]
 ) -> Float64:
-    """(C,) the larger of a correspondence's two distances to the other point's epipolar line.
+    """Distances of correspondences from their epipolar lines, the larger one of the two images.
 
-    first, second: (C, 2). Infinite without a matrix, or where a point has no epipolar line (it is
-    the epipole).
+    Args:
+        fundamental: (3, 3), or None if it could not be estimated.
+        first: (C, 2) positions in the first image.
+        second: (C, 2) positions in the second image.
+
+    Returns:
+        (C,) pixels; infinite without a matrix, or where a point has no epipolar line (the epipole).
     """
     if fundamental is None:
         return np.full(len(first), np.inf)

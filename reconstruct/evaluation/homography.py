@@ -1,4 +1,4 @@
-"""Matches and estimated homographies against a true homography: numpy only.
+"""Errors of matches and of estimated homographies, given the true homography: numpy only.
 
 Positions are COLMAP pixels; homographies are (3, 3) second_from_first.
 """
@@ -17,17 +17,22 @@ from reconstruct.geometry import Float64, apply_homography
 def transfer_errors_px(
     first: NDArray[Any], second: NDArray[Any], homography: NDArray[Any]
 ) -> Float64:
-    """(M,) distances |x_second - H x_first| in the second image.
+    """Distances |x_second - H x_first| in the second image.
 
-    first, second: (M, 2) matched positions. Infinite where H sends a point to infinity or behind
-    the camera.
+    Args:
+        first: (M, 2) positions in the first image.
+        second: (M, 2) matching positions in the second image.
+        homography: (3, 3) second_from_first.
+
+    Returns:
+        (M,) pixels; infinite where H sends a point to infinity or behind the camera.
     """
     errors = np.linalg.norm(apply_homography(homography, first) - second, axis=1)
     return np.where(np.isnan(errors), np.inf, errors)
 
 
 def share_within(errors: NDArray[Any] | Sequence[float], thresholds: Sequence[float]) -> Float64:
-    """(T,) share of ``errors`` up to each threshold (included); 0 where there is none at all."""
+    """(T,) share of ``errors`` that are at most each threshold; 0 if there are no errors."""
     values = np.asarray(errors, np.float64).reshape(-1, 1)
     if not len(values):
         return np.zeros(len(thresholds))
@@ -37,19 +42,26 @@ def share_within(errors: NDArray[Any] | Sequence[float], thresholds: Sequence[fl
 def corner_error_px(
     estimated: NDArray[Any] | None, truth: NDArray[Any], size: tuple[int, int]
 ) -> float:
-    """Mean distance in the second image between the first image's corners under both homographies.
+    """Mean distance between the first image's corners mapped by the estimated and the true
+    homography.
 
-    size: (width, height) of the first image; its corners are the centres of the corner pixels, as
-    in SuperPoint's evaluation (DeTone et al., 2018). Infinite if there is no estimate, or one that
-    sends a corner to infinity.
+    Args:
+        estimated: (3, 3) second_from_first, or None if it could not be estimated.
+        truth: (3, 3) second_from_first.
+        size: (width, height) of the first image. Its corners are the centres of the corner pixels,
+            as in SuperPoint's evaluation (DeTone et al., 2018).
+
+    Returns:
+        Pixels of the second image; infinite without an estimate, or if it sends a corner to
+            infinity.
     """
     if estimated is None:
         return float("inf")
     right, bottom = size[0] - 0.5, size[1] - 0.5
     corners = np.array([[0.5, 0.5], [right, 0.5], [right, bottom], [0.5, bottom]])
     homogeneous = np.column_stack([corners, np.ones(4)])
-    true, found = homogeneous @ np.asarray(truth).T, homogeneous @ np.asarray(estimated).T
-    if (true[:, 2] == 0).any() or (found[:, 2] == 0).any():
+    true, mapped = homogeneous @ np.asarray(truth).T, homogeneous @ np.asarray(estimated).T
+    if (true[:, 2] == 0).any() or (mapped[:, 2] == 0).any():
         return float("inf")
-    offsets = true[:, :2] / true[:, 2:] - found[:, :2] / found[:, 2:]
+    offsets = true[:, :2] / true[:, 2:] - mapped[:, :2] / mapped[:, 2:]
     return float(np.linalg.norm(offsets, axis=1).mean())

@@ -1,4 +1,4 @@
-"""How well queries are localized: shares within thresholds, medians; numpy only."""
+"""Accuracy of localized queries: shares within thresholds, and medians; numpy only."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ Threshold = tuple[float, float]
 """Largest position error (in the unit of the poses, metres) and rotation error in degrees."""
 
 THRESHOLDS: tuple[Threshold, ...] = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
-"""Of visuallocalization.net for Aachen Day-Night."""
+"""The thresholds of visuallocalization.net for Aachen Day-Night."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalizationMetrics:
-    """Of a group of queries.
+    """Accuracy of a group of queries.
 
-    within_percent: share of all queries within each threshold, both errors at most the limit.
-    Medians are over all queries, a failed one counting as infinite; None if that is the median.
+    Attributes:
+        queries: Number of queries.
+        localized: How many of them have a pose.
+        within_percent: Threshold -> percentage of all queries whose position and rotation errors
+            are both within it.
+        position_median: Over all queries, counting a failed one as infinite; None if that is the
+            median.
+        rotation_median_deg: Likewise.
     """
 
     queries: int
@@ -33,32 +39,44 @@ class LocalizationMetrics:
     rotation_median_deg: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The metrics as JSON types."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 def query_errors(
     estimated: Mapping[str, NDArray[Any]], truth: Mapping[str, NDArray[Any]]
 ) -> dict[str, tuple[float, float]]:
-    """Query -> (distance of camera centres, rotation error in degrees); infinite without a pose.
+    """Position and rotation error of each query.
 
-    Both map names to (3, 4) cam_from_world in one frame; ``truth`` decides which queries count.
+    Args:
+        estimated: Query -> (3, 4) cam_from_world.
+        truth: Query -> (3, 4) cam_from_world in the same frame; it decides which queries count.
+
+    Returns:
+        Query -> (distance of the camera centres, rotation error in degrees); infinite without a
+            pose.
     """
     errors = {}
     for name, pose in truth.items():
-        found = estimated.get(name)
-        if found is None:
+        estimate = estimated.get(name)
+        if estimate is None:
             errors[name] = (float("inf"), float("inf"))
         else:
-            distance = np.linalg.norm(projection_center(found) - projection_center(pose))
-            errors[name] = float(distance), rotation_angle_deg(found[:, :3] @ pose[:, :3].T)
+            distance = np.linalg.norm(projection_center(estimate) - projection_center(pose))
+            errors[name] = float(distance), rotation_angle_deg(estimate[:, :3] @ pose[:, :3].T)
     return errors
 
 
 def localization_metrics(
     errors: Sequence[tuple[float, float]], thresholds: Sequence[Threshold] = THRESHOLDS
 ) -> LocalizationMetrics:
-    """Metrics of (position, rotation) errors; no query at all gives 0 % and no medians."""
+    """Metrics of a group of queries.
+
+    Args:
+        errors: (position, rotation in degrees) of each query; if empty, shares are 0 % and medians
+            None.
+        thresholds: The thresholds to report.
+    """
     table = np.array(errors, np.float64).reshape(-1, 2)
     within = {}
     for position, degrees in thresholds:
@@ -76,7 +94,7 @@ def localization_metrics(
 
 
 def threshold_name(threshold: Threshold) -> str:
-    """E.g. ``0.25 m, 2 deg``."""
+    """Name of a threshold, e.g. ``0.25 m, 2 deg``."""
     return f"{threshold[0]:g} m, {threshold[1]:g} deg"
 
 
@@ -85,17 +103,23 @@ def grouped_metrics(
     groups: Mapping[str, str],
     thresholds: Sequence[Threshold],
 ) -> dict[str, LocalizationMetrics]:
-    """``all``, and each group by name where there are several. groups: query -> its group."""
+    """Metrics of ``all`` queries, and of each group if there are several.
+
+    Args:
+        errors: Query -> (position, rotation in degrees).
+        groups: Query -> group.
+        thresholds: The thresholds to report.
+    """
     result = {"all": localization_metrics(list(errors.values()), thresholds)}
     names = sorted({groups[name] for name in errors})
     for group in names if len(names) > 1 else ():
-        own = [error for name, error in errors.items() if groups[name] == group]
-        result[group] = localization_metrics(own, thresholds)
+        of_group = [error for name, error in errors.items() if groups[name] == group]
+        result[group] = localization_metrics(of_group, thresholds)
     return result
 
 
 def metrics_table(metrics: Mapping[str, LocalizationMetrics]) -> list[list[str]]:
-    """Rows for people, the head first: a line a group."""
+    """The metrics as a table for people: the header, then a line for each group."""
     thresholds = list(next(iter(metrics.values())).within_percent)
     rows = [["queries", "localized", *thresholds, "median m", "median deg"]]
     for group, m in metrics.items():

@@ -11,7 +11,7 @@ Curve = Mapping[str, float]
 """Position on the x axis (a number as text, as JSON keys are) -> value."""
 
 COLORS = 10
-"""Of matplotlib's default cycle; methods beyond them are dashed, then dotted."""
+"""Number of colours in matplotlib's default cycle; further methods are dashed, then dotted."""
 
 LEGEND_COLUMNS = 4
 
@@ -19,9 +19,15 @@ LEGEND_COLUMNS = 4
 def draw_curves(
     panels: Mapping[str, Mapping[str, Curve]], *, xlabel: str, ylabel: str
 ) -> str | None:
-    """Panels side by side with one y axis from 0 to 1 and one legend; None without matplotlib.
+    """Draw panels side by side, with one y axis from 0 to 1 and one legend.
 
-    panels: title -> label -> curve. Equal input gives equal text.
+    Args:
+        panels: Title of a panel -> label -> curve.
+        xlabel: Label of the x axes.
+        ylabel: Label of the y axis.
+
+    Returns:
+        SVG text, equal for equal input; None if matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
         return None
@@ -48,7 +54,7 @@ def draw_curves(
 
 
 def as_svg(figure: Any) -> str:
-    """A matplotlib figure as SVG text without the XML head: it goes into a page."""
+    """A matplotlib figure as SVG text without the XML header, to be embedded in a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

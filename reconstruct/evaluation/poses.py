@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.errors import ReconstructionError
+from reconstruct.errors import EstimationError
 from reconstruct.geometry import (
     angle_between_deg,
     projection_center,
@@ -28,11 +28,11 @@ THRESHOLDS_DEG = (1.0, 3.0, 5.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoseMetrics:
-    """Errors over the images that the reference has a pose for.
+    """Pose errors over the images that have a pose in the reference.
 
-    Positions in the reference's unit, after alignment; angles in degrees; AUC in percent, of
-    max(rotation error, translation direction error) over all pairs of reference images, where an
-    unregistered image makes its pairs' errors infinite.
+    Positions are in the reference's unit, after alignment; angles in degrees; AUC in percent, of
+    max(rotation error, translation direction error) over all pairs of reference images. An
+    unregistered image makes the errors of its pairs infinite.
     """
 
     registered: int
@@ -47,14 +47,14 @@ class PoseMetrics:
     missing: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The metrics as JSON types."""
         return asdict(self)
 
 
 def relative_pose_error_deg(estimated: NDArray[Any], reference: NDArray[Any]) -> float:
-    """max(rotation error, angle between translation directions) of two (3, 4) b_from_a.
+    """max(rotation error, angle between translation directions) of two (3, 4) poses b_from_a.
 
-    Where the reference does not move, only the rotation counts.
+    If the reference has no translation, only the rotation counts.
     """
     rotation = rotation_angle_deg(estimated[:, :3] @ reference[:, :3].T)
     if np.linalg.norm(reference[:, 3]) < 1e-12:
@@ -64,10 +64,14 @@ def relative_pose_error_deg(estimated: NDArray[Any], reference: NDArray[Any]) ->
 
 
 def area_under_recall(errors: Sequence[float], thresholds: Sequence[float]) -> list[float]:
-    """Area under the recall curve up to each threshold, divided by it: 0 to 1.
+    """Area under the recall curve up to each threshold, divided by the threshold: 0 to 1.
 
-    The curve is linear between sorted errors, as in SuperGlue's evaluation (Sarlin et al., CVPR
-    2020). Infinite errors count as never recalled; no errors at all give 0.
+    The curve is linear between the sorted errors, as in SuperGlue's evaluation (Sarlin et al., CVPR
+    2020).
+
+    Args:
+        errors: Infinite errors count as never recalled; without errors the area is 0.
+        thresholds: Limits of the area, in the unit of the errors.
     """
     total = len(errors)
     values = np.sort(np.asarray(errors, np.float64))
@@ -83,32 +87,42 @@ def area_under_recall(errors: Sequence[float], thresholds: Sequence[float]) -> l
 
 
 def scene_errors_deg(estimated: Poses, reference: Poses) -> list[float]:
-    """Relative pose error of every pair of reference images, infinite where one is missing."""
+    """Relative pose error of every pair of reference images, infinite if one has no pose."""
     errors = []
     for a, b in combinations(sorted(reference), 2):
         if a in estimated and b in estimated:
-            found = relative_pose(estimated[a], estimated[b])
-            errors.append(relative_pose_error_deg(found, relative_pose(reference[a], reference[b])))
+            b_from_a = relative_pose(estimated[a], estimated[b])
+            truth = relative_pose(reference[a], reference[b])
+            errors.append(relative_pose_error_deg(b_from_a, truth))
         else:
             errors.append(float("inf"))
     return errors
 
 
 def similarity(source: NDArray[Any], target: NDArray[Any]) -> Similarity:
-    """Scale, (3, 3) rotation and (3,) translation target_from_source, by least squares.
+    """Similarity between two sets of points by least squares (Umeyama, TPAMI 1991).
 
-    source, target: (N, 3) positions. Umeyama, TPAMI 1991; unlike COLMAP's it takes positions in
-    one plane too. Raises ReconstructionError for fewer than three, or if they lie on a line.
+    Unlike COLMAP's it also takes positions in one plane.
+
+    Args:
+        source: (N, 3) positions.
+        target: (N, 3) the same points in another frame.
+
+    Returns:
+        Scale, (3, 3) rotation and (3,) translation target_from_source.
+
+    Raises:
+        EstimationError: There are fewer than three positions, or they lie on a line.
     """
     if len(source) < 3:
-        raise ReconstructionError(
+        raise EstimationError(
             f"three common images are needed to align a model with its reference, got {len(source)}"
         )
     source_mean, target_mean = source.mean(0), target.mean(0)
     centered = source - source_mean
     u, sigma, vt = np.linalg.svd((target - target_mean).T @ centered)
     if sigma[1] <= 1e-9 * sigma[0]:  # the rotation about the line stays open
-        raise ReconstructionError(
+        raise EstimationError(
             "the cameras lie on one line or point, which leaves the alignment with the reference "
             "open; compare without alignment"
         )
@@ -121,20 +135,29 @@ def similarity(source: NDArray[Any], target: NDArray[Any]) -> Similarity:
 def transform_pose(
     cam_from_world: NDArray[Any], scale: float, rotation: NDArray[Any], translation: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """The pose (up to the camera's own unit) after x_new = scale * rotation x + translation."""
+    """The pose of a camera after the world is transformed by x_new = scale * rotation x +
+    translation.
+
+    The unit of the camera frame stays what it was.
+    """
     new_rotation = cam_from_world[:, :3] @ rotation.T
     center = scale * rotation @ projection_center(cam_from_world) + translation
     return np.column_stack([new_rotation, -new_rotation @ center])
 
 
 def pose_metrics(estimated: Poses, reference: Poses) -> PoseMetrics:
-    """Metrics of poses that are already in the reference's frame.
+    """Errors of poses that are already in the reference's frame.
 
-    Raises ReconstructionError if no image is in both.
+    Args:
+        estimated: Image -> (3, 4) cam_from_world.
+        reference: Image -> (3, 4) cam_from_world, the truth.
+
+    Raises:
+        EstimationError: No image is in both.
     """
     common = sorted(set(estimated) & set(reference))
     if not common:
-        raise ReconstructionError("no image of the reference has a pose in the model (by name)")
+        raise EstimationError("no image of the reference has a pose in the model (by name)")
     positions, rotations = [], []
     for name in common:
         offset = projection_center(estimated[name]) - projection_center(reference[name])

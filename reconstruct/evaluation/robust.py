@@ -1,8 +1,8 @@
 """Two-view geometry for benchmarks: MAGSAC++ (Barath et al., CVPR 2020) as in OpenCV.
 
-It marginalises over the noise, so features of any precision are judged alike: no inlier threshold
-has to suit them. (The reconstruction itself verifies with COLMAP.) Every estimate starts from the
-given seed and runs in one thread: equal matches give equal results.
+It marginalises over the noise level, so features of any precision are judged alike: there is no
+inlier threshold to be tuned to them. (The reconstruction itself verifies with COLMAP.) Every
+estimate starts from the given seed and runs in one thread: equal matches give equal results.
 """
 
 from __future__ import annotations
@@ -22,36 +22,56 @@ CONFIDENCE = 0.9999
 def estimate_homography(
     first: NDArray[Any], second: NDArray[Any], *, max_error_px: float, seed: int
 ) -> Float64 | None:
-    """(3, 3) second_from_first of matched (M, 2) positions; None if they do not give one."""
+    """Homography of matches.
+
+    Args:
+        first: (M, 2) positions in the first image.
+        second: (M, 2) matching positions in the second image.
+        max_error_px: MAGSAC++'s threshold.
+        seed: Seed of its samples.
+
+    Returns:
+        (3, 3) second_from_first; None if it cannot be estimated.
+    """
     if len(first) < 4:
         return None
-    found, _ = cv2.findHomography(_points(first), _points(second), _options(max_error_px, seed))
-    return _matrix(found)
+    matrix, _ = cv2.findHomography(_points(first), _points(second), _options(max_error_px, seed))
+    return _matrix(matrix)
 
 
 def estimate_fundamental(
     first: NDArray[Any], second: NDArray[Any], *, max_error_px: float, seed: int
 ) -> Float64 | None:
-    """(3, 3) F with x_second^T F x_first = 0 of matched (M, 2) positions; None without one."""
+    """Fundamental matrix of matches.
+
+    Args:
+        first: (M, 2) positions in the first image.
+        second: (M, 2) matching positions in the second image.
+        max_error_px: MAGSAC++'s threshold.
+        seed: Seed of its samples.
+
+    Returns:
+        (3, 3) F with x_second^T F x_first = 0; None if it cannot be estimated.
+    """
     if len(first) < 8:
         return None
     options = _options(max_error_px, seed)
-    found, _ = cv2.findFundamentalMat(_points(first), _points(second), options)
-    return _matrix(found)
+    matrix, _ = cv2.findFundamentalMat(_points(first), _points(second), options)
+    return _matrix(matrix)
 
 
 def _points(positions: NDArray[Any]) -> Float64:
     return np.ascontiguousarray(positions, np.float64)
 
 
-def _matrix(found: Any) -> Float64 | None:
-    if found is None or found.shape != (3, 3) or not np.isfinite(found).all():
+def _matrix(matrix: Any) -> Float64 | None:
+    if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         return None
-    return np.asarray(found, np.float64)
+    return np.asarray(matrix, np.float64)
 
 
 def _options(max_error_px: float, seed: int) -> cv2.UsacParams:
-    """What the flag USAC_MAGSAC stands for, but with a seed and one thread."""
+    """The options that the flag USAC_MAGSAC stands for, but with a seed and one thread."""
     options = cv2.UsacParams()
     options.threshold = max_error_px
     options.confidence = CONFIDENCE

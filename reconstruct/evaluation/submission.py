@@ -1,6 +1,6 @@
-"""The file that visuallocalization.net takes: ``basename qw qx qy qz tx ty tz`` a line.
+"""The submission file of visuallocalization.net: lines ``basename qw qx qy qz tx ty tz``.
 
-Camera from world; a query that was not localized is left out.
+Poses are camera from world; a query that was not localized is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reconstruct.storage.poses import parse_pose_line, write_poses
 
 
 def write_submission(path: Path, poses: Mapping[str, NDArray[Any]]) -> None:
-    """Write (3, 4) poses by image name. Raises DataError if two have the same basename."""
+    """Write (3, 4) poses by image name. Raises DataError if two images have the same basename."""
     named: dict[str, NDArray[Any]] = {}
     for name, pose in sorted(poses.items()):
         base = PurePosixPath(name).name
@@ -30,10 +30,17 @@ def write_submission(path: Path, poses: Mapping[str, NDArray[Any]]) -> None:
 
 
 def check_submission(path: Path, queries: Collection[str]) -> list[str]:
-    """What the server would refuse or count as failed, a sentence each; nothing if all is well.
+    """Problems that the server would reject or count as failed; empty if the file is valid.
 
-    queries: names of all images that were to be localized. Raises ArtifactError if the file
-    cannot be read at all.
+    Args:
+        path: The submission file.
+        queries: Names of all images that were to be localized.
+
+    Returns:
+        A sentence per problem.
+
+    Raises:
+        ArtifactError: The file cannot be read at all.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,7 +1,7 @@
 """Local feature extractors behind one protocol.
 
-A new extractor is one file (its settings, a `Section` with ``name: Literal["..."]``, and its
-class) and one line in `EXTRACTORS`. Modules are imported when they are asked for.
+A new extractor is one file (its settings, a `Section` with ``name: Literal["..."]``, and its class)
+and one line in `EXTRACTORS`. Modules are imported only when they are needed.
 """
 
 from __future__ import annotations
@@ -37,38 +37,43 @@ class Extractor(Protocol):
         """Features of one image, (H, W, 3) uint8 RGB."""
 
     def prepare(self, image: ImageArray) -> Any:
-        """What needs no accelerator (resizing, colour): runs in loader threads.
+        """The steps that need no accelerator (resizing, colour): they run in loader threads.
 
         The result has ``shape``; images of equal shape may be extracted in one batch.
         """
 
     def extract(self, batch: Sequence[Any]) -> list[LocalFeatures]:
-        """Features of prepared images of one shape, in their order."""
+        """Features of prepared images of one shape, in the same order."""
 
     def identity(self) -> dict[str, Any]:
-        """What decides the result (settings, content hash of the weights); JSON types only."""
+        """All that decides the result (settings, content hash of the weights), as JSON types."""
 
 
 @runtime_checkable
 class ReadsFiles(Protocol):
-    """An extractor whose features stand in files beside the images, found by the image's name."""
+    """An extractor whose features are in files beside the images, located by the image's name."""
 
     def file(self, root: Path, name: str) -> Path:
         """The file that belongs to image ``name`` below ``root``; it need not exist."""
 
     def prepare_file(self, root: Path, name: str) -> Any:
-        """In place of `Extractor.prepare`. Raises ImageError if the file will not do."""
+        """Used instead of `Extractor.prepare`. Raises ImageError if the file cannot be used."""
 
 
 def config_class(name: str) -> type[Section]:
-    """The settings of extractor ``name``. Raises UnknownNameError with the valid names."""
+    """The settings class of extractor ``name``. Raises UnknownNameError listing the valid names."""
     module, config, _ = _entry(name)
     result: type[Section] = getattr(importlib.import_module(module), config)
     return result
 
 
 def create(config: Any, device: str = "auto") -> Extractor:
-    """The extractor that ``config`` (a `Section` with a ``name``) describes."""
+    """The extractor that ``config`` (a `Section` with a ``name``) describes.
+
+    Args:
+        config: Settings of one of the extractors.
+        device: ``auto`` or the name of a torch device.
+    """
     module, _, cls = _entry(config.name)
     extractor: Extractor = getattr(importlib.import_module(module), cls)(config, device=device)
     return extractor
@@ -77,7 +82,14 @@ def create(config: Any, device: str = "auto") -> Extractor:
 def load_extractor(name: str, *, device: str = "auto", **settings: Any) -> Extractor:
     """An extractor by name, e.g. ``load_extractor("d2net", weights="vgg16", max_edge=1024)``.
 
-    Raises UnknownNameError for a name that is not registered, ConfigError for a wrong setting.
+    Args:
+        name: A name registered in `EXTRACTORS`.
+        device: ``auto`` or the name of a torch device.
+        settings: The extractor's settings, as in section ``extract.local`` of a pipeline file.
+
+    Raises:
+        UnknownNameError: The name is not registered.
+        ConfigError: A setting is wrong.
     """
     config = validate(config_class(name), {"name": name, **settings}, f"load_extractor({name!r})")
     return create(config, device)

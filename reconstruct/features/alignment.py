@@ -1,13 +1,13 @@
 """How images, maps and positions of different sizes correspond: two conventions.
 
 `HalfPixel` (``cell_center="corrected"``) treats pixels and cells as areas: a resized image covers
-the same scene from corner to corner, and cell p is centred at 4 p + 3.5 (first pixel's centre 0),
-that is 4 (p + 1) in COLMAP pixels: two max pools give 4 p + 1.5, and the average pool of stride 1
-averages cells p and p + 1, 2 pixels more.
+the same scene from corner to corner, and cell p is centred at 4 p + 3.5 (with the first pixel's
+centre at 0), that is 4 (p + 1) in COLMAP pixels: two max pools give 4 p + 1.5, and the average pool
+of stride 1 averages cells p and p + 1, 2 pixels more.
 
-`Corners` (``cell_center="release"``) does what the authors' release does: centres of corner pixels
-and cells coincide (align_corners=True), positions scale by the ratio of sizes all the same, and
-cell p is put at 4 p + 1.5. Its keypoints lie up to 2 px off, differently at each scale.
+`Corners` (``cell_center="release"``) does what the authors' release does: the centres of corner
+pixels and cells coincide (align_corners=True), while positions scale by the ratio of the sizes, and
+cell p is put at 4 p + 1.5. Its keypoints are up to 2 px off, differently at each scale.
 """
 
 from __future__ import annotations
@@ -25,29 +25,56 @@ Size = tuple[int, int]
 
 _CHANNELS: Final = 64
 _ROWS: Final = 8
-"""Parts of a map that are interpolated at once: they bound the memory beside the maps."""
+"""Rows of a map that are interpolated at once: they bound the memory used beside the maps."""
 
 
 class Alignment(Protocol):
-    """Sizes are (height, width) of images; maps are (B, C, h, w)."""
+    """A convention. Sizes are (height, width) of images; maps are (B, C, h, w)."""
 
     def resize(self, images: Tensor, size: Size) -> Tensor:
-        """(B, 3, H, W) float images at another size."""
+        """Resize (B, 3, H, W) float images."""
 
     def add_coarser(self, fine: Tensor, coarse: Tensor, fine_size: Size, coarse_size: Size) -> None:
-        """Add to ``fine``, in place, the map of the coarser image, interpolated."""
+        """Add the map of a coarser level, interpolated, to ``fine`` in place.
+
+        Args:
+            fine: (B, C, h, w) map to add to.
+            coarse: (B, C, h', w') map of the coarser level.
+            fine_size: Size of the image that ``fine`` is the map of.
+            coarse_size: Size of the image that ``coarse`` is the map of.
+        """
 
     def carry(self, coarse: Tensor, fine_map: Size, fine_size: Size, coarse_size: Size) -> Tensor:
-        """(B, h, w) bool of a coarser map at the cells of a finer one, by the nearest cell."""
+        """Transfer a boolean map to a finer level, by the nearest cell.
+
+        Args:
+            coarse: (B, h', w') bool map of the coarser level.
+            fine_map: Size of the finer map, in cells.
+            fine_size: Size of the finer level's image.
+            coarse_size: Size of the coarser level's image.
+
+        Returns:
+            (B, h, w) bool.
+        """
 
     def to_input(self, cells: Tensor, level_size: Size, input_size: Size) -> Tensor:
-        """(N, 2) (row, column) of cells in a level -> (x, y) COLMAP pixels of the network input."""
+        """Positions of cells in the network input.
+
+        Args:
+            cells: (N, 2) row and column of cells in a level's map.
+            level_size: Size of the level's image.
+            input_size: Size of the network input.
+
+        Returns:
+            (N, 2) x and y in COLMAP pixels of the network input.
+        """
 
 
 class HalfPixel:
-    """Everything stays where it is in the scene."""
+    """Resized images cover the same scene from corner to corner; see the module."""
 
     def resize(self, images: Tensor, size: Size) -> Tensor:
+        """See `Alignment.resize`; antialiased if the images become smaller."""
         if images.shape[-2:] == size:
             return images
         return F.interpolate(
@@ -55,11 +82,13 @@ class HalfPixel:
         )
 
     def add_coarser(self, fine: Tensor, coarse: Tensor, fine_size: Size, coarse_size: Size) -> None:
+        """See `Alignment.add_coarser`."""
         rows = _coarse_positions(fine.shape[2], coarse.shape[2], fine_size[0], coarse_size[0])
         columns = _coarse_positions(fine.shape[3], coarse.shape[3], fine_size[1], coarse_size[1])
         _add_interpolated(fine, coarse, rows, columns)
 
     def carry(self, coarse: Tensor, fine_map: Size, fine_size: Size, coarse_size: Size) -> Tensor:
+        """See `Alignment.carry`."""
         nearest = []
         for axis in (0, 1):
             cells = coarse.shape[1 + axis]
@@ -71,19 +100,22 @@ class HalfPixel:
 
     def to_input(self, cells: Tensor, level_size: Size, input_size: Size) -> Tensor:
         # 4 p + 3.5 counts from the centre of the first pixel; COLMAP's origin is its corner.
+        """See `Alignment.to_input`."""
         yx = STRIDE_PX * cells.double() + (3.5 + 0.5)
         return (yx * _ratio(input_size, level_size).to(yx.device)).flip(1)
 
 
 class Corners:
-    """What the release does, position by position."""
+    """Positions as in the authors' release; see the module."""
 
     def resize(self, images: Tensor, size: Size) -> Tensor:
+        """See `Alignment.resize`."""
         if images.shape[-2:] == size:
             return images
         return F.interpolate(images, size, mode="bilinear", align_corners=True)
 
     def add_coarser(self, fine: Tensor, coarse: Tensor, fine_size: Size, coarse_size: Size) -> None:
+        """See `Alignment.add_coarser`."""
         rows, columns = (
             torch.linspace(0, coarse.shape[axis] - 1, fine.shape[axis], dtype=torch.float64)
             for axis in (2, 3)
@@ -91,11 +123,13 @@ class Corners:
         _add_interpolated(fine, coarse, rows, columns)
 
     def carry(self, coarse: Tensor, fine_map: Size, fine_size: Size, coarse_size: Size) -> Tensor:
+        """See `Alignment.carry`."""
         return F.interpolate(coarse[:, None].float(), fine_map, mode="nearest")[:, 0].bool()
 
     def to_input(self, cells: Tensor, level_size: Size, input_size: Size) -> Tensor:
         # The release scales positions that count from the first pixel's centre; only then the
         # 0.5 to COLMAP's origin, so that a keypoint is the release's plus (0.5, 0.5).
+        """See `Alignment.to_input`."""
         yx = (STRIDE_PX * cells.double() + 1.5) * _ratio(input_size, level_size).to(cells.device)
         return (yx + 0.5).flip(1)
 
@@ -109,7 +143,8 @@ def _ratio(target: Size, source: Size) -> Tensor:
 
 
 def _coarse_positions(fine_cells: int, coarse_cells: int, fine_px: int, coarse_px: int) -> Tensor:
-    """(fine_cells,) float64: the coarse cell, with fraction, that is the same point of the scene.
+    """(fine_cells,) float64: the fractional coarse cell at the same point of the scene as each fine
+    cell.
 
     Cell p is at 4 (p + 1) in COLMAP pixels, which scale by the ratio of the image sizes. Cells
     beyond the coarse map take its border.
@@ -119,9 +154,10 @@ def _coarse_positions(fine_cells: int, coarse_cells: int, fine_px: int, coarse_p
 
 
 def _add_interpolated(fine: Tensor, coarse: Tensor, rows: Tensor, columns: Tensor) -> None:
-    """fine[b, c, i, j] += coarse at (rows[i], columns[j]), bilinear, a small part at a time.
+    """fine[b, c, i, j] += coarse at (rows[i], columns[j]), bilinear, a few rows at a time.
 
-    Each layout in the order of its memory: the other way costs as much as a fifth of the network.
+    Each memory layout is traversed in its order: the other order costs as much as a fifth of the
+    network.
     """
     if fine.stride(1) == 1 and coarse.stride(1) == 1:
         for target, source in zip(fine, coarse, strict=True):
@@ -142,7 +178,7 @@ def _add_interpolated(fine: Tensor, coarse: Tensor, rows: Tensor, columns: Tenso
 
 
 def _add_rows(fine: Tensor, coarse: Tensor, rows: Tensor, columns: Tensor) -> None:
-    """The same for (h, w, C) maps that lie in memory in this order."""
+    """The same for (h, w, C) maps that are in memory in this order."""
     left, right, across = _corners(columns, fine)
     for start in range(0, len(rows), _ROWS):
         top, bottom, down = _corners(rows[start : start + _ROWS], fine)
@@ -163,5 +199,5 @@ def _corners(positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _unit(positions: Tensor, cells: int) -> Tensor:
-    """Cells -> the [-1, 1] of `grid_sample`, corner cells' centres at the ends."""
+    """Cells -> the [-1, 1] of `grid_sample`, with the centres of the corner cells at the ends."""
     return positions * (2 / max(cells - 1, 1)) - 1

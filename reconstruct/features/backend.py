@@ -1,8 +1,8 @@
-"""What runs the trunk: torch anywhere, or onnxruntime on a CPU.
+"""The library that runs the trunk: torch anywhere, or onnxruntime on a CPU.
 
-Both compute the same network in float32 (maps agree to 1e-3 of their maximum and better), so
-the choice stays outside of fingerprints, as the device does. Both return maps that belong to the
-caller, who may change them.
+Both compute the same network in float32 (maps agree to 1e-3 of their maximum or better), so the
+choice is left out of fingerprints, like the device. Both return maps that belong to the caller, who
+may change them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reconstruct.errors import ConfigError
-from reconstruct.features.pyramid import Network
+from reconstruct.features.pyramid import FeatureNetwork
 from reconstruct.features.vgg import AVERAGE_POOL_AFTER, LAST, MAX_POOL_AFTER, build_trunk, dilation
 from reconstruct.features.weights import CONVOLUTIONS
 
@@ -29,9 +29,9 @@ _IR_VERSION: Final = 8
 
 
 def choose_backend(name: str, device: torch.device) -> str:
-    """``torch`` or ``onnxruntime`` for a setting of ``auto``, ``torch`` or ``onnxruntime``.
+    """Resolve a setting of ``auto``, ``torch`` or ``onnxruntime`` to the last two.
 
-    Raises ConfigError if onnxruntime is asked for where it cannot run.
+    Raises ConfigError if onnxruntime is asked for but cannot run on the device.
     """
     if name == "torch":
         return name
@@ -46,15 +46,24 @@ def choose_backend(name: str, device: torch.device) -> str:
 
 def make_network(
     backend: str, tensors: Tensors, *, use_relu: bool, device: torch.device, fp16: bool = False
-) -> Network:
-    """The trunk as a function of (B, 3, H, W) normalised images; ``fp16`` acts on CUDA only."""
+) -> FeatureNetwork:
+    """The trunk as a function of (B, 3, H, W) normalised images.
+
+    Args:
+        backend: ``torch`` or ``onnxruntime``.
+        tensors: Weights, named as in `reconstruct.features.weights`.
+        use_relu: Apply the ReLU after the last convolution.
+        device: Where it runs.
+        fp16: Half precision; has an effect on CUDA only.
+    """
     if backend == "onnxruntime":
         return OnnxNetwork(tensors, use_relu)
     return TorchNetwork(tensors, use_relu, device, fp16)
 
 
 class TorchNetwork:
-    """The trunk in torch, channels last: on a CPU 0.73 of the time of the default layout."""
+    """The trunk in torch, channels last: on a CPU this takes 0.73 of the time of the default
+    layout."""
 
     def __init__(
         self, tensors: Tensors, use_relu: bool, device: torch.device, fp16: bool = False
@@ -121,7 +130,7 @@ def onnx_model(tensors: Tensors, use_relu: bool) -> bytes:
 
 
 def _convolution_nodes(name: str, source: str, use_relu: bool) -> list[Any]:
-    """A convolution with the ReLU and the pooling behind it; the last node's output goes on."""
+    """Nodes of a convolution and of the ReLU and pooling that follow it."""
     from onnx import helper
 
     pad = dilation(name)

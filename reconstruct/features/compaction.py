@@ -1,15 +1,15 @@
-"""Smaller descriptors: fewer dimensions (PCA) and fewer bytes a number.
+"""Compact descriptors: fewer dimensions (PCA) and fewer bytes per number.
 
-Descriptors are unit vectors compared by their dot product, and stay so: `expand` turns any stored
-form back into float32 unit vectors, whose dot products approximate those of the originals. It
-needs neither the basis nor anything else beside the array:
+Descriptors are unit vectors that are compared by their dot product, and remain so: `expand` turns
+any stored form back into float32 unit vectors, whose dot products approximate those of the
+originals. It needs nothing but the array:
 
 - float32, float16: the numbers themselves, normalised again after rounding;
 - uint8: number = 128 + round(127 x / max |x|) with the largest component of that descriptor, so
   (number - 128) is the descriptor up to its length, which normalisation restores.
 
-The basis is that of the largest second moments **about zero** (the mean is not subtracted): dot
-products, not distances from a mean, are to be kept.
+The basis is that of the largest second moments **about zero** (the mean is not subtracted): the aim
+is to preserve dot products, not distances from a mean.
 """
 
 from __future__ import annotations
@@ -33,11 +33,20 @@ _KEY: Final = "basis"
 
 
 def fit_basis(descriptors: Iterable[NDArray[Any]], dim: int) -> Float32:
-    """(D, dim) float32 orthonormal columns that keep most of the dot products between descriptors.
+    """A basis that keeps most of the dot products between descriptors.
 
-    ``descriptors``: arrays (N_i, D), e.g. one an image, read once; only a (D, D) moment is kept.
-    Signs are fixed (each column's largest entry is positive), so equal data give an equal basis.
-    Raises ValueError if there are no descriptors or D < dim.
+    Only a (D, D) moment is kept in memory. Signs are fixed (each column's largest entry is
+    positive), so equal data give an equal basis.
+
+    Args:
+        descriptors: Arrays (N_i, D), e.g. one per image; read once.
+        dim: Number of dimensions to keep.
+
+    Returns:
+        (D, dim) float32 orthonormal columns.
+
+    Raises:
+        ValueError: There are no descriptors, or D < dim.
     """
     moment: NDArray[np.float64] | None = None
     for block in descriptors:
@@ -56,7 +65,16 @@ def fit_basis(descriptors: Iterable[NDArray[Any]], dim: int) -> Float32:
 def compact(
     descriptors: NDArray[Any], basis: Float32 | None = None, encoding: Encoding = "float32"
 ) -> NDArray[Any]:
-    """(N, D) unit descriptors -> (N, dim) in the given encoding; without a basis, dim is D."""
+    """Compress descriptors.
+
+    Args:
+        descriptors: (N, D) unit vectors.
+        basis: (D, dim) of `fit_basis`; None keeps all dimensions.
+        encoding: The number format.
+
+    Returns:
+        (N, dim) in the given encoding.
+    """
     values = np.asarray(descriptors, np.float32)
     if basis is not None:
         if values.shape[1] != len(basis):
@@ -72,7 +90,7 @@ def compact(
 
 
 def expand(descriptors: NDArray[Any]) -> Float32:
-    """(N, dim) descriptors in any encoding -> (N, dim) float32 of unit length, for matching."""
+    """(N, dim) descriptors in any encoding -> (N, dim) float32 unit vectors, for matching."""
     if descriptors.dtype == np.float32:
         return np.asarray(descriptors, np.float32)
     values = descriptors.astype(np.float32)
@@ -95,7 +113,8 @@ def write_basis(path: Path, basis: Float32) -> None:
 
 
 def read_basis(path: Path) -> Float32:
-    """A basis stored by `write_basis`. Raises WeightsError if it is absent or something else."""
+    """A basis stored by `write_basis`. Raises WeightsError if the file is missing or something
+    else."""
     try:
         basis = load_file(path)[_KEY]
     except (OSError, SafetensorError, KeyError) as error:

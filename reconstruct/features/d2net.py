@@ -1,7 +1,7 @@
 """D2-Net (Dusmanu et al., CVPR 2019, arXiv 1905.03561) as an extractor.
 
-Keypoints leave in COLMAP pixels of the original image. Importing this module loads no torch, and
-making a `D2Net` reads no weights: both happen with the first image.
+Keypoints are returned in COLMAP pixels of the original image. Importing this module loads no torch,
+and making a `D2Net` reads no weights: both happen with the first image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-import cv2
 import numpy as np
 from PIL import Image
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator
@@ -28,13 +27,14 @@ from reconstruct.features.weights import (
     valid_names,
 )
 from reconstruct.geometry import fit_size, rescale_points
+from reconstruct.images import shrink
 from reconstruct.types import ImageArray, LocalFeatures
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from reconstruct.features.pyramid import Keypoints, Network
+    from reconstruct.features.pyramid import FeatureNetwork, Keypoints
 
 
 def _tuple_from_list(value: Any) -> Any:
@@ -56,7 +56,8 @@ class D2NetConfig(Section):
     `reconstruct.features.weights`."""
 
     multiscale: bool = False
-    """Search the pyramid of `scales` instead of the image alone: about 5 times the work."""
+    """Search an image pyramid with the levels `scales` instead of the image alone: about 5 times
+    the work."""
 
     scales: Annotated[tuple[float, ...], BeforeValidator(_tuple_from_list)] = (0.5, 1.0, 2.0)
     """Sizes of the pyramid's levels relative to the network input, ascending."""
@@ -65,38 +66,38 @@ class D2NetConfig(Section):
     """Images are shrunk until their longest edge has at most this many pixels."""
 
     max_sum_edges: Annotated[int, Field(ge=32)] | None = 2800
-    """... and then until width + height has at most this many."""
+    """Then they are shrunk until width + height is at most this many pixels."""
 
     cell_center: Literal["corrected", "release"] = "corrected"
-    """`release` repeats the positions of the authors' code, up to 2 px off; see
+    """`release` reproduces the positions of the authors' code, up to 2 px off; see
     `reconstruct.features.alignment`."""
 
     use_relu: bool = True
-    """ReLU behind the last convolution."""
+    """Apply the ReLU after the last convolution."""
 
     max_keypoints: PositiveInt | None = None
-    """Keep the best so many by score. A D2-Net score is a raw activation: it compares within a
-    neighbourhood, hardly across an image, so this favours high contrast; `min_distance_px` beside
-    it keeps the choice spread out."""
+    """Keep at most this many keypoints, the best by score. A D2-Net score is a raw activation,
+    comparable within a neighbourhood but hardly across an image, so this favours high contrast;
+    `min_distance_px` keeps the keypoints spread out."""
 
     score_threshold: float | None = None
-    """Drop keypoints with a smaller score."""
+    """Keypoints with a smaller score are dropped."""
 
     min_distance_px: Annotated[float, Field(gt=0)] | None = None
-    """Of keypoints nearer to each other than this, in pixels of the photo, keep the best."""
+    """Among keypoints closer together than this, in pixels of the photo, the best is kept."""
 
     fp16: bool = False
     """Half-precision convolutions on CUDA: faster, and positions and scores change slightly."""
 
     backend: Annotated[Literal["auto", "torch", "onnxruntime"], NotIdentity] = "auto"
-    """What runs the network. `auto`: onnxruntime on a CPU, torch elsewhere. The results agree to
-    1e-3, as those of two devices do, hence outside of the fingerprint."""
+    """Library that runs the network. `auto`: onnxruntime on a CPU, torch elsewhere. Results agree
+    to 1e-3, as between two devices, so this is not part of the fingerprint."""
 
     mirrors: Annotated[tuple[str, ...], BeforeValidator(_tuple_from_list), NotIdentity] = ()
-    """Base addresses to try for downloads before the authors' own."""
+    """Base addresses for downloads that are tried before the authors' addresses."""
 
     cache_dir: Annotated[Path | None, BeforeValidator(_path_from_text), NotIdentity] = None
-    """Where downloads are kept; by default $RECONSTRUCT_CACHE or the user's cache folder."""
+    """Folder of downloads; by default $RECONSTRUCT_CACHE or the user's cache folder."""
 
     @field_validator("weights")
     @classmethod
@@ -121,26 +122,32 @@ class D2NetConfig(Section):
 
 
 MAX_SCALE: Final = 8.0
-"""A scale beyond this is a typing error: memory grows with its square."""
+"""A larger scale is taken for a typing error: memory grows with its square."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A photo at network size: ``pixels`` (h, w, 3) uint8 RGB; ``image_size`` (width, height) of
-    the photo itself."""
+    """A photo at network size.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB.
+        image_size: (width, height) of the photo itself.
+    """
 
     pixels: ImageArray
     image_size: tuple[int, int]
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of ``pixels``."""
         return self.pixels.shape
 
 
 class D2Net:
     """The extractor behind ``load_extractor("d2net")``; see `reconstruct.features.Extractor`.
 
-    Can be pickled at any time; weights and network are then loaded again where it arrives.
+    It can be pickled at any time; weights and network are then loaded again by the receiving
+    process.
     """
 
     dim = 512
@@ -149,7 +156,7 @@ class D2Net:
         self.config = config
         self.device = device
         self._weights: TrunkWeights | None = None
-        self._network: Network | None = None
+        self._network: FeatureNetwork | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_weights": None, "_network": None}
@@ -166,17 +173,22 @@ class D2Net:
             )
         size = (image.shape[1], image.shape[0])
         limits = (self.config.max_edge, self.config.max_sum_edges)
-        shrink = _shrink_as_release if self.config.cell_center == "release" else _shrink
-        return Prepared(shrink(image, *limits), size)
+        resize = _shrink_as_release if self.config.cell_center == "release" else shrink
+        return Prepared(resize(image, *limits), size)
 
     def extract(
         self, batch: Sequence[Prepared], observe: Callable[[Tensor], None] | None = None
     ) -> list[LocalFeatures]:
-        """Features of prepared images of one shape, in their order.
+        """Features of prepared images of one shape, in the same order.
 
-        observe: is shown the (B, 512, h, w) maps of the pyramid's level nearest to scale 1, where
-        the images are large enough for one.
-        Raises WeightsError if the weights cannot be had, ValueError if the shapes differ.
+        Args:
+            batch: Images prepared by `prepare`.
+            observe: Called with the (B, 512, h, w) maps of the pyramid level nearest to scale 1, if
+                the images are large enough for one.
+
+        Raises:
+            WeightsError: The weights cannot be obtained.
+            ValueError: The shapes differ.
         """
         if len({item.shape for item in batch}) > 1:
             raise ValueError(f"expected one shape, got {sorted({item.shape for item in batch})}")
@@ -185,14 +197,15 @@ class D2Net:
         import torch
 
         with torch.inference_mode():
-            found = self._search([item.pixels for item in batch], observe)
+            searched = self._search([item.pixels for item in batch], observe)
             return [
-                self._finish(keypoints, item) for keypoints, item in zip(found, batch, strict=True)
+                self._finish(keypoints, item)
+                for keypoints, item in zip(searched, batch, strict=True)
             ]
 
     def maps(self, batch: Sequence[Prepared]) -> Tensor | None:
-        """(B, 512, h, w) maps of prepared images of one shape, not searched for keypoints; None
-        where they are too small for the network."""
+        """(B, 512, h, w) maps of prepared images of one shape, without searching them for
+        keypoints; None if the images are too small for the network."""
         import torch
 
         from reconstruct.features.vgg import MIN_EDGE_PX
@@ -204,7 +217,8 @@ class D2Net:
             return network(images)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the result, with the weights by content, not by name."""
+        """The settings that decide the result, with the weights identified by content, not by
+        name."""
         return {**self.config.identity(), "weights": self._load().content_hash()}
 
     def _load(self) -> TrunkWeights:
@@ -232,7 +246,7 @@ class D2Net:
 
         return extract_pyramid(images, network, scales, alignment, show)
 
-    def _forward(self, pixels: Sequence[ImageArray]) -> tuple[Tensor, Network]:
+    def _forward(self, pixels: Sequence[ImageArray]) -> tuple[Tensor, FeatureNetwork]:
         """The normalised images on the device, and the network."""
         from reconstruct.features.backend import choose_backend, make_network
         from reconstruct.torch_device import resolve_device
@@ -250,7 +264,7 @@ class D2Net:
         return normalised(pixels, self._load().preprocessing, device), self._network
 
     def _finish(self, keypoints: Keypoints | None, item: Prepared) -> LocalFeatures:
-        """Keypoints of the network input -> features of the photo."""
+        """Keypoints in the network input -> features of the photo."""
         if keypoints is None:
             return LocalFeatures.empty(item.image_size, self.dim)
         input_size = (item.shape[1], item.shape[0])
@@ -275,20 +289,11 @@ class D2Net:
         )
 
 
-def _shrink(image: ImageArray, max_edge: int | None, max_sum_edges: int | None) -> ImageArray:
-    """Area averaging: half-pixel alignment, no aliasing."""
-    size = (image.shape[1], image.shape[0])
-    target = fit_size(size, max_edge, max_sum_edges)
-    if target == size:
-        return np.ascontiguousarray(image)
-    return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def _shrink_as_release(
     image: ImageArray, max_edge: int | None, max_sum_edges: int | None
 ) -> ImageArray:
-    """Pillow's bilinear filter (behind scipy.misc.imresize, which the release calls), once for
-    each of the two limits."""
+    """Pillow's bilinear filter (behind scipy.misc.imresize, which the release calls), applied once
+    for each of the two limits."""
     for limits in ((max_edge, None), (None, max_sum_edges)):
         size = (image.shape[1], image.shape[0])
         target = fit_size(size, *limits)
@@ -301,7 +306,16 @@ def _shrink_as_release(
 def normalised(
     pixels: Sequence[ImageArray], preprocessing: Preprocessing, device: torch.device
 ) -> Tensor:
-    """(h, w, 3) uint8 RGB images -> (B, 3, h, w) float32 as the weights want it, on the device."""
+    """Input of the network.
+
+    Args:
+        pixels: (h, w, 3) uint8 RGB images of one shape.
+        preprocessing: As the weights require it.
+        device: Device of the result.
+
+    Returns:
+        (B, 3, h, w) float32.
+    """
     import torch
 
     stack = torch.from_numpy(np.stack(pixels))

@@ -1,13 +1,13 @@
 """Hard detection on one feature map: which cells, where between the cells, and their descriptors.
 
-A cell (i, j) is detected in channel k if F_ijk is the largest of all channels there and the
-largest of its 3x3 neighbourhood in channel k, and the Hessian in channel k says blob, not edge
-(Dusmanu et al., CVPR 2019, sections 3.1 and 4.3). Only a channel that attains the maximum of its
-cell can pass, so the 3x3 neighbourhoods of those are gathered and the other 511 channels are never
-differentiated.
+A cell (i, j) is detected in channel k if F_ijk is the largest of all channels there and the largest
+of its 3x3 neighbourhood in channel k, and if the Hessian in channel k indicates a blob and not an
+edge (Dusmanu et al., CVPR 2019, sections 3.1 and 4.3). Only a channel that attains the maximum of
+its cell can pass, so the 3x3 neighbourhoods of those are gathered and the other 511 channels are
+never differentiated.
 
 Maps are (C, h, w) tensors on any device and in any memory layout; positions are (row, column) in
-cells, 0 at the centre of the first cell.
+cells, with 0 at the centre of the first cell.
 """
 
 from __future__ import annotations
@@ -20,16 +20,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 EDGE_RATIO: Final = 5.0
-"""Largest ratio of principal curvatures that is not an edge (Lowe, IJCV 2004, section 4.1)."""
+"""A larger ratio of principal curvatures indicates an edge (Lowe, IJCV 2004, section 4.1)."""
 
 MAX_STEP: Final = 0.5
-"""A sub-pixel step this long, in cells, leaves the cell: the point is dropped."""
+"""A sub-pixel step of this length, in cells, leaves the cell: the keypoint is dropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """N detections: (N,) channel, row and column, int64; ``patches`` (N, 3, 3) float32, the
-    neighbourhood in that channel, zero outside of the map."""
+    """N detected cells.
+
+    Attributes:
+        channels: (N,) int64.
+        rows: (N,) int64.
+        columns: (N,) int64.
+        patches: (N, 3, 3) float32, the neighbourhood in that channel, zero outside of the map.
+    """
 
     channels: Tensor
     rows: Tensor
@@ -40,28 +46,29 @@ class Detections:
         return len(self.rows)
 
     def select(self, index: Tensor) -> Detections:
+        """The detections at ``index`` (a boolean mask or integer positions), in that order."""
         return Detections(
             self.channels[index], self.rows[index], self.columns[index], self.patches[index]
         )
 
 
 def detect(features: Tensor) -> Detections:
-    """The detections of a (C, h, w) map, by row, then column, then channel.
+    """The detections of a (C, h, w) map, ordered by row, column, channel.
 
     Channels that tie for the maximum of a cell are all candidates, as are neighbours that tie.
     """
     channels, rows, columns = _channel_maxima(features)
     patches, inside = _neighbourhoods(features, channels, rows, columns)
     is_local_max = (patches[:, 1:2, 1:2] >= patches).logical_or(~inside).flatten(1).all(1)
-    found = Detections(channels, rows, columns, patches).select(is_local_max)
-    found = found.select(~_is_edge(found.patches))
+    detections = Detections(channels, rows, columns, patches).select(is_local_max)
+    detections = detections.select(~_is_edge(detections.patches))
     depth, _, width = features.shape
-    order = (found.rows * width + found.columns) * depth + found.channels
-    return found.select(order.argsort())
+    order = (detections.rows * width + detections.columns) * depth + detections.channels
+    return detections.select(order.argsort())
 
 
 def _channel_maxima(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(channel, row, column) of every entry that attains the maximum of its cell."""
+    """Channel, row and column of every entry that attains the maximum of its cell."""
     maxima = features.amax(0)
     if features.amin() >= 0:
         # After a ReLU dead cells are zero in all channels. They cannot be detected (a zero that
@@ -78,7 +85,7 @@ def _neighbourhoods(
     features: Tensor, channels: Tensor, rows: Tensor, columns: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(N, 3, 3) values, zero outside of the map as in a zero-padded convolution, and (N, 3, 3)
-    bool, True inside."""
+    bool, True inside of the map."""
     _, height, width = features.shape
     offsets = torch.arange(-1, 2, device=features.device)
     i = rows[:, None, None] + offsets[:, None]
@@ -99,7 +106,8 @@ def _hessian(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _is_edge(patches: Tensor) -> Tensor:
-    """(N,) bool: not a blob, or one principal curvature exceeds the other `EDGE_RATIO` times."""
+    """(N,) bool: not a blob, or one principal curvature is more than `EDGE_RATIO` times the
+    other."""
     dii, djj, dij = _hessian(patches)
     determinant = dii * djj - dij * dij
     threshold = (EDGE_RATIO + 1) ** 2 / EDGE_RATIO
@@ -108,7 +116,8 @@ def _is_edge(patches: Tensor) -> Tensor:
 
 
 def newton_step(patches: Tensor) -> Tensor:
-    """(N, 2) step (row, column) in cells to the extremum of a parabola through (N, 3, 3)."""
+    """(N, 2) step (row, column) in cells to the extremum of a parabola through (N, 3, 3)
+    patches."""
     dii, djj, dij = _hessian(patches)
     determinant = dii * djj - dij * dij
     di = 0.5 * (patches[:, 2, 1] - patches[:, 0, 1])
@@ -120,8 +129,13 @@ def newton_step(patches: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Localized:
-    """N detections between the cells: ``positions`` (N, 2) float32 (row, column) in cells,
-    ``scores`` (N,) value at the integer cell, ``descriptors`` (N, C) float32 of unit length."""
+    """N keypoints between the cells.
+
+    Attributes:
+        positions: (N, 2) float32 (row, column) in cells.
+        scores: (N,) value at the integer cell.
+        descriptors: (N, C) float32 of unit length.
+    """
 
     positions: Tensor
     scores: Tensor
@@ -131,8 +145,8 @@ class Localized:
 def localize(features: Tensor, detections: Detections) -> Localized:
     """Refine detections by one Newton step and sample their descriptors.
 
-    Dropped are points whose step reaches `MAX_STEP` along an axis, and those that a corner of the
-    bilinear interpolation would leave the map for.
+    Keypoints are dropped if their step reaches `MAX_STEP` along an axis, or if bilinear
+    interpolation would need a cell outside of the map.
     """
     step = newton_step(detections.patches)
     cells = torch.stack([detections.rows, detections.columns], 1)

@@ -1,7 +1,7 @@
-"""Files fetched once, kept in a cache, and checked each time that they are used.
+"""Files that are downloaded once, kept in a cache, and checked each time they are used.
 
-Beside ``NAME`` lies ``NAME.sha256`` with the hash of what was downloaded. A file that someone put
-there by hand is taken as it is, and its hash recorded on first use.
+Beside ``NAME`` is ``NAME.sha256`` with the hash of the download. A file that was placed there by
+hand is accepted as it is, and its hash recorded on first use.
 """
 
 from __future__ import annotations
@@ -34,17 +34,23 @@ _TIMEOUT_S: Final = 30.0
 
 
 def default_cache_dir() -> Path:
-    """``$RECONSTRUCT_CACHE``, else the user's cache folder (``$XDG_CACHE_HOME``)."""
+    """``$RECONSTRUCT_CACHE``, or the user's cache folder (``$XDG_CACHE_HOME``)."""
     if os.environ.get(CACHE_VARIABLE):
         return Path(os.environ[CACHE_VARIABLE]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconstruct"
 
 
 def cached_download(name: str, urls: Sequence[str], cache_dir: Path | None = None) -> Path:
-    """The path of ``name`` in the cache, downloaded from the first of ``urls`` that answers.
+    """Path of a file in the cache; it is downloaded if it is not there.
 
-    Raises WeightsError if none does (naming the addresses and the path where the file may be put
-    by hand), or if the cached file is not what was downloaded.
+    Args:
+        name: Name of the file in the cache.
+        urls: Addresses; the first that answers is used.
+        cache_dir: The cache folder; None: `default_cache_dir`.
+
+    Raises:
+        WeightsError: No address answers (the message names them, and the path where the file may be
+            placed by hand), or the cached file is not what was downloaded.
     """
     path = (cache_dir or default_cache_dir()) / name
     if path.is_file():
@@ -66,7 +72,7 @@ def cached_download(name: str, urls: Sequence[str], cache_dir: Path | None = Non
 
 
 def _download(url: str, path: Path) -> None:
-    """Fetch ``url`` to ``path``, which appears complete or not at all."""
+    """Fetch ``url`` to ``path``; the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(path) as (temporary, file):
         digest = hashlib.sha256()
@@ -115,17 +121,17 @@ def _with_progress(response: BinaryIO, name: str, total: int) -> Iterator[bytes]
 
 
 def _check(path: Path) -> None:
-    """Compare a cached file with its recorded hash; record it if there is none."""
-    found = _sha256(path)
+    """Compare a cached file with its recorded hash; record the hash if there is none."""
+    digest = _sha256(path)
     try:
         recorded = _hash_path(path).read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError):
         recorded = []
     if not recorded:
-        _hash_path(path).write_text(f"{found}  {path.name}\n", encoding="ascii")
-    elif recorded[0] != found:
+        _hash_path(path).write_text(f"{digest}  {path.name}\n", encoding="ascii")
+    elif recorded[0] != digest:
         raise WeightsError(
-            f"{path}: its SHA-256 is {found}, but {recorded[0]} was recorded when it came; "
+            f"{path}: its SHA-256 is {digest}, but {recorded[0]} was recorded when it came; "
             f"delete it and {_hash_path(path).name} to fetch it again"
         )
 

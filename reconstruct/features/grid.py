@@ -1,6 +1,6 @@
 """Keypoints on a grid, each with the descriptor of the D2-Net map around it: for dense matching.
 
-Matched by `reconstruct.matching.dense` (``match.method: dense``). As the grid does not
+They are matched by `reconstruct.matching.dense` (``match.method: dense``). As the grid does not
 depend on the pair, the matches of all pairs of an image share its keypoints.
 """
 
@@ -26,16 +26,16 @@ class GridConfig(Section):
 
     name: Literal["grid"] = "grid"
     weights: str = "vgg16"
-    """Of the trunk, as those of extractor d2net."""
+    """Weights of the trunk, as for extractor d2net."""
     max_edge: int | None = Field(1600, ge=16)
     """Images are shrunk until their longest edge has at most this many pixels."""
     step: int = Field(1, ge=1)
-    """Cells of the map, 4 pixels wide, that are averaged to one keypoint, a side. 2 takes a
-    quarter of the memory and of the disk."""
+    """Edge of a block of cells of the map (4 pixels wide each) that is averaged to one keypoint. 2
+    takes a quarter of the memory and of the disk."""
 
 
 class Grid:
-    """Keypoints row by row; ``scales`` are the width of a cell in pixels of the photo, ``scores``
+    """Keypoints row by row. ``scales`` are the width of a cell in pixels of the photo, ``scores``
     the length of the descriptor before normalisation."""
 
     dim = 512
@@ -54,13 +54,18 @@ class Grid:
         return self.extract([self.prepare(image)])[0]
 
     def prepare(self, image: ImageArray) -> Prepared:
-        """The image at network size."""
+        """Shrink an image to network size."""
         return self.trunk.prepare(image)
 
     def extract(
         self, batch: Sequence[Prepared], observe: Callable[[Tensor], None] | None = None
     ) -> list[LocalFeatures]:
-        """Features of prepared images of one shape. observe: is shown the maps."""
+        """Features of prepared images of one shape, in the same order.
+
+        Args:
+            batch: Images prepared by `prepare`.
+            observe: Called with the (B, 512, h, w) maps.
+        """
         if not batch:
             return []
         maps = self.trunk.maps(batch)
@@ -68,10 +73,10 @@ class Grid:
             return [LocalFeatures.empty(item.image_size, self.dim) for item in batch]
         if observe is not None:
             observe(maps)
-        return [self._features(item, own) for item, own in zip(batch, maps, strict=True)]
+        return [self._features(item, cells) for item, cells in zip(batch, maps, strict=True)]
 
     def _features(self, item: Prepared, cells: Tensor) -> LocalFeatures:
-        """cells: (512, h, w)."""
+        """Features of a photo from its (512, h, w) map."""
         import torch
 
         from reconstruct.features.vgg import STRIDE_PX

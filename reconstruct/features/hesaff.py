@@ -2,8 +2,8 @@
 
 Detection and SIFT come from the library pyhesaff, which wraps the code of Perdoch, Chum and Matas
 ("Efficient Representation of Local Geometry for Large Scale Object Retrieval", CVPR 2009); RootSIFT
-(Arandjelovic and Zisserman, CVPR 2012) is applied here. Without that library, COLMAP's own affine
-SIFT is at hand as ``{name: sift, affine_shape: true}``: regions of another detector (DoG).
+(Arandjelovic and Zisserman, CVPR 2012) is applied here. Without that library, COLMAP's affine SIFT
+is available as ``{name: sift, affine_shape: true}``: regions of another detector (DoG).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from reconstruct.config import Section
 from reconstruct.errors import UsageError
-from reconstruct.features.resizing import ResizedImage, shrink
+from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
 from reconstruct.geometry import rescale_points
 from reconstruct.images import to_grey
@@ -31,17 +31,17 @@ class HesaffConfig(Section):
 
     name: Literal["hesaff"] = "hesaff"
     threshold: float = Field(16 / 3, gt=0)
-    """Least response of the Hessian's determinant."""
+    """Keypoints with a smaller response of the Hessian's determinant are dropped."""
     upright: bool = True
     """One orientation, along gravity; false: those of the gradients."""
     max_keypoints: int | None = Field(None, ge=1)
-    """Keep the largest so many (the library tells no response)."""
+    """Keep at most this many, the largest (the library gives no response)."""
     max_edge: int | None = Field(1600, ge=16)
     """Longest edge in pixels to which larger images are shrunk first; null: as stored."""
 
 
 class Hesaff:
-    """``scales`` are in original pixels; scores too, as the library keeps no response."""
+    """``scales`` are in original pixels; so are ``scores``, as the library gives no response."""
 
     dim = 128
 
@@ -59,19 +59,19 @@ class Hesaff:
 
     def prepare(self, image: ImageArray) -> ResizedImage:
         """The grey image, shrunk to ``max_edge``."""
-        return shrink(to_grey(image), self.config.max_edge)
+        return ResizedImage.shrunk(to_grey(image), self.config.max_edge)
 
     def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
         """Features of prepared images. Raises UsageError if the library is not installed."""
         return [self._extract(item) for item in batch]
 
     def _extract(self, item: ResizedImage) -> LocalFeatures:
-        found = _library().detect_feats_in_image(
+        detected = _library().detect_feats_in_image(
             np.repeat(item.pixels[..., None], 3, axis=2),
             threshold=self.config.threshold,
             rotation_invariance=not self.config.upright,
         )
-        regions, sift = (np.asarray(values) for values in found)
+        regions, sift = (np.asarray(values) for values in detected)
         # The library counts from the first pixel's centre, COLMAP from its corner.
         positions = rescale_points(regions[:, :2] + 0.5, item.size, item.original_size)
         # Ellipses are the unit circle under [[a, 0], [c, d]].
@@ -97,7 +97,8 @@ def _library() -> Any:
 
 
 def root_sift(sift: NDArray[Any]) -> FloatArray:
-    """(N, 128) non-negative SIFT vectors -> unit vectors, the roots of their shares in the sum."""
+    """RootSIFT of (N, 128) non-negative SIFT vectors: unit vectors, the square roots of the
+    L1-normalised ones."""
     values = np.asarray(sift, np.float64)
     shares = values / np.maximum(values.sum(axis=1, keepdims=True), 1e-12)
     return np.asarray(np.sqrt(shares), np.float32)

@@ -1,7 +1,7 @@
 """Extractors of the library kornia: HesAffNet + HardNet, DISK, ALIKED (optional extra).
 
-kornia fetches trained weights from its authors' addresses when they are first used and keeps them
-in torch's hub folder; where there is no network, a state dict from a local file will do. Its
+kornia downloads trained weights from its authors' addresses when they are first used, and keeps
+them in torch's hub folder; without a network, a state dict from a local file can be used. Its
 keypoints count from the first pixel's centre.
 """
 
@@ -21,7 +21,7 @@ from pydantic import Field
 
 from reconstruct.config import Section
 from reconstruct.errors import UsageError, WeightsError
-from reconstruct.features.resizing import ResizedImage, shrink
+from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
 from reconstruct.geometry import rescale_points
 from reconstruct.types import ImageArray, LocalFeatures
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MIN_EDGE = 32
-"""Smaller images have no features: the networks' own minima lie between 17 and 32 pixels."""
+"""Smaller images yield no features: the networks require between 17 and 32 pixels."""
 
 Model = Literal["hesaffnet_hardnet", "disk", "aliked-n16", "aliked-n16rot", "aliked-n32"]
 
@@ -45,9 +45,9 @@ class KorniaConfig(Section):
     ECCV 2018); `disk` (Tyszkiewicz et al., NeurIPS 2020), trained on depth; `aliked-*` (Zhao et
     al., 2023)."""
     weights: str | None = None
-    """Path of a state dict of the whole model; null: kornia's, fetched once."""
+    """Path of a state dict of the whole model; null: kornia's, downloaded once."""
     max_keypoints: int = Field(4096, ge=1)
-    """At most this many, the best by score."""
+    """Keep at most this many keypoints, the best by score."""
     upright: bool = True
     """hesaffnet_hardnet: one orientation, along gravity; false: that of the gradients."""
     max_edge: int | None = Field(1600, ge=16)
@@ -55,7 +55,7 @@ class KorniaConfig(Section):
 
 
 class Kornia:
-    """See `reconstruct.features.Extractor`; the network is made with the first image."""
+    """See `reconstruct.features.Extractor`; the network is loaded with the first image."""
 
     dim = 128
 
@@ -82,11 +82,13 @@ class Kornia:
 
     def prepare(self, image: ImageArray) -> ResizedImage:
         """The image, shrunk to ``max_edge``."""
-        return shrink(image, self.config.max_edge)
+        return ResizedImage.shrunk(image, self.config.max_edge)
 
     def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
-        """Features of prepared images. Raises UsageError without kornia, WeightsError without
-        weights."""
+        """Features of prepared images of one shape, in the same order.
+
+        Raises UsageError without kornia, WeightsError without weights.
+        """
         return [self._extract(item) for item in batch]
 
     def _extract(self, item: ResizedImage) -> LocalFeatures:
@@ -139,23 +141,25 @@ def _affine_regions(
 
 
 def _points(network: Any, image: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `_affine_regions`, for networks with points of one scale."""
+    """The same as `_affine_regions`, for networks whose keypoints all have one scale."""
     import torch.nn.functional as F
 
     height, width = image.shape[2:]
     # DISK halves the image four times, and wants that to come out even.
     padded = F.pad(image, (0, -width % 16, 0, -height % 16))
-    found = network(padded)[0]
-    scores = found.keypoint_scores if hasattr(found, "keypoint_scores") else found.detection_scores
-    xy = found.keypoints.float()
+    output = network(padded)[0]
+    scores = getattr(output, "keypoint_scores", None)
+    if scores is None:
+        scores = output.detection_scores
+    xy = output.keypoints.float()
     inside = (xy[:, 0] <= width - 1) & (xy[:, 1] <= height - 1)
-    return xy[inside], xy.new_ones(int(inside.sum())), scores[inside], found.descriptors[inside]
+    return xy[inside], xy.new_ones(int(inside.sum())), scores[inside], output.descriptors[inside]
 
 
 def build(config: KorniaConfig) -> torch.nn.Module:
-    """The model: with kornia's weights, or with random ones if the settings name a file.
+    """The model: with kornia's weights, or with random ones if the settings name a file of weights.
 
-    Raises UsageError if kornia is missing, WeightsError if its weights cannot be fetched.
+    Raises UsageError if kornia is missing, WeightsError if its weights cannot be downloaded.
     """
     try:
         library: Any = importlib.import_module("kornia.feature")
@@ -186,7 +190,7 @@ def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Modu
 
 
 def _hesaffnet_hardnet(library: Any, config: KorniaConfig, pretrained: bool) -> Any:
-    """kornia's own preset, but for the weights, which the preset would always fetch."""
+    """Like kornia's preset, except for the weights, which the preset would always download."""
     pyramid = importlib.import_module("kornia.geometry").ScalePyramid
     detector = library.ScaleSpaceDetector(
         config.max_keypoints,

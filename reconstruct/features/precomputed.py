@@ -1,4 +1,4 @@
-"""Features that another program made, as files beside the images (or in a folder of their own).
+"""Features made by another program, in files beside the images or in another folder.
 
 The layout is that of D2-Net's release: for ``a/1.ppm`` and method ``lf-net`` the file
 ``a/1.ppm.lf-net``, an .npz archive with
@@ -35,24 +35,24 @@ class PrecomputedConfig(Section):
 
     name: Literal["precomputed"] = "precomputed"
     method: str = Field("precomputed", min_length=1)
-    """What follows the image's name and a dot in the name of the file."""
+    """Extension of the files: image ``a/1.ppm`` has the file ``a/1.ppm.METHOD``."""
     folder: str | None = None
-    """Where the files stand, under the images' names; null: beside the images."""
+    """Folder of the files, which are named like the images; null: beside the images."""
     first_pixel: float = Field(0.0, ge=0, le=1)
     """Coordinate of the first pixel's centre in the files: 0 (most programs), 0.5 (COLMAP) or 1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
-    found: LocalFeatures
+    features: LocalFeatures
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.found.image_size
+        return self.features.image_size
 
 
 class Precomputed:
-    """Reads, rather than computes; see `reconstruct.features.ReadsFiles`."""
+    """Reads features instead of computing them; see `reconstruct.features.ReadsFiles`."""
 
     dim = 0
     """Not known before a file is read."""
@@ -61,17 +61,17 @@ class Precomputed:
         self.config = config
 
     def identity(self) -> dict[str, Any]:
-        """How files are read; their content counts image by image."""
+        """The settings; the content of the files is part of the fingerprint of each image."""
         return {key: v for key, v in self.config.identity().items() if key != "folder"}
 
     def __call__(self, image: ImageArray) -> LocalFeatures:
-        """Always raises UsageError: pixels do not tell which file belongs to them."""
+        """Always raises UsageError: the file cannot be located from the pixels of an image."""
         return self.extract([self.prepare(image)])[0]
 
     def prepare(self, image: ImageArray) -> _Prepared:
         """Always raises UsageError, see `prepare_file`."""
         raise UsageError(
-            "precomputed features are found by an image's name, not by its pixels: use them in a "
+            "precomputed features are located by an image's name, not by its pixels: use them in a "
             "pipeline file, or read_precomputed(path, image_size, first_pixel)"
         )
 
@@ -86,16 +86,22 @@ class Precomputed:
         return _Prepared(read_precomputed(path, image_size(root / name), self.config.first_pixel))
 
     def extract(self, batch: Sequence[_Prepared]) -> list[LocalFeatures]:
-        """What `prepare_file` read."""
-        return [item.found for item in batch]
+        """The features that `prepare_file` read."""
+        return [item.features for item in batch]
 
 
 def read_precomputed(
     path: Path, image_size: tuple[int, int], first_pixel: float = 0.0
 ) -> LocalFeatures:
-    """The features in a file of the layout above, of an image of (width, height).
+    """The features in a file of the layout above.
 
-    first_pixel: coordinate of the first pixel's centre in the file. Raises ImageError.
+    Args:
+        path: The file.
+        image_size: (width, height) of the photo.
+        first_pixel: Coordinate of the first pixel's centre in the file.
+
+    Raises:
+        ImageError: The file is missing, unreadable, or of another layout.
     """
     try:
         with _READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -17,17 +17,24 @@ from reconstruct.features.alignment import Alignment, Size
 from reconstruct.features.detection import detect, localize
 from reconstruct.features.vgg import MIN_EDGE_PX
 
-Network = Callable[[Tensor], Tensor]
+FeatureNetwork = Callable[[Tensor], Tensor]
 """(B, 3, H, W) normalised images -> (B, 512, h, w) float32 maps that the caller may change."""
 
 Observer = Callable[[float, Tensor], None]
-"""Is shown the scale of a level and the network's own maps of it, before they change."""
+"""Called with the scale of a level and its maps as the network gives them, before they are
+changed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Keypoints:
-    """N keypoints of one image: ``positions`` (N, 2) float64 (x, y) in COLMAP pixels of the network
-    input, ``scales`` (N,) 1 / pyramid scale, ``scores`` (N,), ``descriptors`` (N, C)."""
+    """N keypoints of one image.
+
+    Attributes:
+        positions: (N, 2) float64 (x, y) in COLMAP pixels of the network input.
+        scales: (N,) 1 / pyramid scale.
+        scores: (N,).
+        descriptors: (N, C).
+    """
 
     positions: Tensor
     scales: Tensor
@@ -44,18 +51,28 @@ class _Level:
 
 def extract_pyramid(
     images: Tensor,
-    network: Network,
+    network: FeatureNetwork,
     scales: Sequence[float],
     alignment: Alignment,
     observe: Observer = lambda scale, maps: None,
 ) -> list[Keypoints | None]:
-    """Keypoints of each of (B, 3, H, W) normalised images; ``scales`` ascend.
+    """Keypoints of images over a pyramid.
 
-    None where no level is large enough for the network. A level without keypoints, or too small,
-    does not end the pyramid. Scores are divided by the level's number, counting from 1.
+    A level that is too small, or without keypoints, does not end the pyramid. Scores are divided by
+    the level's number, counting from 1.
+
+    Args:
+        images: (B, 3, H, W) normalised.
+        network: The trunk.
+        scales: Sizes of the levels relative to the images, ascending.
+        alignment: The convention for positions.
+        observe: Called for each level.
+
+    Returns:
+        The keypoints of each image; None if no level is large enough for the network.
     """
     input_size: Size = (images.shape[2], images.shape[3])
-    found: list[list[Keypoints]] = [[] for _ in images]
+    by_image: list[list[Keypoints]] = [[] for _ in images]
     previous: _Level | None = None
     for number, scale in enumerate(scales, start=1):
         size = (int(input_size[0] * scale), int(input_size[1] * scale))
@@ -69,13 +86,14 @@ def extract_pyramid(
             keypoints = _search(features, level.banned[index], alignment, size, input_size)
             keypoints.scales.fill_(1 / scale)
             keypoints.scores.div_(number)
-            found[index].append(keypoints)
+            by_image[index].append(keypoints)
         previous = level
-    return [_join(levels) if levels else None for levels in found]
+    return [_join(levels) if levels else None for levels in by_image]
 
 
 def _level(features: Tensor, size: Size, previous: _Level | None, alignment: Alignment) -> _Level:
-    """Sum of this level's map and the one before, and the cells banned by the levels before."""
+    """Sum of this level's map and that of the level before, and the cells banned by earlier
+    levels."""
     batch, _, height, width = features.shape
     if previous is None:
         banned = torch.zeros((batch, height, width), dtype=torch.bool, device=features.device)
@@ -88,8 +106,8 @@ def _level(features: Tensor, size: Size, previous: _Level | None, alignment: Ali
 def _search(
     features: Tensor, banned: Tensor, alignment: Alignment, size: Size, input_size: Size
 ) -> Keypoints:
-    """Keypoints of one map; its detections are added to ``banned``, in place, also those that the
-    sub-pixel step then drops."""
+    """Keypoints of one map. All its detections are added to ``banned``, in place, including those
+    that the sub-pixel step drops."""
     detections = detect(features)
     detections = detections.select(~banned[detections.rows, detections.columns])
     banned[detections.rows, detections.columns] = True

@@ -1,43 +1,41 @@
-"""An image at the size at which an extractor looks at it."""
+"""Images at the size that an extractor works on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-
-from reconstruct.geometry import fit_size
+from reconstruct.images import shrink
 from reconstruct.types import ImageArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResizedImage:
-    """pixels: (h, w) or (h, w, 3) uint8. original_size: (width, height) before shrinking."""
+    """An image as an extractor sees it.
+
+    Attributes:
+        pixels: (h, w) or (h, w, 3) uint8.
+        original_size: (width, height) before it was resized.
+    """
 
     pixels: ImageArray
     original_size: tuple[int, int]
 
+    @classmethod
+    def shrunk(cls, image: ImageArray, max_edge: int | None) -> ResizedImage:
+        """An image shrunk to a longest edge, see `reconstruct.images.shrink`."""
+        return cls(shrink(image, max_edge), (image.shape[1], image.shape[0]))
+
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the pixels."""
+        """Shape of ``pixels``."""
         return self.pixels.shape
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the pixels."""
+        """(width, height) of ``pixels``."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
     @property
     def enlargement(self) -> float:
-        """Original pixels a pixel."""
+        """How many original pixels wide a pixel is."""
         return self.original_size[0] / self.size[0]
-
-
-def shrink(image: ImageArray, max_edge: int | None) -> ResizedImage:
-    """Area averaging until the longest edge has at most ``max_edge`` pixels; never enlarged."""
-    original = image.shape[1], image.shape[0]
-    size = fit_size(original, max_edge, None)
-    if size != original:
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return ResizedImage(np.ascontiguousarray(image), original)

@@ -1,4 +1,4 @@
-"""Which keypoints of an image are kept: pure functions on `LocalFeatures`, numpy only."""
+"""Selection of keypoints: pure functions on `LocalFeatures`, numpy only."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from reconstruct.types import LocalFeatures
 
 
 def drop_masked(features: LocalFeatures, mask: NDArray[np.uint8]) -> LocalFeatures:
-    """Without the keypoints on pixels that are 0 in ``mask``, (H, W) grey, of the photo's size.
+    """The features without the keypoints on masked pixels.
 
-    As in COLMAP: keypoint (x, y) lies on the pixel (floor x, floor y), and one outside of the
-    image is dropped. Raises ImageError if the mask has another size than the photo.
+    As in COLMAP, keypoint (x, y) is on the pixel (floor x, floor y), and one outside of the image
+    is dropped.
+
+    Args:
+        features: Features of a photo.
+        mask: (H, W) grey, of the photo's size; keypoints on pixels of value 0 are dropped.
+
+    Raises:
+        ImageError: The mask has another size than the photo.
     """
     width, height = features.image_size
     if mask.shape != (height, width):
@@ -35,9 +42,15 @@ def keep_best(
     min_distance_px: float | None = None,
     max_keypoints: int | None = None,
 ) -> LocalFeatures:
-    """Drop scores below the threshold, then keypoints near a better one, then all but the best.
+    """Drop keypoints in three steps; the remaining ones stay in their order.
 
-    The kept ones stay in their order; of equal scores the first is the better one.
+    Among equal scores the first counts as the better one.
+
+    Args:
+        features: Features of a photo.
+        score_threshold: Keypoints with a smaller score are dropped first.
+        min_distance_px: Then those that are nearer than this to a better one.
+        max_keypoints: Then all but this many, the best.
     """
     if score_threshold is not None:
         features = features.select(features.scores >= score_threshold)
@@ -54,7 +67,7 @@ def _by_score(features: LocalFeatures) -> NDArray[np.int64]:
 
 
 def _spread(features: LocalFeatures, distance_px: float) -> NDArray[np.bool_]:
-    """Greedy: from the best score down, a keypoint is kept if no kept one is nearer."""
+    """Greedy selection: from the best score down, a keypoint is kept if no kept one is nearer."""
     kept = np.ones(len(features), np.bool_)
     if not len(features):
         return kept

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from pydantic import Field
 
 from reconstruct import colmap
 from reconstruct.config import Section
+from reconstruct.features.resizing import ResizedImage
 from reconstruct.geometry import fit_size, rescale_points
 from reconstruct.images import to_grey
 from reconstruct.types import ImageArray, LocalFeatures
@@ -31,18 +31,9 @@ class SiftConfig(Section):
     """Adapt each keypoint to an ellipse: better under wide baselines, slower."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    grey: ImageArray
-    original_size: tuple[int, int]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.grey.shape
-
-
 class Sift:
-    """RootSIFT: ``scales`` are in original pixels; scores too, as COLMAP keeps no response."""
+    """RootSIFT. ``scales`` are in original pixels; so are ``scores``, as COLMAP gives no
+    response."""
 
     dim = 128
 
@@ -54,38 +45,37 @@ class Sift:
         return {"config": self.config, "_sift": None}  # COLMAP's object cannot be pickled
 
     def identity(self) -> dict[str, Any]:
-        """The settings: there is nothing else that decides the result."""
+        """The settings: nothing else decides the result."""
         return self.config.identity()
 
     def __call__(self, image: ImageArray) -> LocalFeatures:
         """Features of one (H, W, 3) uint8 RGB image."""
         return self.extract([self.prepare(image)])[0]
 
-    def prepare(self, image: ImageArray) -> _Prepared:
+    def prepare(self, image: ImageArray) -> ResizedImage:
         """The grey image, shrunk to ``max_edge``."""
         original = image.shape[1], image.shape[0]
         grey = to_grey(image)
-        size = fit_size(original, self.config.max_edge, None)
+        size = fit_size(original, self.config.max_edge)
         if size != original:
             # Antialiased bicubic: more observations survive mapping than with area averaging.
             grey = np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC))
-        return _Prepared(np.ascontiguousarray(grey), original)
+        return ResizedImage(np.ascontiguousarray(grey), original)
 
-    def extract(self, batch: Sequence[_Prepared]) -> list[LocalFeatures]:
+    def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
         """Features of prepared images."""
         return [self._extract(item) for item in batch]
 
-    def _extract(self, item: _Prepared) -> LocalFeatures:
+    def _extract(self, item: ResizedImage) -> LocalFeatures:
         if self._sift is None:
             self._sift = colmap.SiftExtractor(
                 max_keypoints=self.config.max_keypoints,
                 upright=self.config.upright,
                 affine_shape=self.config.affine_shape,
             )
-        keypoints, descriptors = self._sift(item.grey)
-        size = item.grey.shape[1], item.grey.shape[0]
-        scales = keypoints[:, 2] * (item.original_size[0] / size[0])
-        positions = rescale_points(keypoints[:, :2], size, item.original_size)
+        keypoints, descriptors = self._sift(item.pixels)
+        scales = keypoints[:, 2] * item.enlargement
+        positions = rescale_points(keypoints[:, :2], item.size, item.original_size)
         return LocalFeatures(
             keypoints=positions.astype(np.float32),
             scales=scales.astype(np.float32),

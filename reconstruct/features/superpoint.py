@@ -1,4 +1,5 @@
-"""SuperPoint (DeTone, Malisiewicz, Rabinovich, CVPR workshops 2018) with weights of one's own.
+"""SuperPoint (DeTone, Malisiewicz, Rabinovich, CVPR workshops 2018) with weights that users
+provide.
 
 The network is written from the paper: a VGG-style encoder of stride 8, a detector head with 65
 channels (the 64 pixels of a cell and "no keypoint"), a descriptor head with 256. Weights are read
@@ -19,7 +20,7 @@ from pydantic import Field
 
 from reconstruct.config import Section
 from reconstruct.errors import WeightsError
-from reconstruct.features.resizing import ResizedImage, shrink
+from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
 from reconstruct.geometry import rescale_points
 from reconstruct.images import to_grey
@@ -56,13 +57,13 @@ class SuperPointConfig(Section):
     weights: str
     """Path of a file in the layout of superpoint_v1.pth."""
     threshold: float = Field(0.015, ge=0, le=1)
-    """Least probability of a keypoint."""
+    """Keypoints of smaller probability are dropped."""
     nms_radius: int = Field(4, ge=0)
-    """A keypoint is the best within so many pixels (along x and along y)."""
+    """A keypoint is the best within this many pixels, along x and along y."""
     border: int = Field(4, ge=0)
-    """No keypoints within so many pixels of the image's edges."""
+    """No keypoints within this many pixels of the image's edges."""
     max_keypoints: int | None = Field(None, ge=1)
-    """Keep the best so many."""
+    """Keep at most this many keypoints, the best by score."""
     max_edge: int | None = Field(1600, ge=16)
     """Longest edge in pixels to which larger images are shrunk first; null: as stored."""
 
@@ -94,7 +95,7 @@ class SuperPoint:
 
     def prepare(self, image: ImageArray) -> ResizedImage:
         """The grey image, shrunk to ``max_edge``."""
-        return shrink(to_grey(image), self.config.max_edge)
+        return ResizedImage.shrunk(to_grey(image), self.config.max_edge)
 
     def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
         """Features of prepared images of one shape. Raises WeightsError."""
@@ -144,8 +145,15 @@ class SuperPoint:
 
 
 def forward(weights: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 1, H, W) grey in 0..1 -> keypoint probabilities (B, 8 h, 8 w) and unit descriptors
-    (B, 256, h, w) of cells, with h = H // 8 and w = W // 8.
+    """The network on grey images.
+
+    Args:
+        weights: See `read_weights`.
+        images: (B, 1, H, W), 0 to 1.
+
+    Returns:
+        Keypoint probabilities (B, 8 h, 8 w), and unit descriptors (B, 256, h, w) of cells, with h =
+            H // 8 and w = W // 8.
     """
     import torch.nn.functional as F
 
@@ -165,10 +173,14 @@ def forward(weights: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, Tens
 
 
 def suppress(scores: Tensor, radius: int) -> Tensor:
-    """(H, W) scores with 0 wherever a kept one is within ``radius`` pixels along x and y.
+    """Non-maximum suppression of an (H, W) map of scores.
 
     Greedy from the best score down: the maxima of the remaining scores are kept and their
     neighbourhoods cleared, until nothing remains.
+
+    Args:
+        scores: (H, W).
+        radius: Scores within this many pixels of a kept one, along x and y, become 0.
     """
     import torch
     import torch.nn.functional as F
@@ -186,22 +198,30 @@ def suppress(scores: Tensor, radius: int) -> Tensor:
 
 
 def sample(coarse: Tensor, xy: Tensor) -> Tensor:
-    """(N, 256) unit descriptors at (N, 2) COLMAP pixels of the network's input, bilinear.
+    """Descriptors at keypoints, bilinear between cells.
 
-    coarse: (256, h, w); the centre of cell c is at 8 c + 4. Beyond the outer cells' centres the
-    nearest cell counts.
+    Args:
+        coarse: (256, h, w); the centre of cell c is at 8 c + 4. Beyond the centres of the outer
+            cells, the nearest cell is taken.
+        xy: (N, 2) COLMAP pixels of the network's input.
+
+    Returns:
+        (N, 256) unit vectors.
     """
     import torch
     import torch.nn.functional as F
 
     size = torch.tensor([coarse.shape[2], coarse.shape[1]], device=xy.device) * CELL
     grid = (2 * xy / size - 1)[None, None]  # -1 and 1 are the outer corners
-    found = F.grid_sample(coarse[None], grid, "bilinear", "border", align_corners=False)
-    return F.normalize(found[0, :, 0].T, dim=1)
+    sampled = F.grid_sample(coarse[None], grid, "bilinear", "border", align_corners=False)
+    return F.normalize(sampled[0, :, 0].T, dim=1)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """``conv1a.weight`` (64, 1, 3, 3), ``conv1a.bias`` (64,) ... float32. Raises WeightsError."""
+    """The weights in a file: ``conv1a.weight`` (64, 1, 3, 3), ``conv1a.bias`` (64,) ... float32.
+
+    Raises WeightsError.
+    """
     import torch
 
     if not path.is_file():

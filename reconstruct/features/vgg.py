@@ -1,8 +1,8 @@
-"""The D2-Net trunk: VGG-16 up to conv4_3, and where its cells lie in the image.
+"""The D2-Net trunk: VGG-16 up to conv4_3, and the positions of its cells in the image.
 
 Two 2x2 max pools of stride 2, one 2x2 **average pool of stride 1**, and dilation 2 in the last
-three convolutions: one cell for every 4 input pixels, 512 channels
-(Dusmanu et al., "D2-Net", CVPR 2019, section 3.2).
+three convolutions: one cell for every 4 input pixels, 512 channels (Dusmanu et al., "D2-Net", CVPR
+2019, section 3.2).
 
 Importing this module loads torch.
 """
@@ -24,7 +24,7 @@ STRIDE_PX: Final = 4
 """Distance between the centres of neighbouring cells, in input pixels."""
 
 MIN_EDGE_PX: Final = 8
-"""A shorter edge leaves no cell: floor(7 / 4) - 1 = 0."""
+"""A shorter edge yields no cell: floor(7 / 4) - 1 = 0."""
 
 MAX_POOL_AFTER: Final = frozenset({"conv1_2", "conv2_2"})
 AVERAGE_POOL_AFTER: Final = "conv3_3"
@@ -37,15 +37,15 @@ def dilation(name: str) -> int:
 
 
 def map_size(height: int, width: int) -> tuple[int, int]:
-    """(rows, columns) of the feature map of an image; 0 where it is too small."""
+    """(rows, columns) of the feature map of an image; 0 if the image is too small."""
     return max(0, height // 4 - 1), max(0, width // 4 - 1)
 
 
 class Trunk(nn.Module):
-    """conv1_1 .. conv4_3 with average pooling at stride 1; the last ReLU is optional.
+    """conv1_1 to conv4_3 with average pooling at stride 1; the last ReLU is optional.
 
-    Input (B, 3, H, W) float, normalised as its weights want it; output (B, 512, H//4 - 1,
-    W//4 - 1). Both edges are at least `MIN_EDGE_PX`.
+    Input (B, 3, H, W) float, normalised as its weights require it; output (B, 512, H//4 - 1, W//4 -
+    1). Both edges are at least `MIN_EDGE_PX`.
     """
 
     def __init__(self, use_relu: bool = True) -> None:

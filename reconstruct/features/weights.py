@@ -1,7 +1,8 @@
-"""Network weights: by name (embedded or downloaded) or from a file; one layout comes out.
+"""Network weights: by name (embedded or downloaded) or from a file, converted to one layout.
 
 The preprocessing of the input belongs to the weights and is decided here, by the layout of the
-file, never by a free option: a wrong pairing gives keypoints that look plausible and match badly.
+file, never by a separate option: a wrong combination gives keypoints that look plausible and match
+badly.
 
 Layouts that are read, as ``.safetensors``, ``.pth`` or ``.pt``:
 
@@ -81,8 +82,12 @@ TORCHVISION: Final = Preprocessing((0, 1, 2), 255.0, (0.485, 0.456, 0.406), (0.2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrunkWeights:
-    """float32 arrays named ``conv1_1.weight`` (out, in, 3, 3), ``conv1_1.bias`` (out,) ..., and
-    the input that they were trained for."""
+    """Weights of the trunk.
+
+    Attributes:
+        tensors: float32 arrays ``conv1_1.weight`` (out, in, 3, 3), ``conv1_1.bias`` (out,) ...
+        preprocessing: The input that they were trained for.
+    """
 
     tensors: Mapping[str, NDArray[np.float32]]
     preprocessing: Preprocessing
@@ -101,17 +106,22 @@ class TrunkWeights:
 
 
 def valid_names() -> list[str]:
-    """The weights that go by a name; anything else is the path of a file."""
+    """Names of known weights; any other name is the path of a file."""
     return [*EMBEDDED, *DOWNLOADS]
 
 
 def load_weights(
     source: str, *, cache_dir: Path | None = None, mirrors: Sequence[str] = ()
 ) -> TrunkWeights:
-    """Weights by name (`valid_names`) or from the path of a file.
+    """Weights by name (`valid_names`) or from a file.
 
-    ``mirrors`` are base addresses tried before the authors' own. Raises WeightsError if the file
-    is missing, cannot be downloaded, is corrupt, or has another layout.
+    Args:
+        source: Name of the weights or path of a file.
+        cache_dir: Folder of downloads; None: the default.
+        mirrors: Base addresses that are tried before the authors' addresses.
+
+    Raises:
+        WeightsError: The file is missing, cannot be downloaded, is corrupt, or has another layout.
     """
     if source in EMBEDDED:
         entries: dict[str, Any] = {}
@@ -183,7 +193,8 @@ def _foreign_objects(path: Path, reason: str) -> str:
 
 
 def _from_entries(entries: Mapping[str, Any], source: str) -> TrunkWeights:
-    """Any known layout -> ours. Raises WeightsError naming the first entry that is missing."""
+    """Convert any known layout to ours. Raises WeightsError naming the first entry that is
+    missing."""
     prefix, preprocessing = "", CAFFE
     if any(name.startswith(_RELEASE_PREFIX) for name in entries):
         prefix = _RELEASE_PREFIX
@@ -202,10 +213,10 @@ def _entry(
     entries: Mapping[str, Any], key: str, shape: tuple[int, ...], source: str
 ) -> NDArray[np.float32]:
     if key not in entries:
-        found = ", ".join(sorted(entries)[:4]) or "nothing"
+        present = ", ".join(sorted(entries)[:4]) or "nothing"
         raise WeightsError(
             f"{source}: no entry {key!r}, so this is not VGG-16 up to conv4_3 in one of the "
-            f"layouts that are read (ours, D2-Net's release, torchvision); found {found} ..."
+            f"layouts that are read (ours, D2-Net's release, torchvision); found {present} ..."
         )
     value = np.array(entries[key], np.float32)
     if value.shape != shape:

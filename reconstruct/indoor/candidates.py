@@ -22,7 +22,7 @@ from reconstruct.features.grid import GridConfig
 from reconstruct.indoor.candidate_poses import (
     Candidate,
     Lifted,
-    RansacConfig,
+    PoseRansacConfig,
     estimate,
     image_candidates,
     verify_matches,
@@ -48,7 +48,7 @@ from reconstruct.types import FloatArray
 from reconstruct.workspace import fingerprint
 
 
-class DirectConfig(RansacConfig):
+class DirectConfig(PoseRansacConfig):
     """Direct PE: the nearest of all features of the map for each of the query, one RANSAC."""
 
     method: Literal["direct"]
@@ -64,7 +64,7 @@ class DirectConfig(RansacConfig):
     """Memory for descriptors of the map between queries (exact search)."""
 
 
-class _MatchedConfig(RansacConfig):
+class _MatchedConfig(PoseRansacConfig):
     homographies: HomographyConfig | None = HomographyConfig.model_validate({})
     """Verification of pairs by several planes; null: none."""
     images: int = Field(10, ge=1)

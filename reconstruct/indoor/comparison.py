@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig
-from reconstruct.errors import ReconstructionError
+from reconstruct.errors import EstimationError
 from reconstruct.evaluation.localization import (
     LocalizationMetrics,
     Threshold,
@@ -39,7 +39,7 @@ from reconstruct.indoor.candidates import (
 from reconstruct.indoor.dense_verification import VerificationConfig
 from reconstruct.indoor.retrieval import Retrieval, RetrievalSection, RetrievedPairs
 from reconstruct.indoor.rgbd_map import RgbdMap
-from reconstruct.indoor.row import PoseSource, Row, RowConfig
+from reconstruct.indoor.row import CandidateSource, Row, RowConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
 from reconstruct.localization.evaluate import read_truth
 from reconstruct.stages import Context, Plan, Stage, inner_context
@@ -116,13 +116,13 @@ class SharedParts:
         extract = self._extract(config.retrieval.local, CompactConfig(), config.retrieval.global_)
         self.retrieval = Retrieval(context, config.retrieval, extract)
 
-    def source(self, way: PoseConfig, verification: VerificationConfig | None) -> PoseSource:
+    def source(self, way: PoseConfig, verification: VerificationConfig | None) -> CandidateSource:
         """The stages of one way to candidate poses, with Dense PV where it is asked for."""
         extract = self._extract(way.local, way.compact)
         match = None if isinstance(way, DirectConfig) else self._match(way, extract)
         candidates = self._candidates_of(way, extract, match)
         scores = None if verification is None else self._scores_of(candidates, verification)
-        return PoseSource(extract, match, candidates, scores)
+        return CandidateSource(extract, match, candidates, scores)
 
     def _candidates_of(self, way: PoseConfig, extract: Extract, match: Match | None) -> Candidates:
         folder = f"{way.method}-{_hash(way)}"
@@ -205,7 +205,7 @@ class CompareRows:
         groups = {query.name: query.group for query in self.context.dataset.queries}
         truth = {n: pose for n, pose in read_truth(self.reference).items() if n in groups}
         if not truth:
-            raise ReconstructionError(f"{self.reference}: has no pose of any query (by name)")
+            raise EstimationError(f"{self.reference}: has no pose of any query (by name)")
         metrics = {row.name: self._measure(row, truth, groups) for row in done}
         content = {
             name: {group: m.as_dict() for group, m in found.items()}
@@ -228,7 +228,7 @@ def _submit(row: Row, queries: Sequence[str]) -> None:
     write_submission(path, read_poses(row.artifact))
     problems = check_submission(path, queries)
     if problems:
-        raise ReconstructionError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
+        raise EstimationError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
 
 
 def rows_table(metrics: Mapping[str, LocalizationMetrics]) -> list[list[str]]:

@@ -1,7 +1,7 @@
-"""RootSIFT descriptors on a regular grid, of the valid pixels of a picture only.
+"""RootSIFT descriptors on a regular grid, from the valid pixels of an image only.
 
 SIFT's histograms (Lowe, IJCV 2004): 4 x 4 bins of 8 orientations, bilinear in space and linear in
-orientation, without the Gaussian window (as VLFeat's fast dense SIFT); RootSIFT as Arandjelovic
+orientation, without the Gaussian window (as VLFeat's fast dense SIFT); RootSIFT as in Arandjelovic
 and Zisserman (CVPR 2012).
 """
 
@@ -16,12 +16,12 @@ from reconstruct.types import FloatArray
 ORIENTATIONS, BINS = 8, 4
 
 MAGNIFICATION = 6.0
-"""Width of a bin over the sigma of the picture that gradients are taken from, as VLFeat's PHOW:
-noise of single pixels would else outweigh what is faint and large."""
+"""Width of a bin divided by the sigma of the smoothing before gradients, as in VLFeat's PHOW:
+otherwise noise of single pixels would outweigh large faint structures."""
 
 
 def normalise(grey: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
-    """Mean 0 and deviation 1 over the valid pixels, 0 elsewhere: exposure does not count."""
+    """Mean 0 and deviation 1 over the valid pixels, 0 elsewhere: removes the exposure."""
     values = grey[mask]
     if not len(values):
         return np.zeros_like(grey)
@@ -32,11 +32,19 @@ def normalise(grey: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
 def dense_root_sift(
     grey: FloatArray, mask: NDArray[np.bool_], bin_px: int, step_px: int
 ) -> FloatArray:
-    """(h, w, 128) unit descriptors of a grid; zero where no gradient is seen.
+    """Descriptors of a regular grid.
 
-    grey: (H, W). mask: (H, W); a gradient counts only if all the pixels that it is taken from are
-    valid, so two pictures with one mask are described from the same pixels. The grid has a
-    descriptor every ``step_px`` pixels, as far as the centres of its 4 x 4 bins lie inside.
+    A gradient counts only if all pixels that it is computed from are valid, so two images with one
+    mask are described from the same pixels.
+
+    Args:
+        grey: (H, W).
+        mask: (H, W), the valid pixels.
+        bin_px: Width of a bin; a descriptor has 4 x 4.
+        step_px: Distance between descriptors, as far as the centres of their bins are inside.
+
+    Returns:
+        (h, w, 128) unit descriptors; zero where there is no gradient.
     """
     pooled = _pooled(_orientation_maps(_smoothed(grey, mask, bin_px / MAGNIFICATION), mask), bin_px)
     bins = _bins(pooled, bin_px, step_px)  # (h, w, 4, 4, 8)
@@ -46,7 +54,7 @@ def dense_root_sift(
 
 
 def support(mask: NDArray[np.bool_], bin_px: int, step_px: int) -> FloatArray:
-    """(h, w) share of valid pixels below each descriptor of the grid."""
+    """(h, w) share of valid pixels under each descriptor of the grid."""
     counted = _pooled(mask[..., None].astype(np.float32), bin_px)
     return np.asarray(_bins(counted, bin_px, step_px).mean(axis=(2, 3, 4)))
 
@@ -77,7 +85,7 @@ def _orientation_maps(grey: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
 
 
 def _pooled(maps: FloatArray, bin_px: int) -> FloatArray:
-    """(H, W, C) maps smoothed by the bilinear window of a bin; its weights sum to 1."""
+    """(H, W, C) maps smoothed by the bilinear window of a bin, whose weights sum to 1."""
     window = (bin_px - np.abs(np.arange(1 - bin_px, bin_px))).astype(np.float32)
     window /= window.sum()
     border = cv2.BORDER_CONSTANT
@@ -86,7 +94,7 @@ def _pooled(maps: FloatArray, bin_px: int) -> FloatArray:
 
 
 def _bins(maps: FloatArray, bin_px: int, step_px: int) -> FloatArray:
-    """(h, w, 4, 4, C): the values at the bins' centres of every descriptor that fits inside."""
+    """(h, w, 4, 4, C) values at the bin centres of every descriptor that fits inside."""
     reach = (BINS - 1) * bin_px
     rows = np.arange(0, maps.shape[0] - reach, step_px)
     columns = np.arange(0, maps.shape[1] - reach, step_px)

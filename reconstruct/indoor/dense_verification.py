@@ -1,4 +1,5 @@
-"""Dense PV (Taira et al., "InLoc", section 4.3): is what the map shows from a pose the query?"""
+"""Dense pose verification (Taira et al., "InLoc", section 4.3): compare a query with the map as
+rendered from a candidate pose."""
 
 from __future__ import annotations
 
@@ -12,38 +13,44 @@ from pydantic import Field
 
 from reconstruct import colmap
 from reconstruct.config import Section
-from reconstruct.geometry import Float64, fit_size
-from reconstruct.images import to_grey
+from reconstruct.geometry import Float64
+from reconstruct.images import shrink, to_grey
 from reconstruct.indoor.dense_sift import dense_root_sift, normalise, support
 from reconstruct.indoor.rendering import Cloud, project_cloud, render_cloud
 from reconstruct.types import FloatArray, ImageArray
 
 _SAMPLE: Final = 499
-"""Every so manieth point of an image tells whether a view shows it: a prime, against patterns."""
+"""Every 499th point of an image is used to decide whether a view shows it: a prime, so that the
+sample does not follow the image's rows."""
 
 
 class VerificationConfig(Section):
-    """Section ``verification``: Dense PV."""
+    """Section ``verification``: dense pose verification."""
 
     max_edge: int = Field(504, ge=64)
     """Queries are compared at this longest edge (InLoc: an eighth of 4032)."""
     bin_px: int = Field(8, ge=2)
-    """Width of a bin of the dense descriptors; one spans four."""
+    """Width of a bin of the dense descriptors, which span four."""
     step_px: int = Field(4, ge=1)
     """Distance between neighbouring descriptors."""
     images: int = Field(8, ge=1)
-    """At most so many images of the place are drawn: those of which most is seen from the pose."""
+    """At most this many images of the place are rendered: those of which most is visible from the
+    pose."""
     min_support: float = Field(0.8, gt=0, le=1)
-    """A descriptor counts if the map covers this share of it."""
+    """A descriptor counts if the rendered map covers this share of it."""
     min_valid: float = Field(0.15, ge=0, le=1)
-    """A pose from which the map covers fewer descriptors than this share of all cannot be judged;
-    it ranks behind those that can."""
+    """A pose from which the map covers a smaller share of the descriptors cannot be judged; it
+    ranks after those that can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ComparedQuery:
-    """A query at the size at which poses are compared. grey: (H, W); matrix: (3, 3), COLMAP
-    pixels, without distortion."""
+    """A query at the size at which poses are compared.
+
+    Attributes:
+        grey: (H, W), without distortion.
+        matrix: (3, 3) calibration matrix, in COLMAP pixels.
+    """
 
     grey: FloatArray
     matrix: Float64
@@ -55,11 +62,16 @@ class ComparedQuery:
 
 
 def prepare_query(image: ImageArray, camera: colmap.Camera, max_edge: int) -> ComparedQuery:
-    """Shrink a query (H, W, 3) and take its camera's distortion out."""
-    original = image.shape[1], image.shape[0]
-    size = fit_size(original, max_edge, None)
-    ratio = np.array(size) / original
-    grey = cv2.resize(to_grey(image), size, interpolation=cv2.INTER_AREA)
+    """Shrink a query and remove the distortion of its camera.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        camera: Intrinsics of the photo.
+        max_edge: Longest edge of the result.
+    """
+    grey = shrink(to_grey(image), max_edge)
+    size = grey.shape[1], grey.shape[0]
+    ratio = np.array(size) / (image.shape[1], image.shape[0])
     matrix = np.diag([*ratio, 1.0]) @ camera.calibration_matrix()
     if camera.model.name not in ("SIMPLE_PINHOLE", "PINHOLE"):
         u, v = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
@@ -67,16 +79,24 @@ def prepare_query(image: ImageArray, camera: colmap.Camera, max_edge: int) -> Co
         # - 0.5: OpenCV counts from the centre of the first pixel.
         at = (np.asarray(camera.img_from_cam(rays)) * ratio - 0.5).astype(np.float32)
         at = at.reshape(size[1], size[0], 2)
-        grey = cv2.remap(grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR)
+        grey = np.asarray(cv2.remap(grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR), np.uint8)
     return ComparedQuery(grey=np.asarray(grey, np.float32), matrix=matrix)
 
 
 def view_score(
     query: ComparedQuery, cam_from_world: Float64, cloud: Cloud, config: VerificationConfig
 ) -> float:
-    """Median distance of RootSIFT descriptors of the query and of the map seen from the pose.
+    """Median distance between RootSIFT descriptors of the query and of the rendered map.
 
-    0: alike, sqrt(2): nothing in common; infinite where the map covers too little of the view.
+    Args:
+        query: The query.
+        cam_from_world: (3, 4) candidate pose.
+        cloud: Points of the map.
+        config: Settings.
+
+    Returns:
+        0 if both look alike, sqrt(2) if they have nothing in common; infinite if the map covers too
+            little of the view.
     """
     drawn, mask = render_cloud(cloud, cam_from_world, query.matrix, query.size)
     grid = config.bin_px, config.step_px
@@ -97,9 +117,16 @@ def seen_images(
     samples: Mapping[str, FloatArray],
     limit: int,
 ) -> list[str]:
-    """The (at most ``limit``) images of which most is in the view, sorted by name.
+    """The images of which most is in the view.
 
-    samples: image -> (S, 3) a few of its points, see `sample_points`.
+    Args:
+        query: The query.
+        cam_from_world: (3, 4) candidate pose.
+        samples: Image -> (S, 3) some of its points, see `sample_points`.
+        limit: Largest number of images.
+
+    Returns:
+        Sorted names.
     """
     shares = {
         name: len(project_cloud(points, cam_from_world, query.matrix, query.size)[0])
@@ -111,14 +138,17 @@ def seen_images(
 
 
 def sample_points(cloud: Cloud) -> FloatArray:
-    """(S, 3) of a cloud's points, spread over it."""
+    """(S, 3) points of a cloud, spread over it."""
     return cloud.xyz[::_SAMPLE].copy()  # a view would keep the whole cloud in memory
 
 
 def make_cloud(xyz: FloatArray, image: ImageArray, wanted_edge: int) -> Cloud:
-    """The points of an RGB-D image, thinned to about ``wanted_edge`` along its longer edge.
+    """The points of an RGB-D image, subsampled.
 
-    xyz: (H, W, 3), NaN where nothing was measured. image: its photo, of any size.
+    Args:
+        xyz: (H, W, 3), NaN where nothing was measured.
+        image: Its photo, of any size.
+        wanted_edge: About how many points remain along the longer edge.
     """
     step = max(1, max(xyz.shape[:2]) // wanted_edge)
     size = (xyz.shape[1], xyz.shape[0])
@@ -135,7 +165,7 @@ def make_cloud(xyz: FloatArray, image: ImageArray, wanted_edge: int) -> Cloud:
 
 
 def join(clouds: Sequence[Cloud]) -> Cloud:
-    """All points of several clouds."""
+    """All points of several clouds as one."""
     return Cloud(
         xyz=np.concatenate([np.zeros((0, 3), np.float32), *(c.xyz for c in clouds)]),
         grey=np.concatenate([np.zeros(0, np.float32), *(c.grey for c in clouds)]),
@@ -152,8 +182,13 @@ def verify_poses(
 ) -> list[float]:
     """`view_score` of each pose.
 
-    images: of each pose's place. cloud: image -> its points, asked for those that a pose sees;
-    sample: image -> its `sample_points`, asked for all of the place.
+    Args:
+        query: The query.
+        poses: (3, 4) candidate poses.
+        images: Of each pose the images of its place.
+        cloud: Image -> its points; called for images that are visible from a pose.
+        sample: Image -> its `sample_points`; called for all images of the place.
+        config: Settings.
     """
     scores = []
     for pose, names in zip(poses, images, strict=True):

@@ -1,4 +1,4 @@
-"""The nearest of all features of a map to each feature of a query."""
+"""The nearest of all features of a map, for each feature of a query."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ def nearest_of_all(
 ) -> tuple[NDArray[np.int64], FloatArray]:
     """Exact search, one image of the map after the other.
 
-    query: (N, D) unit descriptors. parts: of each image (M, D) descriptors on the same device and
-    the (M,) ids of their points. Returns (N,) id of the nearest (-1: there is none) and (N,)
-    cosine. Of equal ones the first wins.
+    Args:
+        query: (N, D) unit descriptors.
+        parts: Of each image (M, D) descriptors on the same device and (M,) ids of their points.
+
+    Returns:
+        (N,) id of the nearest, -1 if there is none, and (N,) cosine. The first of equal ones wins.
     """
     best = Best.none(len(query), query.device)
     for descriptors, own in parts:
@@ -35,7 +38,7 @@ def nearest_of_all(
 
 class ApproximateIndex:
     """Search in a graph of neighbours (HNSW) by the library faiss: for maps of millions of
-    features. Results are nearly those of `nearest_of_all`.
+    features. The results are nearly those of `nearest_of_all`.
 
     Raises UsageError if the library is not installed.
     """
@@ -52,7 +55,7 @@ class ApproximateIndex:
         self._ids: list[NDArray[np.int64]] = []
 
     def add(self, descriptors: FloatArray, ids: NDArray[np.int64]) -> None:
-        """(M, D) unit descriptors with the (M,) ids of their points."""
+        """Add (M, D) unit descriptors with the (M,) ids of their points."""
         if self._index is None:
             kind = self._faiss.METRIC_INNER_PRODUCT
             self._index = self._faiss.IndexHNSWFlat(descriptors.shape[1], 32, kind)
@@ -63,9 +66,9 @@ class ApproximateIndex:
             self._ids.append(ids)
 
     def search(self, query: FloatArray) -> tuple[NDArray[np.int64], FloatArray]:
-        """As `nearest_of_all`."""
+        """The nearest of each (N, D) descriptor; returns the same as `nearest_of_all`."""
         if not self._ids or not len(query):
             return np.full(len(query), -1, np.int64), np.full(len(query), -np.inf, np.float32)
-        cosine, rows = self._index.search(np.ascontiguousarray(query, np.float32), 1)
-        ids = np.concatenate(self._ids)[rows[:, 0].clip(0)]
-        return np.where(rows[:, 0] < 0, -1, ids), np.asarray(cosine[:, 0], np.float32)
+        cosine, nearest = self._index.search(np.ascontiguousarray(query, np.float32), 1)
+        ids = np.concatenate(self._ids)[nearest[:, 0].clip(0)]
+        return np.where(nearest[:, 0] < 0, -1, ids), np.asarray(cosine[:, 0], np.float32)

@@ -1,4 +1,4 @@
-"""The points of an RGB-D map as a picture from any pose: numpy and OpenCV only."""
+"""Rendering the points of an RGB-D map from any pose: numpy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -12,34 +12,48 @@ from reconstruct.geometry import Float64
 from reconstruct.types import FloatArray
 
 NEAR_M = 0.05
-"""Points nearer than this to the camera are not drawn."""
+"""Points closer to the camera are not drawn."""
 
 SAME_SURFACE = 0.04
-"""A point is hidden if one nearby in the picture is nearer by more than this share: without it the
-far wall shows between the points of a near one."""
+"""A point is hidden if a neighbour in the image is closer to the camera by more than this share of
+the distance: otherwise a far wall would show between the points of a near one."""
 
 GAP_LEVELS = 2
-"""Gaps of up to 4 pixels between points are closed: of a view from a quarter of the distance."""
+"""Gaps of up to 4 pixels between points are closed, as in a view from a quarter of the distance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cloud:
-    """xyz: (N, 3) float32 world points; grey: (N,) float32 brightness, 0 to 255."""
+    """Points with brightness.
+
+    Attributes:
+        xyz: (N, 3) float32 world points.
+        grey: (N,) float32 brightness, 0 to 255.
+    """
 
     xyz: FloatArray
     grey: FloatArray
 
     @property
     def nbytes(self) -> int:
-        """Memory it takes."""
+        """Memory of the arrays in bytes."""
         return self.xyz.nbytes + self.grey.nbytes
 
 
 def project_cloud(
     xyz: FloatArray, cam_from_world: Float64, matrix: Float64, size: tuple[int, int]
 ) -> tuple[NDArray[np.int64], FloatArray, NDArray[np.int64]]:
-    """Which points fall into a picture of ``size`` (width, height): their row-major pixel, their
-    depth and their index. matrix: (3, 3) calibration of COLMAP pixels."""
+    """Project points into an image.
+
+    Args:
+        xyz: (N, 3) world points.
+        cam_from_world: (3, 4) pose.
+        matrix: (3, 3) calibration matrix, in COLMAP pixels.
+        size: (width, height) of the image.
+
+    Returns:
+        Of the points inside of the image their row-major pixel, their depth and their index.
+    """
     width, height = size
     pose = np.asarray(cam_from_world, np.float32)
     # Column by column: a product of matrices would wait for threads, for three multiplications.
@@ -62,10 +76,19 @@ def project_cloud(
 def render_cloud(
     cloud: Cloud, cam_from_world: Float64, matrix: Float64, size: tuple[int, int]
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """(H, W) float32 brightness and (H, W) bool, false in holes.
+    """Render points.
 
-    Each pixel shows the nearest point in it. What a nearer surface around it would hide is
-    removed, then gaps between the points of a surface are closed (see `close_gaps`).
+    Each pixel shows the nearest point in it. Points that a nearer surface around them would hide
+    are removed, then gaps between the points of a surface are closed (see `close_gaps`).
+
+    Args:
+        cloud: The points.
+        cam_from_world: (3, 4) pose.
+        matrix: (3, 3) calibration matrix, in COLMAP pixels.
+        size: (width, height) of the image.
+
+    Returns:
+        (H, W) float32 brightness and (H, W) bool, false in holes.
     """
     width, height = size
     pixel, depth, index = project_cloud(cloud.xyz, cam_from_world, matrix, size)
@@ -83,9 +106,19 @@ def render_cloud(
 
 
 def close_gaps(grey: FloatArray, depth: FloatArray, levels: int) -> tuple[FloatArray, FloatArray]:
-    """Pixels without a point (infinite depth) take the picture at half the size, and so on for
-    ``levels`` halvings: a surface seen from nearer than it was scanned is closed, what was not
-    scanned stays open but for 2 ** levels pixels at its rim."""
+    """Fill pixels without a point from the image at half the size, recursively.
+
+    A surface seen from closer than it was scanned is closed; what was not scanned stays open,
+    except for 2 ** levels pixels at its border.
+
+    Args:
+        grey: (H, W) brightness.
+        depth: (H, W), infinite without a point.
+        levels: Number of halvings.
+
+    Returns:
+        Brightness and depth.
+    """
     if levels == 0 or min(grey.shape) < 2:
         return grey, depth
     coarse, far = close_gaps(*_halved(grey, depth), levels - 1)
@@ -106,11 +139,11 @@ def close_gaps(grey: FloatArray, depth: FloatArray, levels: int) -> tuple[FloatA
 
 
 def _halved(grey: FloatArray, depth: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Blocks of 2 x 2: the nearest depth, and the mean brightness of what belongs to it."""
+    """Blocks of 2 x 2: the nearest depth, and the mean brightness of the pixels at that depth."""
     odd = ((0, grey.shape[0] % 2), (0, grey.shape[1] % 2))
     shape = ((grey.shape[0] + 1) // 2, 2, (grey.shape[1] + 1) // 2, 2)
     z = np.pad(depth, odd, constant_values=np.inf).reshape(shape)
     nearest = z.min(axis=(1, 3))
-    own = np.isfinite(z) & (z <= nearest[:, None, :, None] * (1 + SAME_SURFACE))
-    total = (np.pad(grey, odd).reshape(shape) * own).sum(axis=(1, 3))
-    return (total / np.maximum(own.sum(axis=(1, 3)), 1)).astype(np.float32), nearest
+    same_surface = np.isfinite(z) & (z <= nearest[:, None, :, None] * (1 + SAME_SURFACE))
+    total = (np.pad(grey, odd).reshape(shape) * same_surface).sum(axis=(1, 3))
+    return (total / np.maximum(same_surface.sum(axis=(1, 3)), 1)).astype(np.float32), nearest

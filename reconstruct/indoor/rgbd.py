@@ -11,12 +11,13 @@ from reconstruct.geometry import Float64, rescale_points
 from reconstruct.types import FloatArray
 
 EDGE_RATIO = 0.03
-"""Points of neighbouring pixels belong to one surface if they lie no farther apart than this share
-of their distance from the camera: with pixels of 1/600 radian a plane may be seen at up to 87
-degrees, and surfaces 3 cm behind each other at 1 m are told apart."""
+"""Points of neighbouring pixels are on one surface if their distance is at most this share of their
+distance from the camera: with pixels of 1/600 radian a plane may be seen at up to 87 degrees, and
+surfaces 3 cm behind each other at 1 m are separated."""
 
 _IMAGE_BITS = 32
-"""A point's id is its image's number, shifted by so many bits, plus its keypoint's."""
+"""The id of a point is the number of its image, shifted by this many bits, plus that of its
+keypoint."""
 
 
 def sample_xyz(
@@ -25,15 +26,20 @@ def sample_xyz(
     keypoints: NDArray[np.floating],
     image_size: tuple[int, int],
 ) -> Float64:
-    """(N, 3) points at keypoints, NaN where there is none.
+    """3D points at keypoints.
 
-    xyz: (H, W, 3) points of the pixels' centres, NaN where nothing was measured; the grid covers
-    an image of ``image_size`` (width, height), in whose COLMAP pixels ``keypoints`` (N, 2) are.
-    center: (3,) of the camera.
+    Bilinear where the four pixels around a keypoint are on one surface (`EDGE_RATIO`). At a depth
+    edge, or if one of the four is missing, the point of the pixel that contains the keypoint: off
+    by half a pixel at most, and never between two surfaces. No point if that pixel has none.
 
-    Bilinear where the four pixels around a keypoint lie on one surface (`EDGE_RATIO`). At a depth
-    edge, or where one of the four is missing, the point of the pixel that holds the keypoint:
-    half a pixel off at most, and never between two surfaces. No point where that one is missing.
+    Args:
+        xyz: (H, W, 3) points at the pixel centres, NaN where nothing was measured.
+        center: (3,) position of the camera.
+        keypoints: (N, 2) COLMAP pixels of the image.
+        image_size: (width, height) of the image, which the grid ``xyz`` covers.
+
+    Returns:
+        (N, 3) points, NaN where there is none.
     """
     height, width = xyz.shape[:2]
     inside = rescale_points(keypoints, image_size, (width, height)).reshape(-1, 2)
@@ -48,21 +54,23 @@ def sample_xyz(
     down = np.stack([1 - share[:, 1], share[:, 1]], axis=1)
     mixed = np.einsum("nij,nijk->nk", down[:, :, None] * across[:, None, :], corners)
     nearest = np.floor(inside).clip(0, [width - 1, height - 1]).astype(np.int64)
-    own = xyz[nearest[:, 1], nearest[:, 0]].astype(np.float64)
-    spread = np.linalg.norm(corners - own[:, None, None], axis=3).max(axis=(1, 2))
-    # NaN compares as false: a missing corner leaves the pixel's own point.
-    smooth = spread <= EDGE_RATIO * np.linalg.norm(own - center, axis=1)
-    found = np.where(smooth[:, None], mixed, own)
+    at_pixel = xyz[nearest[:, 1], nearest[:, 0]].astype(np.float64)
+    spread = np.linalg.norm(corners - at_pixel[:, None, None], axis=3).max(axis=(1, 2))
+    # NaN compares as false: a missing corner leaves the pixel's at_pixel point.
+    smooth = spread <= EDGE_RATIO * np.linalg.norm(at_pixel - center, axis=1)
+    sampled = np.where(smooth[:, None], mixed, at_pixel)
     outside = ((inside < 0) | (inside > [width, height])).any(axis=1)
-    found[outside] = np.nan
-    return found
+    sampled[outside] = np.nan
+    return sampled
 
 
 class RgbdPoints:
-    """The 3D points of an RGB-D map's keypoints, as `reconstruct.colmap.Tracks` has those of SfM.
+    """The 3D points of an RGB-D map's keypoints: what `reconstruct.colmap.Tracks` is for a model.
 
-    names: of the images, sorted. keypoints: image -> (N, 2) COLMAP pixels. points: image -> (N, 3)
-    of its keypoints, NaN where there is none.
+    Args:
+        names: Sorted names of the images.
+        keypoints: Image -> (N, 2) COLMAP pixels.
+        points: Image -> (N, 3) points of its keypoints, NaN where there is none.
     """
 
     def __init__(
@@ -82,27 +90,27 @@ class RgbdPoints:
         return list(self._names)
 
     def points(self, name: str) -> NDArray[np.int64]:
-        """(N,) id of the point of each keypoint of an image, -1 where it has none."""
+        """(N,) ids of the points of an image's keypoints, -1 for a keypoint without a point."""
         xyz = self._xyz(name)
         ids = np.arange(len(xyz), dtype=np.int64) + (self._number[name] << _IMAGE_BITS)
         return np.where(np.isfinite(xyz).all(axis=1), ids, -1)
 
     def image_numbers(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(N,) positions in `names` of the images that points by their ids belong to."""
+        """(N,) index into `names` of the image that each point belongs to, by the points' ids."""
         return ids >> _IMAGE_BITS
 
     def positions(self, ids: NDArray[np.int64]) -> Float64:
-        """(N, 3) positions of points by their ids."""
+        """(N, 3) positions of the points with these ids."""
         images, keypoints = self.image_numbers(ids), ids & ((1 << _IMAGE_BITS) - 1)
-        found = np.empty((len(ids), 3))
+        xyz = np.empty((len(ids), 3))
         for number in np.unique(images):
-            rows = images == number
-            found[rows] = self._xyz(self._names[int(number)])[keypoints[rows]]
-        return found
+            seen = images == number
+            xyz[seen] = self._xyz(self._names[int(number)])[keypoints[seen]]
+        return xyz
 
     def projected(self, name: str) -> Float64:
-        """(N, 2) COLMAP pixels where an image sees the point of each keypoint, NaN for none: the
-        keypoint itself, as its point was measured there."""
+        """(N, 2) the keypoints themselves, as their points were measured there; NaN without a
+        point."""
         seen = self.points(name)[:, None] >= 0
         return np.where(seen, self._keypoints(name).astype(np.float64), np.nan)
 

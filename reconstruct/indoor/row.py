@@ -49,7 +49,7 @@ class RowConfig(Section):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PoseSource:
+class CandidateSource:
     """One way to candidate poses, with the stages behind it.
 
     Args:
@@ -105,7 +105,9 @@ class RankedPose:
 class Row(WholeStage):
     """A row of the table: candidates of one or several ways, and what picks among them."""
 
-    def __init__(self, context: Context, config: RowConfig, sources: Sequence[PoseSource]) -> None:
+    def __init__(
+        self, context: Context, config: RowConfig, sources: Sequence[CandidateSource]
+    ) -> None:
         self.folder = context.workspace.root / "rows" / config.label
         inner = replace(context, workspace=Workspace(self.folder))
         super().__init__(inner, self.folder / "poses.txt", [source.last for source in sources])
@@ -201,7 +203,7 @@ class Row(WholeStage):
         return figures
 
 
-def _ranked(source: PoseSource, name: str) -> list[RankedPose]:
+def _ranked(source: CandidateSource, name: str) -> list[RankedPose]:
     """The candidates of a query from one source, in their order."""
     candidates = source.candidates.candidates.load(name)
     unlikeness = [0.0] * len(candidates.poses)

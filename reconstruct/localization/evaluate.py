@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
-from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.evaluation.localization import (
     THRESHOLDS,
     LocalizationMetrics,
@@ -63,7 +63,7 @@ def evaluate_queries(
 
     groups: every query -> what it is reported under. align: the map's frame is its own (structure
     from motion); it is moved onto the reference by the images of the map that have a pose there.
-    Raises ReconstructionError if the reference has no pose of a query.
+    Raises EstimationError if the reference has no pose of a query.
     """
     workspace = Workspace(output)
     poses, truth = read_poses(workspace.poses), read_truth(reference)
@@ -73,7 +73,7 @@ def evaluate_queries(
         poses = {name: transform_pose(pose, *moved) for name, pose in poses.items()}
     known = {name: pose for name, pose in truth.items() if name in groups}
     if not known:
-        raise ReconstructionError(f"{reference}: has no pose of any query (by name)")
+        raise EstimationError(f"{reference}: has no pose of any query (by name)")
     metrics = grouped_metrics(query_errors(poses, known), groups, thresholds)
     write_metrics(workspace, {"queries": {name: m.as_dict() for name, m in metrics.items()}})
     return metrics
@@ -150,5 +150,5 @@ class EvaluateQueries(WholeStage):
         write_submission(path, read_poses(workspace.poses))
         problems = check_submission(path, self.groups)
         if problems:
-            raise ReconstructionError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
+            raise EstimationError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
         write_metrics(workspace, {"submission": path.name})

@@ -1,12 +1,12 @@
 """Keypoint refinement: D2-Net's matches with SIFT's precision. Pure functions, no files.
 
-    align_pair            the patches of every match of two images -> how far the match is off
-    split_tracks          which matches may stay: no track joins two places of one image
-    refine_keypoints      one displacement a keypoint that agrees with all its alignments
-    refine_against        the same for one photo, the others' keypoints staying where they are
+    align_pair            aligns the patches of every match of two images
+    split_tracks          cuts matches so that no track holds two points of one image
+    refine_keypoints      one displacement per keypoint that agrees with all its alignments
+    refine_against        the same for one photo, while the keypoints of the others stay fixed
 
-Nothing here assumes mapping: images, keypoints and matches come in. The idea of one displacement
-a keypoint over the match graph is that of Dusmanu, Schoenberger and Pollefeys, "Multi-View
+Nothing here depends on mapping: the inputs are images, keypoints and matches. One displacement per
+keypoint over the match graph is the idea of Dusmanu, Schoenberger and Pollefeys, "Multi-View
 Optimization of Local Feature Geometry" (ECCV 2020); the alignment is classical Lucas-Kanade.
 """
 

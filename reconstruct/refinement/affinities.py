@@ -1,4 +1,4 @@
-"""Local affinities of matches, from how their neighbours lie in both images."""
+"""Local affinities of matches, estimated from the positions of neighbouring matches."""
 
 from __future__ import annotations
 
@@ -11,19 +11,28 @@ from reconstruct.geometry import Float64
 
 ROUNDS: Final = 8
 RESIDUAL_PX: Final = 3.0
-"""Scale of the Cauchy weights of neighbours: D2-Net's matches are off by pixels, some are wrong."""
+"""Scale of the Cauchy weights of neighbours: D2-Net's matches are off by pixels, and some are
+wrong."""
 SIMILARITY_PRIOR_PX2: Final = 44.0
-"""Weight of the similarity that fits the same neighbours: few or collinear neighbours say little
+"""Weight of the similarity fitted to the same neighbours: few or collinear neighbours say little
 about shear."""
 MIN_STRETCH, MAX_STRETCH = 0.15, 7.0
-"""Singular values beyond these are no view of the same surface; the identity is taken instead."""
+"""Range of singular values of two views of one surface; outside of it the identity is used."""
 
 
 def local_affinities(points0: Float64, points1: Float64, neighbors: int) -> Float64:
-    """(M, 2, 2) affinity ``1 from 0`` at each of M matches (M, 2), (M, 2), in pixels.
+    """Affinity ``1 from 0`` at each match, in pixels.
 
-    Weighted least squares over the nearest matches in image 0 with Cauchy weights, pulled to the
-    similarity that fits them. With fewer than 4 matches: identity.
+    Weighted least squares over the nearest matches in image 0 with Cauchy weights, pulled towards
+    the similarity that fits the same neighbours. With fewer than 4 matches it is the identity.
+
+    Args:
+        points0: (M, 2) positions of the matches in image 0.
+        points1: (M, 2) positions of the matches in image 1.
+        neighbors: Number of nearest matches to fit.
+
+    Returns:
+        (M, 2, 2) affinities.
     """
     count = len(points0)
     if count < 4:
@@ -60,5 +69,5 @@ def _similarity(x: Float64, y: Float64, weights: Float64) -> Float64:
     zx, zy = x[..., 0] + 1j * x[..., 1], y[..., 0] + 1j * y[..., 1]
     power = np.maximum((weights * np.abs(zx) ** 2).sum(1), 1e-9)
     s = (weights * zx.conj() * zy).sum(1) / power
-    rows = [np.stack([s.real, -s.imag], -1), np.stack([s.imag, s.real], -1)]
-    return np.stack(rows, 1)
+    matrices = [np.stack([s.real, -s.imag], -1), np.stack([s.imag, s.real], -1)]
+    return np.stack(matrices, 1)

@@ -19,36 +19,42 @@ from torch import Tensor
 from reconstruct.refinement.patches import inside, sample, window
 
 MIN_CONTRAST: Final = 0.1
-"""Standard deviation of a patch (of evened grey values) below which there is nothing to align."""
+"""A patch with a smaller standard deviation (of contrast-normalised grey values) is too flat to
+align."""
 AFFINE_PRIOR: Final = 0.1
-"""Damping of the affine part of a step, per squared radius: poor texture must not shear a patch."""
+"""Damping of the affine part of a step, per squared radius: weak texture must not shear a patch."""
 CONVERGED_PX: Final = 0.005
 """A step below this ends the alignment of a patch."""
 MIN_COVERED: Final = 0.7
-"""Share of the window's weight that must lie inside both images."""
+"""Share of the window's weight that must lie inside of both images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warp:
-    """template(u) ~ source(center + affinity u); M of them.
+    """M affine warps: template(u) ~ source(center + affinity u).
 
-    center: (M, 2) COLMAP pixels of the source level. affinity: (M, 2, 2) source from template.
+    Attributes:
+        center: (M, 2) COLMAP pixels of the source level.
+        affinity: (M, 2, 2) source from template.
     """
 
     center: Tensor
     affinity: Tensor
 
     def positions(self, offsets: Tensor) -> Tensor:
-        """(P, 2) template offsets -> (M, P, 2) source pixels."""
+        """Source pixels (M, P, 2) of (P, 2) template offsets."""
         return self.center[:, None] + offsets @ self.affinity.transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """The warps after alignment and how far to trust them.
+    """The warps after alignment, and how reliable they are.
 
-    correlation: (M,) weighted, -1..1; -1 where a patch is flat or leaves an image.
-    covariance: (M, 2, 2) of the centre in source pixels squared, from image noise alone.
+    Attributes:
+        warp: The aligned warps.
+        correlation: (M,) weighted correlation, -1 to 1; -1 where a patch is flat or leaves an
+            image.
+        covariance: (M, 2, 2) of the centre in source pixels squared, due to image noise alone.
     """
 
     warp: Warp
@@ -65,10 +71,18 @@ def align(
     radius: int,
     iterations: int,
 ) -> Fit:
-    """Refine ``warp`` so that the source patches look like those at ``positions`` (M, 2).
+    """Refine warps so that the source patches look like the template patches.
 
-    template, source: (1, H, W) float32 images; positions: COLMAP pixels of ``template``. A patch
-    stops when its step is below `CONVERGED_PX`; of all its warps the best correlated one wins.
+    A patch is finished when its step is below `CONVERGED_PX`; of all its warps the one with the
+    best correlation is returned.
+
+    Args:
+        template: (1, H, W) float32 image.
+        positions: (M, 2) centres of the patches, COLMAP pixels of ``template``.
+        source: (1, H, W) float32 image.
+        warp: The M warps to start from.
+        radius: Of the square window, in pixels.
+        iterations: Largest number of steps.
     """
     system = _System.build(template, positions, source, warp, radius)
     center, affinity = warp.center.clone(), warp.affinity.clone()
@@ -92,19 +106,24 @@ def align(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _System:
-    """What of the template is the same in every step.
+    """The part of the linear systems that is the same in every step: it depends on the template
+    only.
 
-    The steepest descent images are orthogonal to a constant and to the template, so neither the
-    brightness nor the contrast of the source patch p changes their products with it, but for the
-    division by its deviation. One product of ``rows`` with p therefore gives the whole step.
+    The steepest descent images are orthogonal to a constant and to the template. Brightness and
+    contrast of the source patch p therefore do not change their products with it, except for the
+    division by its deviation, and one product of ``projections`` with p gives the whole step.
 
-    rows: (M, 8, P): six for the step, one for the mean of p, one for its product with the
-    template. weights: (M, P), sum 1. inverse: (M, 6, 6) of the Hessian. usable: (M,) bool.
+    Attributes:
+        projections: (M, 8, P): six for the step, one for the mean of p, one for its product with
+            the template.
+        weights: (M, P), sum 1.
+        inverse: (M, 6, 6) inverse of the Hessian.
+        usable: (M,) bool.
     """
 
     offsets: Tensor
     weights: Tensor
-    rows: Tensor
+    projections: Tensor
     inverse: Tensor
     usable: Tensor
 
@@ -126,25 +145,33 @@ class _System:
         diagonal[:, 2:] += AFFINE_PRIOR * radius**2
         diagonal += 1e-4 * diagonal + 1e-9  # keeps flat patches solvable
         inverse, _ = torch.linalg.inv_ex(hessian)
-        rows = torch.cat([inverse @ weighted, weights[:, None], (weights * values)[:, None]], dim=1)
+        projections = torch.cat(
+            [inverse @ weighted, weights[:, None], (weights * values)[:, None]], dim=1
+        )
         usable = (covered > MIN_COVERED) & (contrast[:, 0] > MIN_CONTRAST)
-        return cls(offsets=offsets, weights=weights, rows=rows, inverse=inverse, usable=usable)
+        return cls(
+            offsets=offsets,
+            weights=weights,
+            projections=projections,
+            inverse=inverse,
+            usable=usable,
+        )
 
     def select(self, index: Tensor) -> _System:
         """The patches at ``index``."""
         return _System(
             offsets=self.offsets,
             weights=self.weights[index],
-            rows=self.rows[index],
+            projections=self.projections[index],
             inverse=self.inverse[index],
             usable=self.usable[index],
         )
 
     def compare(self, source: Tensor, warp: Warp) -> tuple[Tensor, Tensor]:
-        """(M,) correlation with the source patches, and (M, 6) the step (shift x, y and affine
-        xx, xy, yx, yy of the template) that explains the difference."""
+        """(M,) correlation with the source patches, and the (M, 6) step (shift x, y and affine xx,
+        xy, yx, yy of the template) that explains the difference."""
         patch = sample(source, warp.positions(self.offsets))
-        products = (self.rows @ patch[..., None])[..., 0]
+        products = (self.projections @ patch[..., None])[..., 0]
         power = (self.weights[:, None] @ patch.square()[..., None])[..., 0, 0]
         deviation = (power - products[:, 6].square()).clamp(min=1e-6).sqrt()
         step = products[:, :6] / deviation[:, None]
@@ -152,7 +179,8 @@ class _System:
         return products[:, 7] / deviation, step
 
     def judge(self, warp: Warp, correlation: Tensor) -> Fit:
-        """Covariance of the warps' centres; the noise is what the difference of the two shows."""
+        """The fit: its covariance follows from the noise, which is estimated from the remaining
+        difference."""
         # Both patches have unit deviation: |a - b|^2 = 2 - 2 correlation.
         power = 2.0 - 2.0 * correlation.clamp(-1.0, 1.0)
         pixels = 1.0 / self.weights.square().sum(-1).clamp(min=1e-9)
@@ -165,7 +193,8 @@ class _System:
 
 
 def _normalise(patch: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, P) with zero mean and unit deviation under the weights, and (M, 1) the deviation."""
+    """Patches of zero mean and unit deviation under the weights, (M, P), and the deviations, (M,
+    1)."""
     centred = patch - (patch * weights).sum(-1, keepdim=True)
     deviation = (centred.square() * weights).sum(-1, keepdim=True).sqrt().clamp(min=1e-3)
     return centred / deviation, deviation
@@ -185,7 +214,7 @@ def _descent(x: Tensor, y: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _project_out(descent: Tensor, values: Tensor, weights: Tensor) -> Tensor:
-    """``descent`` without its share along a constant and along the template."""
+    """``descent`` without its components along a constant and along the template."""
     descent = descent - descent @ weights[..., None]
     return descent - (descent @ (weights * values)[..., None]) * values[:, None]
 

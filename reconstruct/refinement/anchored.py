@@ -1,4 +1,4 @@
-"""Keypoints of one photo, refined against photos whose own keypoints stay where they are.
+"""Keypoints of one photo, refined against photos whose keypoints stay fixed.
 
 For localization, or wherever one side is known better than the other: each keypoint of the photo
 moves to where its surroundings look like those of the anchors that it matches. This is the problem
@@ -27,8 +27,10 @@ from reconstruct.types import FloatArray
 class Anchors:
     """A photo whose keypoints are held fixed.
 
-    keypoints: (K, 2) COLMAP pixels of that photo. matches: (M, 2) indices, the keypoint that is to
-    be refined first, then that of this photo.
+    Attributes:
+        pyramid: Of that photo.
+        keypoints: (K, 2) COLMAP pixels of that photo.
+        matches: (M, 2) indices: of the keypoint to be refined, and of the keypoint of that photo.
     """
 
     pyramid: Pyramid
@@ -38,8 +40,13 @@ class Anchors:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Anchored:
-    """The outcome: (N, 2) float32 keypoints in COLMAP pixels of the photo, and which of them (N,)
-    were refined; the others are where they were."""
+    """The outcome of `refine_against`.
+
+    Attributes:
+        keypoints: (N, 2) float32 COLMAP pixels of the photo; those that were not refined are
+            unchanged.
+        refined: (N,) bool.
+    """
 
     keypoints: FloatArray
     refined: NDArray[np.bool_]
@@ -48,17 +55,22 @@ class Anchored:
 def refine_against(
     pyramid: Pyramid, keypoints: NDArray[Any], anchors: Iterable[Anchors], config: RefineConfig
 ) -> Anchored:
-    """Move the (N, 2) ``keypoints`` of a photo, in its COLMAP pixels, to agree with their anchors.
+    """Move the keypoints of a photo so that they agree with their anchors.
 
-    One displacement a keypoint, robust over all its matches. A keypoint without an alignment, or
-    whose alignments contradict each other, keeps its position. ``anchors`` is read as it is
-    needed, few photos ahead.
+    Each keypoint gets one displacement, estimated robustly from all its matches. A keypoint without
+    an alignment, or whose alignments contradict each other, keeps its position.
+
+    Args:
+        pyramid: Of the photo.
+        keypoints: (N, 2) COLMAP pixels of the photo.
+        anchors: The photos it is matched with; read lazily, a few ahead.
+        config: Settings.
     """
 
     def work(other: Anchors) -> tuple[NDArray[Any], PairAlignment]:
         matches = other.matches[:, ::-1]  # then the photo is image 1, the one that moves
-        found = align_pair(other.pyramid, pyramid, other.keypoints, keypoints, matches, config)
-        return other.matches[:, 0].astype(np.int64), found
+        alignment = align_pair(other.pyramid, pyramid, other.keypoints, keypoints, matches, config)
+        return other.matches[:, 0].astype(np.int64), alignment
 
     done = list(side_by_side(work, anchors))
     delta, refined = _solve(len(keypoints), done, config)
@@ -71,9 +83,7 @@ def _solve(
 ) -> tuple[Float64, NDArray[np.bool_]]:
     """(N, 2) displacements in pixels at ``max_edge``, zero where not refined, and (N,) refined."""
     nothing = np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2, 2))
-    used = [
-        (rows[a.aligned], a.displacement[a.aligned], a.covariance[a.aligned]) for rows, a in done
-    ]
+    used = [(ids[a.aligned], a.displacement[a.aligned], a.covariance[a.aligned]) for ids, a in done]
     index, displacement, covariance = (
         np.concatenate(column) for column in zip(nothing, *used, strict=True)
     )

@@ -1,4 +1,4 @@
-"""The patches of every match of two images, aligned: how far each match is off, and how surely."""
+"""Alignment of the patches of every match of two images: by how much the match is off."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from reconstruct.refinement.patches import Pyramid
 from reconstruct.refinement.settings import RefineConfig
 
 WINDOWS: Final = ((2, 8), (1, 10), (0, 12))
-"""(pyramid level, radius in its pixels), coarse to fine: 32, 20 and 12 pixels of the photo."""
+"""(pyramid level, radius in its pixels), from coarse to fine: 32, 20 and 12 pixels of the photo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PairAlignment:
-    """What M matches of images 0 and 1 say, in pixels of the photos at ``max_edge``.
+    """Alignments of the M matches of images 0 and 1, in pixels of the photos at ``max_edge``.
 
-    displacement: (M, 2) by which the keypoint of image 1 would have to move if that of image 0
-        stayed. affinity: (M, 2, 2) ``1 from 0``, so the residual of two displacements is
-        delta1 - affinity delta0 - displacement. covariance: (M, 2, 2) of the displacement, from
-        image noise. correlation: (M,) of the patches, -1 where there is none. aligned: (M,) bool.
+    Attributes:
+        displacement: (M, 2) by which the keypoint of image 1 would have to move if that of image 0
+            stayed.
+        affinity: (M, 2, 2) ``1 from 0``: the residual of two displacements is delta1 - affinity
+            delta0 - displacement.
+        covariance: (M, 2, 2) of the displacement, due to image noise.
+        correlation: (M,) of the patches, -1 where a patch cannot be aligned.
+        aligned: (M,) bool, which alignments are accepted.
     """
 
     displacement: NDArray[np.float32]
@@ -48,26 +52,37 @@ def align_pair(
 ) -> PairAlignment:
     """Align the patches of all matches of two images.
 
-    keypoints0, keypoints1: (N, 2) COLMAP pixels of the photos. matches: (M, 2) indices. affinity:
-    (M, 2, 2) ``1 from 0`` in pixels at ``max_edge`` to start from, each of positive determinant;
-    None: what the matches around say.
     The template comes from the image that shows a patch coarser: the finer one can be blurred to
-    match it, and not the other way round.
+    match it, but not the other way round.
+
+    Args:
+        pyramid0: Of image 0.
+        pyramid1: Of image 1.
+        keypoints0: (N0, 2) COLMAP pixels of photo 0.
+        keypoints1: (N1, 2) COLMAP pixels of photo 1.
+        matches: (M, 2) keypoint indices.
+        config: Settings.
+        affinity: (M, 2, 2) ``1 from 0`` in pixels at ``max_edge`` to start from, each of positive
+            determinant; None: estimated from the neighbouring matches.
     """
     first = keypoints0[matches[:, 0]].astype(np.float64) * pyramid0.scale
     second = keypoints1[matches[:, 1]].astype(np.float64) * pyramid1.scale
     if affinity is None:
         affinity = local_affinities(first, second, config.neighbors)
-    found = _Columns.start(affinity)
+    alignments = _Columns.start(affinity)
     finer = np.linalg.det(affinity) >= 1  # image 1 shows the patch finer: image 0 is the template
     inverse = np.linalg.inv(affinity)
-    for rows in _same_level(np.flatnonzero(finer), affinity, pyramid1, config.chunk):
-        part = _align_rows(pyramid0, pyramid1, first[rows], second[rows], affinity[rows], config)
-        found.put(rows, part)
-    for rows in _same_level(np.flatnonzero(~finer), inverse, pyramid0, config.chunk):
-        part = _align_rows(pyramid1, pyramid0, second[rows], first[rows], inverse[rows], config)
-        found.put(rows, part.reversed())
-    return found.judged(config)
+    for index in _same_level(np.flatnonzero(finer), affinity, pyramid1, config.chunk):
+        part = _align_patches(
+            pyramid0, pyramid1, first[index], second[index], affinity[index], config
+        )
+        alignments.put(index, part)
+    for index in _same_level(np.flatnonzero(~finer), inverse, pyramid0, config.chunk):
+        part = _align_patches(
+            pyramid1, pyramid0, second[index], first[index], inverse[index], config
+        )
+        alignments.put(index, part.reversed())
+    return alignments.judged(config)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,11 +101,11 @@ class _Columns:
         unsure = np.tile(np.eye(2), (count, 1, 1))
         return cls(np.zeros((count, 2)), affinity.copy(), unsure, nothing)
 
-    def put(self, rows: NDArray[Any], part: _Columns) -> None:
-        self.displacement[rows] = part.displacement
-        self.affinity[rows] = part.affinity
-        self.covariance[rows] = part.covariance
-        self.correlation[rows] = part.correlation
+    def put(self, index: NDArray[Any], part: _Columns) -> None:
+        self.displacement[index] = part.displacement
+        self.affinity[index] = part.affinity
+        self.covariance[index] = part.covariance
+        self.correlation[index] = part.correlation
 
     def reversed(self) -> _Columns:
         """The same alignments with the two images' roles swapped: y = A x + d, x = A^-1 (y - d)."""
@@ -105,7 +120,7 @@ class _Columns:
         )
 
     def judged(self, config: RefineConfig) -> PairAlignment:
-        """The outcome, with what the settings accept as aligned."""
+        """The alignments, with those accepted by the settings marked."""
         sigma = np.sqrt(np.linalg.eigvalsh(self.covariance)[:, 1].clip(min=0))
         back = np.linalg.norm(self.reversed().displacement, axis=1)
         move = np.minimum(np.linalg.norm(self.displacement, axis=1), back)
@@ -121,17 +136,17 @@ class _Columns:
 
 
 def _same_level(
-    rows: NDArray[Any], source_from_template: NDArray[Any], source: Pyramid, chunk: int
+    index: NDArray[Any], source_from_template: NDArray[Any], source: Pyramid, chunk: int
 ) -> list[NDArray[Any]]:
-    """Chunks of rows whose source patches come from one pyramid level: the one on which they are
+    """Chunks of matches whose source patches come from one pyramid level: the one on which they are
     about as large as their templates."""
-    scale = np.sqrt(np.linalg.det(source_from_template[rows]))
+    scale = np.sqrt(np.linalg.det(source_from_template[index]))
     level = np.clip(np.round(np.log2(scale)), 0, len(source.levels) - 1).astype(int)
-    groups = [rows[level == each] for each in np.unique(level)]
+    groups = [index[level == each] for each in np.unique(level)]
     return [group[i : i + chunk] for group in groups for i in range(0, len(group), chunk)]
 
 
-def _align_rows(
+def _align_patches(
     template: Pyramid,
     source: Pyramid,
     positions: Float64,
@@ -140,7 +155,7 @@ def _align_rows(
     config: RefineConfig,
 ) -> _Columns:
     """Alignments of patches at ``positions`` in the template's level 0, ``start`` in the source's;
-    all rows belong to one level of the source (see `_same_level`)."""
+    all belong to one level of the source (see `_same_level`)."""
     scale = float(np.sqrt(np.linalg.det(affinity[0])))
     base = int(np.clip(np.round(np.log2(scale)), 0, len(source.levels) - 1))
     device = template.levels[0].device

@@ -17,23 +17,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reconstruct.geometry import fit_size
-from reconstruct.images import to_grey
+from reconstruct.images import shrink, to_grey
 from reconstruct.types import ImageArray
 
 BLUR_SIGMA_PX: Final = 0.7
-"""Neighbouring pixels of a photo are interpolated better after a slight blur."""
+"""A slight blur makes interpolation between the pixels of a photo more accurate."""
 CONTRAST_SIGMA_PX: Final = 3.0
-"""Width of the neighbourhood in which brightness and contrast are evened out, on every level."""
+"""Width of the neighbourhood in which brightness and contrast are normalised, on every level."""
 NOISE: Final = 3.0
-"""Contrast, in grey values, that is left small: noise must not become texture."""
+"""Contrast, in grey values, that is not amplified: noise must not become texture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pyramid:
-    """Grey values of one photo, evened out in contrast, each level half the size of the one before.
+    """Grey values of one photo, normalised in contrast, each level half the size of the one before.
 
-    levels: float32 (1, H_l, W_l), zero mean and about unit deviation locally, level 0 first.
-    scale: (2,) pixels of level 0 per pixel of the photo, x then y.
+    Attributes:
+        levels: float32 (1, H_l, W_l), zero mean and about unit deviation locally, level 0 first.
+        scale: Pixels of level 0 per pixel of the photo, x then y.
     """
 
     levels: tuple[Tensor, ...]
@@ -46,28 +47,34 @@ class Pyramid:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the levels take."""
+        """Memory of the levels in bytes."""
         return sum(level.nbytes for level in self.levels)
 
 
 def level0_scale(size: tuple[int, int], max_edge: int | None) -> tuple[float, float]:
-    """Pixels of level 0 per pixel of a photo of ``size`` (width, height), along x and y."""
-    fitted = fit_size(size, max_edge, None)
+    """Pixels of level 0 per pixel of the photo, along x and y.
+
+    Args:
+        size: (width, height) of the photo.
+        max_edge: Longest edge of level 0; None: that of the photo.
+    """
+    fitted = fit_size(size, max_edge)
     return fitted[0] / size[0], fitted[1] / size[1]
 
 
 def build_pyramid(
     image: ImageArray, max_edge: int | None, device: torch.device, min_edge: int = 64
 ) -> Pyramid:
-    """The pyramid of a photo, uint8 (H, W, 3), shrunk to ``max_edge`` first.
+    """The pyramid of a photo.
 
-    Levels are added while the shorter edge stays at ``min_edge`` or more.
+    Args:
+        image: (H, W, 3) uint8.
+        max_edge: The photo is shrunk to this longest edge first; None: never.
+        device: Device of the levels.
+        min_edge: Levels are added while the shorter edge stays at least this long.
     """
     height, width = image.shape[:2]
-    size = fit_size((width, height), max_edge, None)
-    grey: NDArray[Any] = to_grey(image).astype(np.float32)
-    if size != (width, height):
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    grey: NDArray[Any] = shrink(to_grey(image).astype(np.float32), max_edge)
     grey = cv2.GaussianBlur(grey, (0, 0), BLUR_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
     levels = [torch.from_numpy(np.ascontiguousarray(grey)).to(device)[None]]
     while min(levels[-1].shape[-2:]) >= 2 * min_edge:
@@ -77,7 +84,8 @@ def build_pyramid(
 
 
 def _even_contrast(level: Tensor) -> Tensor:
-    """Local zero mean and unit deviation: shading and exposure differ between photos."""
+    """Normalise to zero mean and unit deviation locally: shading and exposure differ between
+    photos."""
     grey = level[0].cpu().numpy()
     detail = grey - cv2.GaussianBlur(grey, (0, 0), CONTRAST_SIGMA_PX)
     power = cv2.GaussianBlur(np.square(detail), (0, 0), CONTRAST_SIGMA_PX)
@@ -93,9 +101,14 @@ def _halve(level: Tensor) -> Tensor:
 
 
 def window(radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Offsets (P, 2) of a square window in pixels, row by row, and Gaussian weights (P,).
+    """A square window with Gaussian weights.
 
-    P = (2 radius + 1)^2; the weight at the middle of an edge is exp(-2).
+    Args:
+        radius: In pixels; the weight at the middle of an edge is exp(-2).
+        device: Device of the tensors.
+
+    Returns:
+        (P, 2) offsets in pixels, row by row, and (P,) weights, with P = (2 radius + 1)^2.
     """
     steps = torch.arange(-radius, radius + 1, dtype=torch.float32, device=device)
     y, x = torch.meshgrid(steps, steps, indexing="ij")
@@ -104,7 +117,15 @@ def window(radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def sample(level: Tensor, positions: Tensor) -> Tensor:
-    """(1, H, W) at (M, P, 2) COLMAP pixels, bilinear -> (M, P); outside: the nearest pixel."""
+    """Bilinear interpolation of a level; outside of it the nearest pixel.
+
+    Args:
+        level: (1, H, W).
+        positions: (M, P, 2) COLMAP pixels of the level.
+
+    Returns:
+        (M, P) values.
+    """
     height, width = level.shape[-2:]
     size = torch.tensor([width, height], dtype=positions.dtype, device=positions.device)
     # align_corners=False puts -1 and 1 on the outer corners of the image, as COLMAP does.
@@ -116,7 +137,7 @@ def sample(level: Tensor, positions: Tensor) -> Tensor:
 
 
 def inside(level: Tensor, positions: Tensor) -> Tensor:
-    """(..., 2) COLMAP pixels -> (...) bool: between the centres of the first and last pixels."""
+    """Which (..., 2) COLMAP pixels lie between the centres of the first and the last pixels."""
     height, width = level.shape[-2:]
     x, y = positions.unbind(-1)
     return (x >= 0.5) & (y >= 0.5) & (x <= width - 0.5) & (y <= height - 0.5)

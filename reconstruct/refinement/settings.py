@@ -1,4 +1,4 @@
-"""Section ``refine``: what decides the result of keypoint refinement."""
+"""Section ``refine``: the settings of keypoint refinement."""
 
 from __future__ import annotations
 
@@ -18,39 +18,42 @@ class RefineConfig(Section):
     """Photos are shrunk to this longest edge before patches are compared; null: never."""
 
     neighbors: int = Field(default=10, ge=3)
-    """Nearest matches from which the local affinity of a match is fitted."""
+    """Number of nearest matches to which the local affinity of a match is fitted."""
 
     iterations: int = Field(default=10, ge=1)
     """Lucas-Kanade steps in each window."""
 
     min_correlation: float = Field(default=0.7, ge=-1, le=1)
-    """An alignment counts if the weighted correlation of the two patches is at least this."""
+    """An alignment is accepted if the weighted correlation of the two patches is at least this."""
 
     max_move_px: float = Field(default=12.0, gt=0)
-    """...and if it moves the match by no more than this (D2-Net's cells are 4 network pixels)."""
+    """It is accepted only if it moves the match by no more than this (D2-Net's cells are 4 network
+    pixels wide)."""
 
     max_sigma_px: float = Field(default=0.5, gt=0)
-    """...and if the gradients of the patch fix its position to this standard deviation."""
+    """It is accepted only if the gradients of the patch determine its position to this standard
+    deviation."""
 
     model_sigma_px: float = Field(default=0.1, gt=0)
     """Error of an alignment beyond image noise (perspective, relief): added to its covariance."""
 
     prior_sigma_px: float = Field(default=2.0, gt=0)
-    """How far detections scatter around the point that they mean. It pulls every keypoint to where
-    it was detected: without it tracks drift to where their affinities happen to agree."""
+    """Standard deviation of detections around the point that they stand for. It pulls every
+    keypoint to where it was detected: without it tracks drift to wherever their affinities happen
+    to agree."""
 
     duplicate_px: float = Field(default=1.5, ge=0)
-    """Two keypoints of one image may share a track if alignment brings them this close: one point
-    found twice. Otherwise the track is split between them."""
+    """Two keypoints of one image may share a track if alignment brings them this close: then they
+    are one point, detected twice. Otherwise the track is split between them."""
 
     robust_scale: float = Field(default=3.0, gt=0)
     """Scale of the Cauchy loss on alignments, in standard deviations."""
 
     max_residual_px: float = Field(default=1.0, gt=0)
-    """A keypoint counts as refined if one of its alignments agrees with it to this."""
+    """A keypoint counts as refined if at least one of its alignments agrees with it to this."""
 
     chunk: Annotated[int, NotIdentity] = Field(default=256, ge=1)
-    """Matches aligned at once: memory, and on a CPU its cache."""
+    """Matches aligned at once: bounds the memory, and should fit a CPU's cache."""
 
     cache_mb: Annotated[int, NotIdentity] = Field(default=1024, ge=1)
-    """Memory for image pyramids that wait for their next pair (10 MB each at 1600 pixels)."""
+    """Memory for image pyramids that are kept for later pairs (10 MB each at 1600 pixels)."""

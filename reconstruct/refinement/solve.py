@@ -1,11 +1,11 @@
-"""One displacement a keypoint that agrees with all alignments of its track.
+"""One displacement per keypoint that agrees with all alignments of its track.
 
 minimise  sum over aligned matches of rho(|W (delta1 - A delta0 - d)|) + sum |delta|^2 / prior^2
 
 with affinity A and displacement d of a match (see `PairAlignment`), W^T W the inverse of its
 covariance (image noise plus ``model_sigma_px``), and rho the Cauchy loss: a sparse linear system
-that is solved a few times, each time with the weights that the last residuals give. Tracks do not
-touch each other, so they are solved in groups of bounded size.
+that is solved a few times, reweighted by the residuals of the last solution. Tracks are independent
+of each other, so they are solved in groups of bounded size.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from reconstruct.types import ImagePair
 
 ROUNDS: Final = 8
 GROUP: Final = 50_000
-"""Alignments solved at once, about: memory only."""
+"""About how many alignments are solved at once: bounds the memory only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Refined:
     """The outcome for every keypoint and match.
 
-    displacement: image -> (N, 2) pixels at ``max_edge``, zero where not refined. refined: image
-    -> (N,) bool. kept: pair -> (M,) bool, matches that do not join two places of one image.
-    residuals_px: (E,) of the alignments that were used.
+    Attributes:
+        displacement: Image -> (N, 2) pixels at ``max_edge``, zero where not refined.
+        refined: Image -> (N,) bool.
+        kept: Pair -> (M,) bool, false for matches that would join two points of one image.
+        residuals_px: (E,) of the alignments that were used.
     """
 
     displacement: dict[str, Float64]
@@ -54,9 +56,14 @@ def refine_keypoints(
 ) -> Refined:
     """Displacements of all keypoints of a match graph.
 
-    keypoints: image -> (N, 2) COLMAP pixels at ``max_edge`` (photo pixels x ``Pyramid.scale``).
-    matches: pair -> (M, 2) indices, each with its alignment. A keypoint without an alignment, or
-    whose alignments contradict each other, keeps its position; it keeps its matches too.
+    A keypoint without an alignment, or whose alignments contradict each other, keeps its position;
+    it keeps its matches too.
+
+    Args:
+        keypoints: Image -> (N, 2) COLMAP pixels at ``max_edge`` (photo pixels x ``Pyramid.scale``).
+        matches: Pair -> (M, 2) keypoint indices.
+        alignments: Pair -> alignments of its matches.
+        config: Settings.
     """
     graph = _Graph.of(keypoints, matches, alignments)
     kept = _kept(graph, config)
@@ -69,23 +76,23 @@ def refine_keypoints(
     refined &= np.linalg.norm(delta, axis=1) <= config.max_move_px
     delta[~refined] = 0.0
     return Refined(
-        displacement={name: delta[place] for name, place in graph.places.items()},
-        refined={name: refined[place] for name, place in graph.places.items()},
-        kept={pair: kept[place] for pair, place in graph.edges.items()},
+        displacement={name: delta[part] for name, part in graph.keypoints.items()},
+        refined={name: refined[part] for name, part in graph.keypoints.items()},
+        kept={pair: kept[part] for pair, part in graph.edges.items()},
         residuals_px=residuals,
     )
 
 
 def _kept(graph: _Graph, config: RefineConfig) -> NDArray[np.bool_]:
-    """Matches that do not join two places of one image. Which places these are, a first solution
-    over all alignments says: D2-Net often finds one corner twice, a few pixels apart."""
+    """Matches that do not join two points of one image. A first solution over all alignments tells
+    which points differ: D2-Net often detects one corner twice, a few pixels apart."""
     delta, residuals = graph.solve(graph.aligned, config)
     good = graph.aligned.copy()
     good[graph.aligned] = residuals < config.max_residual_px
     trust = graph.correlation + 2.0 * good + 2.0 * graph.aligned
-    places = graph.positions + delta
+    aligned = graph.positions + delta
     return split_tracks(
-        graph.image_of, places, graph.first, graph.second, trust, config.duplicate_px
+        graph.image_of, aligned, graph.first, graph.second, trust, config.duplicate_px
     )
 
 
@@ -98,20 +105,29 @@ def solve_displacements(
     covariance: Float64,
     config: RefineConfig,
 ) -> tuple[Float64, Float64]:
-    """(count, 2) displacements and the (E,) residuals in pixels, of E alignments.
+    """Displacements that agree best with E alignments.
 
-    first, second: (E,) keypoints 0..count-1; affinity (E, 2, 2), displacement (E, 2) and
-    covariance (E, 2, 2) as in `PairAlignment`.
+    Args:
+        count: Number of keypoints.
+        first: (E,) keypoints 0 to count - 1, of image 0 of each alignment.
+        second: (E,) keypoints of image 1.
+        affinity: (E, 2, 2), see `PairAlignment`.
+        displacement: (E, 2), see `PairAlignment`.
+        covariance: (E, 2, 2), see `PairAlignment`.
+        config: Settings.
+
+    Returns:
+        (count, 2) displacements and the (E,) residuals, in pixels.
     """
     delta = np.zeros((count, 2))
     floor = config.model_sigma_px**2 * np.eye(2)
     whitening = np.linalg.inv(np.linalg.cholesky(covariance + floor))
-    for rows in _groups(count, first, second):
-        used, column = np.unique(np.concatenate([second[rows], first[rows]]), return_inverse=True)
-        white = whitening[rows]
-        blocks = np.concatenate([white, -white @ affinity[rows]])
-        system = _block_matrix(blocks, np.tile(np.arange(len(rows)), 2), column, len(used))
-        target = np.einsum("eij,ej->ei", white, displacement[rows]).ravel()
+    for group in _groups(count, first, second):
+        used, column = np.unique(np.concatenate([second[group], first[group]]), return_inverse=True)
+        white = whitening[group]
+        blocks = np.concatenate([white, -white @ affinity[group]])
+        system = _block_matrix(blocks, np.tile(np.arange(len(group)), 2), column, len(used))
+        target = np.einsum("eij,ej->ei", white, displacement[group]).ravel()
         delta[used] = _solve_robust(system, target, config)
     moved = np.einsum("eij,ej->ei", affinity, delta[first])
     return delta, np.linalg.norm(delta[second] - moved - displacement, axis=1)
@@ -130,7 +146,8 @@ def _solve_robust(system: Any, target: Float64, config: RefineConfig) -> Float64
 
 
 def _groups(count: int, first: NDArray[Any], second: NDArray[Any]) -> list[NDArray[np.int64]]:
-    """Rows of alignments in groups of whole tracks, each of about ``GROUP`` rows or one track."""
+    """Indices of alignments in groups of whole tracks, each of about ``GROUP`` alignments or one
+    track."""
     if not len(first):
         return []
     graph = sparse.coo_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
@@ -153,13 +170,19 @@ def _block_matrix(blocks: Float64, rows: NDArray[Any], columns: NDArray[Any], wi
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Graph:
-    """The match graph with keypoints numbered through all images, in sorted order.
+    """The match graph, with keypoints numbered through all images in sorted order.
 
-    places, edges: where an image's keypoints and a pair's matches lie in the long arrays.
-    image_of: (N,). positions: (N, 2). first, second: (E,) keypoints of every match.
+    Attributes:
+        keypoints: Image -> slice of its keypoints in the arrays over all keypoints.
+        edges: Pair -> slice of its matches in the arrays over all matches.
+        image_of: (N,) number of each keypoint's image.
+        positions: (N, 2).
+        first: (E,) keypoint of image 0 of every match.
+        second: (E,) keypoint of image 1.
+        alignments: Of each pair, in sorted order.
     """
 
-    places: dict[str, slice]
+    keypoints: dict[str, slice]
     edges: dict[ImagePair, slice]
     image_of: NDArray[Any]
     positions: Float64
@@ -184,7 +207,7 @@ class _Graph:
         second = [matches[a, b][:, 1].astype(np.int64) + start[b] for a, b in pairs]
         nothing = np.zeros(0, np.int64)
         return cls(
-            places={name: slice(ends[i], ends[i + 1]) for i, name in enumerate(names)},
+            keypoints={name: slice(ends[i], ends[i + 1]) for i, name in enumerate(names)},
             edges={pair: slice(edges[i], edges[i + 1]) for i, pair in enumerate(pairs)},
             image_of=np.repeat(np.arange(len(names)), counts),
             positions=np.concatenate([np.zeros((0, 2)), *(keypoints[name] for name in names)]),

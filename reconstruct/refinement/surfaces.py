@@ -1,7 +1,7 @@
-"""Surfaces from triangulated points: how a small patch around a point maps between photos.
+"""Surfaces of triangulated points: how a small patch around a point maps from photo to photo.
 
-A point and its normal are a small plane. Two tangents of the plane, projected into a photo, are a
-2 x 2 matrix J; a patch then maps from photo a to photo b by J_b J_a^-1: the homography that the
+A point and its normal define a small plane. Two tangents of the plane, projected into a photo, are
+a 2 x 2 matrix J; a patch then maps from photo a to photo b by J_b J_a^-1: the homography that the
 plane induces, to first order at the point.
 """
 
@@ -21,19 +21,25 @@ ROUNDS: Final = 6
 INLIER_SHARE: Final = 0.1
 """Scale of the Cauchy weights of neighbours off the plane, in median distances to them."""
 FACING_PRIOR: Final = 0.02
-"""Weight of a plane that faces the cameras, against the spread of the neighbours: collinear ones
-leave the normal open."""
+"""Weight of a plane that faces the cameras, relative to the spread of the neighbours: collinear
+neighbours do not determine the normal."""
 MIN_FACING: Final = 0.3
-"""A plane seen at a smaller cosine than this by the photos of its point is not theirs."""
+"""A plane that the photos of its point would see at a smaller cosine than this is rejected."""
 STEP: Final = 1e-3
-"""Of the derivative of a projection, in distances from the camera."""
+"""Step of the numerical derivative of a projection, as a share of the distance from the camera."""
 
 
 def surface_normals(points: Float64, toward: Float64, neighbors: int) -> Float64:
-    """(P, 3) unit normals of planes through (P, 3) points and their nearest neighbours.
+    """Unit normals of the planes through points and their nearest neighbours.
 
-    toward: (P, 3) unit vectors to the cameras that see each point; normals are on their side, and
-    they stand in where no plane is seen.
+    Args:
+        points: (P, 3).
+        toward: (P, 3) unit vectors to the cameras that see each point. Normals are on their side;
+            where no plane fits, they take the place of the normal.
+        neighbors: Number of nearest points to fit a plane to.
+
+    Returns:
+        (P, 3) unit vectors.
     """
     if len(points) < 4:
         return toward.copy()
@@ -59,10 +65,18 @@ def surface_normals(points: Float64, toward: Float64, neighbors: int) -> Float64
 def projected_tangents(
     project: Callable[[Float64], Float64], points: Float64, normals: Float64, distance: Float64
 ) -> Float64:
-    """(P, 2, 2) pixels by which each point moves in a photo along its two tangents, as columns.
+    """Motion of each point in a photo when it moves along its two tangents.
 
-    project: (P, 3) -> (P, 2) pixels. distance: (P,) of the points from the camera. The tangents
-    are those of the normal alone: the same ones in every photo.
+    The tangents depend on the normal only, so they are the same ones in every photo.
+
+    Args:
+        project: Maps (P, 3) world points to (P, 2) pixels of the photo.
+        points: (P, 3).
+        normals: (P, 3) unit vectors.
+        distance: (P,) of the points from the camera.
+
+    Returns:
+        (P, 2, 2) pixels per unit of the world; the columns are the tangents.
     """
     axis = np.where(np.abs(normals[:, :1]) < 0.9, [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
     first = np.cross(normals, axis)
@@ -78,8 +92,16 @@ def projected_tangents(
 def patch_affinities(
     from_plane0: Float64, from_plane1: Float64
 ) -> tuple[Float64, NDArray[np.bool_]]:
-    """(M, 2, 2) affinities ``1 from 0`` of patches by their `projected_tangents`, and (M,) which
-    of them are possible views of one surface; the others are the identity."""
+    """Affinities of patches between two photos.
+
+    Args:
+        from_plane0: (M, 2, 2) `projected_tangents` in photo 0.
+        from_plane1: (M, 2, 2) `projected_tangents` in photo 1.
+
+    Returns:
+        (M, 2, 2) affinities ``1 from 0``, and (M,) which of them are possible views of one surface;
+            the others are the identity.
+    """
     flat = np.abs(np.linalg.det(from_plane0)) < 1e-12
     flat |= ~np.isfinite(from_plane0 + from_plane1).all((1, 2))
     eye = np.eye(2)

@@ -1,4 +1,4 @@
-"""Tracks of the match graph, split where they would join two places of one image."""
+"""Tracks of the match graph, split where they would join two points of one image."""
 
 from __future__ import annotations
 
@@ -19,17 +19,27 @@ def split_tracks(
     score: NDArray[Any],
     duplicate_px: float,
 ) -> NDArray[np.bool_]:
-    """Which matches are kept, so that no track joins two places of one image.
+    """Select matches so that no track joins two different points of one image.
 
-    image_of: (N,) image of every keypoint. positions: (N, 2) where each lies once aligned. first,
-    second: (E,) keypoints of every match. score: (E,) trust in it. Matches join keypoints to
-    tracks from the most trusted one down (as in Kruskal's spanning forest); one that would bring
-    together keypoints of an image that lie more than ``duplicate_px`` apart in x or y is cut.
-    Closer ones are one point that was detected twice, and may stay. Equal scores keep their order.
+    Matches join keypoints to tracks, the most trusted first (as in Kruskal's spanning forest). A
+    match is cut if it would bring together keypoints of one image that lie more than
+    ``duplicate_px`` apart in x or y. Closer ones are one point that was detected twice, and may
+    stay. Matches of equal score are taken in their order.
+
+    Args:
+        image_of: (N,) image of every keypoint.
+        positions: (N, 2) positions of the keypoints after alignment.
+        first: (E,) first keypoint of every match.
+        second: (E,) second keypoint of every match.
+        score: (E,) trust in every match.
+        duplicate_px: Largest distance of two detections of one point.
+
+    Returns:
+        (E,) bool, the matches that are kept.
     """
     parent = list(range(len(image_of)))
     seen: list[dict[int, Box] | None] = [None] * len(image_of)
-    owner, place = image_of.tolist(), positions.tolist()
+    owner, position = image_of.tolist(), positions.tolist()
     ends = list(zip(first.tolist(), second.tolist(), strict=True))
 
     def root(x: int) -> int:
@@ -39,7 +49,7 @@ def split_tracks(
         return x
 
     def boxes(x: int) -> dict[int, Box]:
-        return seen[x] or {owner[x]: (*place[x], *place[x])}
+        return seen[x] or {owner[x]: (*position[x], *position[x])}
 
     keep = np.zeros(len(ends), np.bool_)
     for edge in np.argsort(-score, kind="stable").tolist():

@@ -1,1 +1,1 @@
-"""Retrieval: one descriptor an image, and the images that look most alike."""
+"""Retrieval: one global descriptor per image, and the images that look most alike."""

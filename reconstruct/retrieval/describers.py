@@ -1,12 +1,12 @@
-"""Global descriptors: what of an image is stored so that similar images can be found.
+"""Global descriptors: the data stored of each image so that similar images can be retrieved.
 
-`gem`: generalised-mean pooling (Radenovic et al., TPAMI 2019) of the D2-Net map.
-`vlad`: a grid of descriptors of the D2-Net map, aggregated later with the run's own vocabulary.
-`netvlad`: Arandjelovic et al., CVPR 2016, with the authors' weights from a local file.
+`gem`: generalised-mean pooling (Radenovic et al., TPAMI 2019) of the D2-Net map. `vlad`: a grid of
+descriptors of the D2-Net map, aggregated later with a vocabulary of the run. `netvlad`:
+Arandjelovic et al., CVPR 2016, with the authors' weights from a local file.
 
 A `Describer` gives the *rows* of an image, (R, C): one row for gem and netvlad, a grid of them for
-vlad. Where the local features are D2-Net's, gem and vlad take the map of the same forward pass.
-What is learned over a whole run (vocabulary, whitening) is in `reconstruct.stages.global_`.
+vlad. If the local features are D2-Net's, gem and vlad take the map of the same forward pass. What
+is learned over a whole run (vocabulary, whitening) is in `reconstruct.stages.global_`.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Rows = NDArray[Any]
-"""(R, C) float: what is stored of one image."""
+"""(R, C) float: the data stored of one image."""
 
 
 class _TrunkConfig(Section):
-    """What gem and vlad share."""
+    """Settings that gem and vlad have in common."""
 
     dim: int = Field(512, ge=1)
-    """Longest descriptor after whitening; small collections get shorter ones."""
+    """Largest dimension of a descriptor after whitening; small collections get shorter ones."""
     whitening: float = Field(0.25, ge=0, le=1)
-    """Learned on the run's own images: 0 leaves the variances of its principal directions as they
-    are, 1 makes them all equal."""
+    """Strength of the whitening learned on the images of the run: 0 keeps the variances of the
+    principal directions, 1 makes them all equal."""
     weights: str = "vgg16"
-    """Of the trunk, where the local features are not D2-Net's; else theirs are taken."""
+    """Weights of the trunk if the local features are not D2-Net's; else theirs are used."""
     max_edge: int = Field(1024, ge=16)
-    """Images are shrunk to this longest edge, where the local features are not D2-Net's."""
+    """Images are shrunk to this longest edge if the local features are not D2-Net's."""
 
 
 class GemConfig(_TrunkConfig):
@@ -50,7 +50,7 @@ class GemConfig(_TrunkConfig):
 
     name: Literal["gem"] = "gem"
     power: float = Field(3.0, gt=0)
-    """1 is the mean of the map, infinity its maximum."""
+    """Exponent of the mean: 1 is the mean of the map, infinity its maximum."""
 
 
 class VladConfig(_TrunkConfig):
@@ -58,9 +58,9 @@ class VladConfig(_TrunkConfig):
 
     name: Literal["vlad"] = "vlad"
     clusters: int = Field(32, ge=1)
-    """Words of the vocabulary, which is learned on the images that are mapped."""
+    """Number of words of the vocabulary, which is learned on the images that are mapped."""
     grid: int = Field(24, ge=1)
-    """The map is averaged to at most so many rows and columns of descriptors."""
+    """The map is averaged to at most this many rows and columns of descriptors."""
 
 
 class NetVladConfig(Section):
@@ -77,23 +77,33 @@ GlobalConfig = Annotated[GemConfig | VladConfig | NetVladConfig, Field(discrimin
 
 
 class Describer(Protocol):
-    """Local features and the rows of a global descriptor, from one pass where that is possible."""
+    """Computes local features and the rows of a global descriptor, in one pass if possible."""
 
     def identity(self) -> Any:
-        """What decides the rows; JSON types only."""
+        """All that decides the rows, as JSON types."""
 
     def prepare(self, image: ImageArray) -> Any:
-        """What `extract` needs beside the local extractor's own, in loader threads; maybe None."""
+        """The input of the global descriptor, made in loader threads; None if it needs none."""
 
     def extract(
-        self, batch: Sequence[Any], own: Sequence[Any]
+        self, batch: Sequence[Any], inputs: Sequence[Any]
     ) -> tuple[list[LocalFeatures], list[Rows]]:
-        """Of images of one shape: ``batch`` from the local extractor's ``prepare``, ``own`` from
-        this one's."""
+        """Features and rows of images of one shape.
+
+        Args:
+            batch: From the ``prepare`` of the local extractor.
+            inputs: From the ``prepare`` of this describer.
+        """
 
 
 def create_describer(config: Any, local: Extractor, device: str) -> Describer:
-    """The describer for a section ``extract.global`` beside a local extractor."""
+    """The describer for a section ``extract.global``.
+
+    Args:
+        config: The section.
+        local: The extractor of local features beside it.
+        device: ``auto`` or the name of a torch device.
+    """
     if isinstance(config, NetVladConfig):
         from reconstruct.retrieval.netvlad import NetVlad
 
@@ -113,16 +123,16 @@ class SharedPass:
         self.config, self.local, self.settings = config, local, settings
 
     def identity(self) -> Any:
-        """The pooling, and all of the local extractor's settings."""
+        """The pooling, and all settings of the local extractor."""
         return [self.settings, self.local.identity()]
 
     def prepare(self, image: ImageArray) -> None:
-        """Nothing more than the local extractor needs."""
+        """None: the input of the local extractor is enough."""
 
     def extract(
-        self, batch: Sequence[Any], own: Sequence[Any]
+        self, batch: Sequence[Any], inputs: Sequence[Any]
     ) -> tuple[list[LocalFeatures], list[Rows]]:
-        """One forward pass for both."""
+        """Features and rows from one forward pass."""
         rows: list[Rows] = [_none()] * len(batch)
 
         def observe(maps: Tensor) -> None:
@@ -131,69 +141,69 @@ class SharedPass:
         return self.local.extract(batch, observe), rows
 
 
-class Network(Protocol):
-    """Something that makes rows by itself."""
+class GlobalNetwork(Protocol):
+    """A network that computes rows independently of local features."""
 
     def identity(self) -> Any:
-        """What decides the rows; JSON types only."""
+        """All that decides the rows, as JSON types."""
 
     def prepare(self, image: ImageArray) -> Any:
-        """From pixels to what `rows` takes."""
+        """The input of `rows`, from an (H, W, 3) uint8 RGB image."""
 
     def rows(self, item: Any) -> Rows:
-        """(R, C) of one prepared image."""
+        """(R, C) rows of one prepared image."""
 
 
 class Separate:
-    """Any local extractor, and beside it a network of its own."""
+    """Any local extractor, and a separate network for the global descriptor."""
 
-    def __init__(self, local: Extractor, network: Network, settings: Any) -> None:
+    def __init__(self, local: Extractor, network: GlobalNetwork, settings: Any) -> None:
         self.local, self.network, self.settings = local, network, settings
 
     def identity(self) -> Any:
-        """The pooling and the network: local features do not matter."""
+        """The pooling and the network; local features have no influence."""
         return [self.settings, self.network.identity()]
 
     def prepare(self, image: ImageArray) -> Any:
-        """The network's input."""
+        """The input of the network."""
         return self.network.prepare(image)
 
     def extract(
-        self, batch: Sequence[Any], own: Sequence[Any]
+        self, batch: Sequence[Any], inputs: Sequence[Any]
     ) -> tuple[list[LocalFeatures], list[Rows]]:
-        """Two passes."""
-        return self.local.extract(batch), [self.network.rows(item) for item in own]
+        """Features and rows from two passes."""
+        return self.local.extract(batch), [self.network.rows(item) for item in inputs]
 
 
 class TrunkPooling:
-    """gem or vlad rows by a D2-Net trunk whose local features are not wanted."""
+    """gem or vlad rows from a D2-Net trunk whose local features are not used."""
 
     def __init__(self, config: GemConfig | VladConfig, trunk: D2Net) -> None:
         self.config, self.trunk = config, trunk
 
     def identity(self) -> Any:
-        """That of the trunk."""
+        """The identity of the trunk."""
         return self.trunk.identity()
 
     def prepare(self, image: ImageArray) -> Any:
-        """Shrink to the trunk's size."""
+        """Shrink an image to the size of the trunk's input."""
         return self.trunk.prepare(image)
 
     def rows(self, item: Any) -> Rows:
-        """The pooled map."""
+        """The pooled map of one prepared image."""
         maps = self.trunk.maps([item])
         return _none() if maps is None else pool(maps, self.config)[0]
 
 
 def pool(maps: Tensor, config: GemConfig | VladConfig) -> list[Rows]:
-    """Rows of each of (B, C, h, w) maps. float16 for the grid, which is large."""
+    """Rows of each of (B, C, h, w) maps; float16 for the grid, which is large."""
     if isinstance(config, VladConfig):
         return [item.cpu().numpy().astype(np.float16) for item in grid_rows(maps, config.grid)]
     return [item[None].cpu().numpy() for item in gem(maps, config.power)]
 
 
 def gem(maps: Tensor, power: float) -> Tensor:
-    """(B, C) generalised means over the cells of (B, C, h, w) maps, scaled to unit length.
+    """Generalised means over the cells of (B, C, h, w) maps: (B, C) unit vectors.
 
     Negative values (maps without the last ReLU) count as zero.
     """
@@ -206,7 +216,15 @@ def gem(maps: Tensor, power: float) -> Tensor:
 
 
 def grid_rows(maps: Tensor, size: int) -> Tensor:
-    """(B, R, C) unit descriptors of a grid of at most ``size`` x ``size`` means of cells."""
+    """Unit descriptors of a grid over each map.
+
+    Args:
+        maps: (B, C, h, w).
+        size: The grid has at most ``size`` x ``size`` blocks of cells, which are averaged.
+
+    Returns:
+        (B, R, C) unit vectors.
+    """
     import torch
 
     shape = min(size, maps.shape[2]), min(size, maps.shape[3])
@@ -215,5 +233,5 @@ def grid_rows(maps: Tensor, size: int) -> Tensor:
 
 
 def _none() -> Rows:
-    """What an image too small for the network has."""
+    """The rows of an image that is too small for the network."""
     return np.zeros((1, D2Net.dim), np.float32)

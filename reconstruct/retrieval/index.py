@@ -22,19 +22,26 @@ from reconstruct.types import FloatArray
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GlobalIndex:
-    """descriptors: (N, D) float32 in the order of ``names``; ``aggregation`` makes more of them."""
+    """The global descriptors of a run.
+
+    Attributes:
+        names: Sorted names of the images.
+        descriptors: (N, D) float32 in the order of ``names``.
+        aggregation: Computes the descriptors of further images.
+    """
 
     names: tuple[str, ...]
     descriptors: FloatArray
     aggregation: Aggregation
 
     def select(self, names: list[str]) -> FloatArray:
-        """(len(names), D) descriptors. Raises ArtifactError for an image that is not there."""
-        places = {name: i for i, name in enumerate(self.names)}
-        absent = [name for name in names if name not in places]
+        """(len(names), D) descriptors of these images. Raises ArtifactError for an unknown
+        image."""
+        index_of = {name: i for i, name in enumerate(self.names)}
+        absent = [name for name in names if name not in index_of]
         if absent:
             raise ArtifactError(f"no global descriptor of {absent[0]}; run stage global again")
-        return self.descriptors[[places[name] for name in names]]
+        return self.descriptors[[index_of[name] for name in names]]
 
 
 def write_index(path: Path, index: GlobalIndex) -> None:
@@ -50,7 +57,7 @@ def write_index(path: Path, index: GlobalIndex) -> None:
 
 
 def read_index(path: Path) -> GlobalIndex:
-    """Read the file. Raises ArtifactError if it is absent or unreadable."""
+    """Read the file. Raises ArtifactError if it is missing or unreadable."""
     try:
         with h5py.File(path, "r") as file:
             whitening = None

@@ -1,4 +1,4 @@
-"""The nearest images by global descriptors, block by block: memory does not grow with N x N."""
+"""Nearest images by global descriptors, block by block: memory does not grow with N x N."""
 
 from __future__ import annotations
 
@@ -27,12 +27,20 @@ def nearest(
     itself: bool = False,
     block: BlockSize = BLOCK,
 ) -> tuple[NDArray[np.int64], FloatArray]:
-    """The ``count`` rows of ``database`` with the largest dot product with each query row.
+    """The database entries with the largest dot product with each query.
 
-    queries: (Q, D). database: (N, D). Labels, (Q,) and (N,), restrict to rows of equal label.
-    itself: the two sets are the same one, and a row is no neighbour of itself.
-    Returns (Q, k) indices, the most similar first and of equal ones the smaller index, -1 where
-    there are fewer; and (Q, k) similarities, -inf there. k = min(count, N).
+    Args:
+        queries: (Q, D).
+        database: (N, D).
+        count: Number of neighbours per query.
+        query_labels: (Q,) labels; neighbours have the same label as the query.
+        database_labels: (N,) labels.
+        itself: Queries and database are the same set, and an entry is not its own neighbour.
+        block: Size of a block of similarities (queries, database entries).
+
+    Returns:
+        (Q, k) indices and (Q, k) similarities, k = min(count, N): the most similar first, the
+            smaller index first among equals; -1 and -inf where there are fewer.
     """
     size = min(count, len(database))
     index = np.full((len(queries), size), -1, np.int64)
@@ -52,7 +60,7 @@ def nearest(
 def _merge(
     index: NDArray[np.int64], score: FloatArray, table: FloatArray, offset: int, size: int
 ) -> tuple[NDArray[np.int64], FloatArray]:
-    """The best of those found so far and of a further block, whose columns start at ``offset``."""
+    """The best of the entries so far and of a further block, whose columns start at ``offset``."""
     part = _largest(table, size)
     scores = np.concatenate([score, np.take_along_axis(table, part, axis=1)], axis=1)
     indices = np.concatenate([index, part + offset], axis=1)
@@ -77,7 +85,16 @@ def _largest(table: FloatArray, size: int) -> NDArray[np.int64]:
 def neighbor_pairs(
     queries: Sequence[str], database: Sequence[str], index: NDArray[np.int64]
 ) -> list[ImagePair]:
-    """Sorted pairs of names, the smaller name first, each once. index: as `nearest` returns it."""
+    """Pairs of the queries with their neighbours.
+
+    Args:
+        queries: Names of the queries.
+        database: Names of the database entries.
+        index: (Q, k) as returned by `nearest`.
+
+    Returns:
+        Sorted pairs, the smaller name first, each once.
+    """
     return sorted(
         {
             ordered(name, database[i])

@@ -1,9 +1,8 @@
 """NetVLAD on VGG-16 (Arandjelovic et al., CVPR 2016) from the public .mat file.
 
-The file is MATLAB's struct of the released network: `net.layers` holds the 13 convolutions
-(weights S x S x IN x OUT), the NetVLAD layer (assignment D x K, and centres stored with the
-opposite sign) and the whitening as a 1 x 1 convolution; `net.meta.normalization.averageImage` the
-mean colour.
+The file is MATLAB's struct of the released network: `net.layers` holds the 13 convolutions (weights
+S x S x IN x OUT), the NetVLAD layer (assignment D x K, and centres stored with the opposite sign)
+and the whitening as a 1 x 1 convolution; `net.meta.normalization.averageImage` is the mean colour.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import WeightsError
-from reconstruct.geometry import fit_size
+from reconstruct.images import shrink
 from reconstruct.retrieval.describers import NetVladConfig
 from reconstruct.types import FloatArray, ImageArray
 from reconstruct.workspace import file_hash
@@ -27,15 +25,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POOL_AFTER = (1, 3, 6, 9)
-"""Convolutions, counted from 0, with a 2 x 2 maximum behind them."""
+"""Convolutions, counted from 0, that a 2 x 2 max pooling follows."""
 
 MIN_EDGE_PX = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NetVladWeights:
-    """convolutions: 13 of (OUT, IN, 3, 3) and (OUT,). assignment: (K, D). centers: (K, D).
-    whitening: (D', K * D) and (D',) over the D x K matrix in row order. mean: (3,) RGB."""
+    """Weights of the network.
+
+    Attributes:
+        convolutions: 13 of (OUT, IN, 3, 3) and (OUT,).
+        assignment: (K, D).
+        centers: (K, D).
+        whitening: (D', K * D) and (D',), over the D x K matrix in row order.
+        mean: (3,) RGB.
+    """
 
     convolutions: tuple[tuple[FloatArray, FloatArray], ...]
     assignment: FloatArray
@@ -45,7 +50,7 @@ class NetVladWeights:
 
 
 def load_netvlad(path: Path) -> NetVladWeights:
-    """Read the .mat file. Raises WeightsError if it is missing, or of another layout."""
+    """Read the .mat file. Raises WeightsError if it is missing or of another layout."""
     import scipy.io
     from scipy.io.matlab import MatReadError
 
@@ -89,7 +94,7 @@ def load_netvlad(path: Path) -> NetVladWeights:
 
 
 class NetVlad:
-    """Rows of one image: a single one, already whitened by the file's own matrix."""
+    """One row per image, already whitened by the matrix in the file."""
 
     def __init__(self, config: NetVladConfig, device: str) -> None:
         self.config, self.device = config, device
@@ -103,15 +108,11 @@ class NetVlad:
         return {"max_edge": self.config.max_edge, "weights": file_hash(path)}
 
     def prepare(self, image: ImageArray) -> ImageArray:
-        """Shrink to the longest edge."""
-        size = image.shape[1], image.shape[0]
-        target = fit_size(size, self.config.max_edge, None)
-        if target == size:
-            return image
-        return np.asarray(cv2.resize(image, target, interpolation=cv2.INTER_AREA), np.uint8)
+        """Shrink an image to the longest edge."""
+        return shrink(image, self.config.max_edge)
 
     def rows(self, item: ImageArray) -> NDArray[np.float32]:
-        """(1, D') of unit length; zeros for an image that the poolings would leave nothing of."""
+        """(1, D') unit vector; zeros for an image too small for the poolings."""
         import torch
 
         from reconstruct.torch_device import resolve_device
@@ -123,12 +124,21 @@ class NetVlad:
         device = resolve_device(self.device)
         pixels = torch.from_numpy(item.astype(np.float32) - self._weights.mean)
         with torch.inference_mode():
-            found = describe(pixels.permute(2, 0, 1)[None].to(device), self._weights, device)
-        return found.cpu().numpy()
+            descriptors = describe(pixels.permute(2, 0, 1)[None].to(device), self._weights, device)
+        return descriptors.cpu().numpy()
 
 
 def describe(images: Tensor, weights: NetVladWeights, device: torch.device) -> Tensor:
-    """(B, D') unit descriptors of (B, 3, H, W) images less the mean colour."""
+    """Global descriptors of images.
+
+    Args:
+        images: (B, 3, H, W) RGB, less the mean colour.
+        weights: The network.
+        device: Where it runs.
+
+    Returns:
+        (B, D') unit vectors.
+    """
     import torch
     from torch.nn import functional as F
 

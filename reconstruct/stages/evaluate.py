@@ -46,7 +46,7 @@ class EvaluateConfig(Section):
 def similarity_to(estimated: Poses, reference: Poses) -> Similarity:
     """The similarity reference_from_estimated that fits camera centres best.
 
-    Raises ReconstructionError if fewer than three cameras, or only ones on a line, are in both.
+    Raises EstimationError if fewer than three cameras, or only ones on a line, are in both.
     """
     common = sorted(set(estimated) & set(reference))
     source = np.array([projection_center(estimated[name]) for name in common]).reshape(-1, 3)

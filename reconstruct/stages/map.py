@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
-from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.images import read_image
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
@@ -101,7 +101,7 @@ class Map(WholeStage):
         return colmap.Tracks(model), colmap.model_cameras(model)
 
     def make(self) -> None:
-        """Write the models. Raises ReconstructionError if there is none."""
+        """Write the models. Raises EstimationError if there is none."""
         self._commit(self._models())
 
     def _models(self) -> list[colmap.Reconstruction]:
@@ -137,7 +137,7 @@ class Map(WholeStage):
         models = [self._founded(self._adjusted(model)) for model in models]
         models = sorted(models, key=lambda model: -model.num_reg_images())
         if not models or not models[0].num_reg_images():
-            raise ReconstructionError(
+            raise EstimationError(
                 f"{self.config.method} mapping found no model: no two photos have enough verified "
                 "matches and parallax to start from (see the figures of verify)"
             )

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
-from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.matching.covisibility import covisibility_pairs
 from reconstruct.matching.pairs import exhaustive_pairs, pose_pairs, sequential_pairs
 from reconstruct.retrieval.nearest import nearest, neighbor_pairs
@@ -227,7 +227,7 @@ class Pair(WholeStage):
             seen = {name: tracks.points(name) for name in self._known(mapped, tracks.names)}
             pairs = covisibility_pairs(seen, config.neighbors)
             if len(seen) > 1 and not pairs:
-                raise ReconstructionError(
+                raise EstimationError(
                     f"{self.reference}: no two photos of it share a 3D point; for a model of "
                     "poses alone use pair.method: poses"
                 )
@@ -309,13 +309,13 @@ class Pair(WholeStage):
         return super().plan()
 
     def make(self) -> None:
-        """Write pairs.txt. Raises MappingError if there is no pair at all."""
+        """Write pairs.txt. Raises EstimationError if there is no pair at all."""
         names = self.extract.names()
         pairs = self._choose(names)
         if pairs is None:
             raise UsageError("pairs from retrieval need global descriptors: run stage global first")
         if not pairs:
-            raise ReconstructionError(
+            raise EstimationError(
                 f"{len(names)} readable image(s) and no pair to match: at least two photos of one "
                 "scene are needed"
             )

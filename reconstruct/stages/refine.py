@@ -192,7 +192,7 @@ class VerifyRefined(KeyedStage):
         return sorted(key_pair(key) for key in wanted if counts.get(key, 0))
 
     def figures(self, made: int) -> dict[str, Any]:
-        """How many pairs passed. Raises ReconstructionError if none did."""
+        """How many pairs passed. Raises EstimationError if none did."""
         wanted = self.known_fingerprints()
         figures = verification_figures(self.geometries, wanted, made, self.verify.config)
         before = self.verify.geometries.lengths("inliers")

@@ -19,7 +19,7 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import cameras
-from reconstruct.errors import ConfigError, ImageError, ReconstructionError
+from reconstruct.errors import ConfigError, EstimationError, ImageError
 from reconstruct.images import image_size
 from reconstruct.parallel import side_by_side
 from reconstruct.stages import Context
@@ -195,7 +195,7 @@ class Verify(KeyedStage):
         return sorted(key_pair(key) for key in wanted if counts.get(key, 0))
 
     def figures(self, made: int) -> dict[str, Any]:
-        """How many pairs passed. Raises MappingError if none did."""
+        """How many pairs passed. Raises EstimationError if none did."""
         return verification_figures(self.geometries, self.known_fingerprints(), made, self.config)
 
 
@@ -205,12 +205,12 @@ def verification_figures(
     """How many of the wanted pairs passed, and their mean inliers.
 
     Raises:
-        ReconstructionError: No pair passed.
+        EstimationError: No pair passed.
     """
     lengths = geometries.lengths("inliers")
     counts = [lengths[key] for key in wanted if lengths[key]]
     if not counts:
-        raise ReconstructionError(
+        raise EstimationError(
             f"none of {len(wanted)} pairs has {config.min_inliers} matches that agree with one "
             "two-view geometry: the photos do not overlap enough, or are too poor in texture"
         )

@@ -8,10 +8,11 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """What knows its size in bytes: arrays, tensors, pyramids."""
+    """An object with a size in bytes: arrays, tensors, pyramids."""
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Memory in bytes."""
 
 
 T = TypeVar("T", bound=Sized)

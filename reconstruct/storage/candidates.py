@@ -1,4 +1,5 @@
-"""Candidate poses of queries: ``candidates/part-*.h5``, one record a query, none at all too."""
+"""Candidate poses of queries: ``candidates/part-*.h5``, one record per query, also without
+poses."""
 
 from __future__ import annotations
 
@@ -15,10 +16,17 @@ from reconstruct.types import FloatArray
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CandidatePoses:
-    """Of one query, the best by inliers first.
+    """The K candidate poses of one query, the one with most inliers first.
 
-    poses: (K, 3, 4). inliers, matches: of each. places, images: of each. most_matches: keypoints
-    with a 3D point in the best try, also where no pose came of it. seconds: what it took.
+    Attributes:
+        poses: (K, 3, 4).
+        inliers: Of each pose.
+        matches: Of each pose.
+        places: Of each pose, see `reconstruct.datasets.rgbd.RgbdImages.place`.
+        images: Of each pose, the image with most inliers.
+        most_matches: Largest number of keypoints with a 3D point in one attempt, even if no pose
+            resulted.
+        seconds: Time that the query took.
     """
 
     poses: Float64
@@ -34,14 +42,14 @@ class CandidateStore(ShardStore):
     """Query -> `CandidatePoses`."""
 
     @staticmethod
-    def record(name: str, fingerprint: str, found: CandidatePoses) -> Record:
+    def record(name: str, fingerprint: str, candidates: CandidatePoses) -> Record:
         """The stored form."""
-        told = {key: getattr(found, key) for key in ("inliers", "matches", "places", "images")}
-        text = json.dumps(told | {"most_matches": found.most_matches}, ensure_ascii=False)
+        told = {key: getattr(candidates, key) for key in ("inliers", "matches", "places", "images")}
+        text = json.dumps(told | {"most_matches": candidates.most_matches}, ensure_ascii=False)
         fields: Fields = {
-            "poses": np.asarray(found.poses, np.float64).reshape(-1, 3, 4),
+            "poses": np.asarray(candidates.poses, np.float64).reshape(-1, 3, 4),
             "told": np.frombuffer(text.encode("utf-8"), np.uint8),
-            "seconds": np.array([found.seconds]),
+            "seconds": np.array([candidates.seconds]),
         }
         return Record(name, fingerprint, fields)
 
@@ -62,7 +70,8 @@ class CandidateStore(ShardStore):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scores:
-    """values: (K,) of a query's candidates, smaller is better, infinite: not to be judged."""
+    """Scores of the K candidates of one query; smaller is better, infinite means that it cannot be
+    judged."""
 
     values: FloatArray
     seconds: float

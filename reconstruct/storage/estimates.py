@@ -1,4 +1,4 @@
-"""Poses of a run's queries: ``localized/part-*.h5``, one record a query, failures too."""
+"""Poses of a run's queries: ``localized/part-*.h5``, one record per query, including failures."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class EstimateStore(ShardStore):
     """Query -> `PoseEstimate`."""
 
     @staticmethod
-    def record(fingerprint: str, found: PoseEstimate) -> Record:
+    def record(fingerprint: str, estimate: PoseEstimate) -> Record:
         """The stored form of an estimate."""
-        status = get_args(PoseStatus).index(found.status)
+        status = get_args(PoseStatus).index(estimate.status)
         fields = {
-            "counts": np.array([[status, found.matches, found.inliers]], np.int64),
-            "pose": _or_empty(found.cam_from_world, 4),
-            "covariance": _or_empty(found.covariance, 6),
-            "params": np.array(found.params, np.float64),
+            "counts": np.array([[status, estimate.matches, estimate.inliers]], np.int64),
+            "pose": _or_empty(estimate.cam_from_world, 4),
+            "covariance": _or_empty(estimate.covariance, 6),
+            "params": np.array(estimate.params, np.float64),
         }
-        return Record(found.name, fingerprint, fields)
+        return Record(estimate.name, fingerprint, fields)
 
     def load(self, name: str) -> PoseEstimate:
         """The estimate of a query. Raises ArtifactError if absent or unreadable."""
@@ -41,5 +41,5 @@ class EstimateStore(ShardStore):
         )
 
 
-def _or_empty(rows: NDArray[np.float64] | None, columns: int) -> NDArray[np.float64]:
-    return np.zeros((0, columns)) if rows is None else rows
+def _or_empty(values: NDArray[np.float64] | None, columns: int) -> NDArray[np.float64]:
+    return np.zeros((0, columns)) if values is None else values

@@ -1,4 +1,4 @@
-"""Local features of a run: ``features/part-*.h5``, one record an image, keyed by its name."""
+"""Local features of a run: ``features/part-*.h5``, one record per image, keyed by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matches of a run: ``matches/part-*.h5``, one record a pair of images."""
+"""Matches of a run: ``matches/part-*.h5``, one record per pair of images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from reconstruct.types import ImagePair, Matches
 
 
 def pair_key(pair: ImagePair) -> str:
-    """A text that no other pair of names has, whatever characters they hold."""
+    """A text key that is unique to the pair, whatever characters the names contain."""
     return json.dumps(pair, ensure_ascii=False)
 
 
 def key_pair(key: str) -> ImagePair:
-    """The pair that `pair_key` made ``key`` of."""
+    """The pair that `pair_key` made ``key`` from."""
     first, second = json.loads(key)
     return first, second
 
 
 class MatchStore(ShardStore):
-    """Pair of image names -> (M, 2) uint32 keypoint indices, first column of the first image."""
+    """Pair of image names -> (M, 2) uint32 keypoint indices, first column for the first image."""
 
     @staticmethod
     def record(pair: ImagePair, fingerprint: str, matches: Matches) -> Record:
@@ -46,7 +46,8 @@ class MatchStore(ShardStore):
         return scores
 
     def load_from(self, first: str, second: str) -> NDArray[np.uint32]:
-        """The matches of a pair with the keypoint of ``first`` first, whichever name is smaller."""
+        """The matches of two images, with the keypoint of ``first`` first whichever name is
+        smaller."""
         if first <= second:
             return self.load((first, second))
         return np.ascontiguousarray(self.load((second, first))[:, ::-1])

@@ -30,11 +30,20 @@ def write_pairs(path: Path, pairs: Iterable[ImagePair]) -> None:
 
 
 def read_pairs(path: Path, names: Collection[str]) -> tuple[list[ImagePair], list[str]]:
-    """The sorted pairs of a list whose images are both in ``names``, and the lines left out.
+    """The pairs of a list, restricted to known images.
 
-    Blank lines are passed over, and so are lines that start with ``#`` and do not name two known
-    images; a pair in both orders counts once. Raises ArtifactError if the file is unreadable or a
-    line is not two names.
+    Blank lines are skipped, and so are lines that start with ``#`` and do not name two known
+    images; a pair in both orders counts once.
+
+    Args:
+        path: The list.
+        names: The known images.
+
+    Returns:
+        The sorted pairs whose images are both in ``names``, and the lines left out.
+
+    Raises:
+        ArtifactError: The file is unreadable, or a line is not two names.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -54,7 +63,7 @@ def read_pairs(path: Path, names: Collection[str]) -> tuple[list[ImagePair], lis
     return sorted(pairs), absent
 
 
-def _split(line: str, known: set[str], place: str) -> ImagePair | None:
+def _split(line: str, known: set[str], where: str) -> ImagePair | None:
     if "\t" in line:
         candidates = [tuple(line.split("\t"))]
     else:
@@ -63,10 +72,10 @@ def _split(line: str, known: set[str], place: str) -> ImagePair | None:
         candidates = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in cuts]
     candidates = [pair for pair in candidates if len(pair) == 2]
     if not candidates and not line.startswith("#"):
-        raise ArtifactError(f"{place}: expected two image names, got {line!r}")
+        raise ArtifactError(f"{where}: expected two image names, got {line!r}")
     found = [pair for pair in candidates if set(pair) <= known]
     if len(found) > 1:
         raise ArtifactError(
-            f"{place}: {line!r} can be cut in two ways; put a tab between the names"
+            f"{where}: {line!r} can be cut in two ways; put a tab between the names"
         )
     return ordered(*found[0]) if found else None

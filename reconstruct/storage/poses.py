@@ -18,14 +18,14 @@ from reconstruct.workspace import atomic_path
 
 
 def write_poses(path: Path, poses: Mapping[str, NDArray[Any]]) -> None:
-    """Write (3, 4) cam_from_world by name, sorted, all digits kept, atomically."""
+    """Write (3, 4) cam_from_world by name, sorted, with all digits, atomically."""
     with atomic_path(path) as temporary:
         lines = [pose_line(name, poses[name]) + "\n" for name in sorted(poses)]
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def pose_line(name: str, cam_from_world: NDArray[Any]) -> str:
-    """``name qw qx qy qz tx ty tz``."""
+    """The line ``name qw qx qy qz tx ty tz`` of a (3, 4) pose."""
     numbers = [*quaternion(cam_from_world[:, :3]), *cam_from_world[:, 3]]
     return " ".join([name, *(f"{value:.17g}" for value in numbers)])
 
@@ -45,13 +45,24 @@ def read_poses(path: Path) -> dict[str, NDArray[np.float64]]:
     return poses
 
 
-def parse_pose_line(line: str, place: str) -> tuple[str, NDArray[np.float64]]:
-    """The name and the seven numbers of a line. Raises ArtifactError, as for a zero quaternion."""
+def parse_pose_line(line: str, where: str) -> tuple[str, NDArray[np.float64]]:
+    """Name and numbers of a line.
+
+    Args:
+        line: ``name qw qx qy qz tx ty tz``.
+        where: File and line number, for the message of an error.
+
+    Returns:
+        The name, and the (7,) numbers qw, qx, qy, qz, tx, ty, tz.
+
+    Raises:
+        ArtifactError: The line is not a pose, or its quaternion is zero.
+    """
     name, *numbers = line.strip().rsplit(maxsplit=7) or [""]
     try:
         values = np.array([float(word) for word in numbers])
     except ValueError:
         values = np.empty(0)
     if len(values) != 7 or not name or not np.isfinite(values).all() or not values[:4].any():
-        raise ArtifactError(f"{place}: expected `name qw qx qy qz tx ty tz`, got {line!r}")
+        raise ArtifactError(f"{where}: expected `name qw qx qy qz tx ty tz`, got {line!r}")
     return name, values

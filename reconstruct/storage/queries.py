@@ -15,11 +15,17 @@ from reconstruct.workspace import atomic_path
 
 
 def read_intrinsics(path: Path, is_model: Callable[[str], bool]) -> dict[str, Intrinsics | None]:
-    """Name -> intrinsics, in the order of the file; blank lines and ``#`` lines are passed over.
+    """Name -> intrinsics, in the order of the file; blank lines and ``#`` lines are skipped.
 
-    is_model: whether a word names a camera model, which is where a name with spaces ends.
-    An image listed twice counts once. Raises UsageError if the file cannot be read, if a line is
-    not of this form, or if an image is listed twice with different intrinsics.
+    An image listed twice counts once.
+
+    Args:
+        path: The list.
+        is_model: Whether a word is the name of a camera model, which ends a name with spaces.
+
+    Raises:
+        UsageError: The file cannot be read, a line is not of this form, or an image is listed twice
+            with different intrinsics.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -38,21 +44,21 @@ def read_intrinsics(path: Path, is_model: Callable[[str], bool]) -> dict[str, In
     return found
 
 
-def write_intrinsics(path: Path, rows: Iterable[tuple[str, Intrinsics]]) -> None:
-    """Write images with their intrinsics, all digits kept."""
+def write_intrinsics(path: Path, images: Iterable[tuple[str, Intrinsics]]) -> None:
+    """Write images with their intrinsics, with all digits."""
     lines = []
-    for name, camera in rows:
+    for name, camera in images:
         params = " ".join(f"{value:.17g}" for value in camera.params)
         lines.append(f"{name} {camera.model} {camera.size[0]} {camera.size[1]} {params}\n")
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def _parse(line: str, is_model: Callable[[str], bool], place: str) -> tuple[str, Intrinsics | None]:
+def _parse(line: str, is_model: Callable[[str], bool], where: str) -> tuple[str, Intrinsics | None]:
     words = line.split()
     cut = next((i for i, word in enumerate(words) if i and is_model(word)), None)
     if cut is None and len(words) > 1 and _is_number(words[-1]):
-        raise UsageError(f"{place}: no camera model of COLMAP in {line!r}")
+        raise UsageError(f"{where}: no camera model of COLMAP in {line!r}")
     if cut is None:
         return line.strip(), None
     try:
@@ -60,7 +66,7 @@ def _parse(line: str, is_model: Callable[[str], bool], place: str) -> tuple[str,
         params = tuple(float(word) for word in words[cut + 3 :])
     except (IndexError, ValueError) as error:
         raise UsageError(
-            f"{place}: expected `name camera_model width height params...`, got {line!r}"
+            f"{where}: expected `name camera_model width height params...`, got {line!r}"
         ) from error
     name = line[: line.index(f" {words[cut]} ")].strip() if cut > 1 else words[0]
     return name, Intrinsics(model=words[cut], size=(width, height), params=params)

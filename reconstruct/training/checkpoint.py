@@ -1,11 +1,11 @@
-"""Checkpoints: ``last`` holds all that training needs to go on, ``best`` is a weights file.
+"""Checkpoints: ``last`` holds all that training needs to continue, ``best`` is a weights file.
 
     last.safetensors   conv4_3, Adam's moments, and in the header (JSON) step, best, curves
     best.safetensors   conv1_1 .. conv4_3, float16: usable as ``weights: OUT/best.safetensors``
     best.json          where it comes from: data, settings, commit, loss
 
-Each is one file, renamed into place: a run killed at any time finds the one before. (Not written
-by safetensors' own `save_file`, which leaves files that only their owner can read.)
+Each is one file, renamed when complete: a run killed at any time leaves the previous one. (Not
+written by safetensors' `save_file`, which leaves files that only their owner can read.)
 """
 
 from __future__ import annotations
@@ -31,8 +31,15 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(slots=True)
 class State:
-    """How far training is. step: updates done. best: least validation loss, and its step. rows:
-    the curves so far. fingerprint: of the data and settings that it belongs to."""
+    """The progress of training.
+
+    Attributes:
+        step: Number of updates done.
+        best_loss: Smallest validation loss so far; None before the first validation.
+        best_step: The step at which it was reached.
+        rows: The curves so far, one entry per step.
+        fingerprint: Of the data and settings that it belongs to.
+    """
 
     fingerprint: str
     step: int = 0
@@ -52,7 +59,7 @@ def save_last(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, sta
 
 
 def read_state(path: Path) -> State | None:
-    """The state of a checkpoint; None if there is none that can be read."""
+    """The state in a checkpoint; None if it is missing or unreadable."""
     try:
         with safe_open(path, "numpy") as file:
             return State(**json.loads(file.metadata()["state"]))
@@ -61,18 +68,18 @@ def read_state(path: Path) -> State | None:
 
 
 def restore(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights and Adam's moments back, bit by bit."""
+    """Load weights and Adam's moments from a checkpoint, bit by bit as they were."""
     with safe_open(path, "numpy") as file:
         tensors = {name: torch.from_numpy(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     with torch.no_grad():
         for name, parameter in head.named_parameters():
             parameter.copy_(tensors[name])
-            found = {m: tensors.get(f"adam.{m}.{name}") for m in MOMENTS}
-            if found["step"] is not None:
+            moments = {m: tensors.get(f"adam.{m}.{name}") for m in MOMENTS}
+            if moments["step"] is not None:
                 # Moments share their parameter's layout in memory, on which rounding may depend.
                 optimizer.state[parameter] = {
                     m: value if m == "step" else torch.empty_like(parameter).copy_(value)
-                    for m, value in found.items()
+                    for m, value in moments.items()
                     if value is not None
                 }
 
@@ -83,7 +90,7 @@ def save_best(
     head: Mapping[str, NDArray[np.float32]],
     provenance: Mapping[str, Any],
 ) -> None:
-    """The whole network as a weights file, and its provenance beside it."""
+    """Write the whole network as a weights file, and its provenance beside it."""
     tensors = {name: value.astype(np.float16) for name, value in {**trunk, **head}.items()}
     with atomic_path(path) as temporary:
         header = {"provenance": json.dumps(provenance, sort_keys=True)}
@@ -93,14 +100,15 @@ def save_best(
 
 
 def commit() -> str | None:
-    """The commit of the package's checkout, ``-dirty`` if files changed; None outside of one."""
+    """Commit of the package's checkout, with ``-dirty`` if files changed; None outside of a
+    checkout."""
     describe = ("describe", "--always", "--dirty", "--abbrev=40")
     command = ["git", "-C", str(Path(__file__).parent), *describe]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 def _array(value: torch.Tensor) -> NDArray[Any]:

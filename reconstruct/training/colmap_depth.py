@@ -30,15 +30,15 @@ class ColmapDepthConfig(DepthPairsConfig):
 
     format: Literal["colmap_depth"]
     images: Annotated[str, NotIdentity]
-    """The workspace: the folder of ``images``, ``sparse`` and ``stereo``."""
+    """The workspace: a folder with ``images``, ``sparse`` and ``stereo``."""
     kind: Literal["geometric", "photometric"] = "geometric"
-    """Which depth maps: after or before COLMAP's geometric consistency."""
+    """Depth maps after (geometric) or before (photometric) COLMAP's geometric consistency check."""
     min_shared: int = Field(30, ge=1)
-    """3D points that two photos have to share to be looked at."""
+    """Two photos are a candidate pair if they share at least this many 3D points."""
 
 
 class ColmapDepth:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: ColmapDepthConfig, root: Path) -> None:
         self.config = config
@@ -64,11 +64,11 @@ class ColmapDepth:
         return [self.config.identity(), hashes, tree_hash(self.root / "sparse")]
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """Two photos that share points."""
+        """A group of two photos that share points."""
         return draw_pair(self, self.config, shape, rng)
 
     def pick(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Two photos that share points, either first."""
+        """Two photos that share points, in either order."""
         a, b = self.pairs[int(rng.integers(len(self.pairs)))]
         return (a, b) if rng.random() < 0.5 else (b, a)
 
@@ -94,9 +94,9 @@ class ColmapDepth:
 
 
 def read_depth_map(path: Path) -> FloatArray:
-    """(H, W) depth in one of COLMAP's dense maps: ``W&H&1&``, then float32, rows one by one.
+    """(H, W) depth from one of COLMAP's dense maps: ``W&H&1&``, then float32 row by row.
 
-    Raises ImageError if the file is missing, cut off, or of another kind.
+    Raises ImageError if the file is missing, truncated, or of another kind.
     """
     try:
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Curves of a training run: a CSV, a plot, and TensorBoard where it is asked for."""
+"""Curves of a training run: a CSV, a plot, and TensorBoard if asked for."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from reconstruct.workspace import atomic_path
 
 COLUMNS = ("step", "rate", "loss", "gradient_norm", "pairs", "validation")
 SMOOTHED = 50
-"""Steps over which the drawn training loss is averaged."""
+"""Number of steps over which the plotted training loss is averaged."""
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """One line a step; ``validation`` is empty where there was none."""
+    """Write a line for each step; ``validation`` is empty where it was not computed."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -30,7 +30,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 
 def draw(rows: Sequence[dict[str, float]]) -> str | None:
-    """Training and validation loss over the steps as SVG; None without matplotlib."""
+    """Training and validation loss over the steps as SVG; None if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return None
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def draw(rows: Sequence[dict[str, float]]) -> str | None:
 
 
 def write_tensorboard(folder: Path, rows: Sequence[dict[str, float]]) -> None:
-    """The same for TensorBoard. Raises UsageError if the package is not installed."""
+    """Write the curves for TensorBoard. Raises UsageError if the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

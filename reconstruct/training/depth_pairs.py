@@ -1,5 +1,5 @@
-"""Pairs of photos with depth: what RGB-D folders, COLMAP models with depth maps and MegaDepth
-have in common."""
+"""Pairs of photos with depth: the common part of RGB-D folders, COLMAP models with depth maps and
+MegaDepth."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from reconstruct.training.layout import Mask, correspondences
 from reconstruct.training.reprojection import DepthView, reproject
 
 GRID = 24
-"""Points an edge that are reprojected to see how much two photos share."""
+"""Points per edge of the grid that is reprojected to estimate the overlap of two photos."""
 
 
 class DepthPairsConfig(CropsConfig):
     """Crops of two photos of known depth and pose."""
 
     overlap: tuple[float, float] = Field((0.3, 0.95), strict=False)
-    """Share of the first photo that the second has to see: too little teaches nothing, too much is
-    the same photo again."""
+    """Range of the share of the first photo that the second has to see: with less there is nothing
+    to learn, with more it is the same photo again."""
     depth_tolerance: float = Field(0.05, gt=0)
-    """Largest difference of the depths of corresponding points, relative."""
+    """Largest relative difference between the depths of corresponding points."""
 
 
 class Views(Protocol):
-    """Photos with pose and depth, and which two of them to look at."""
+    """Photos with pose and depth, and a way to pick two of them."""
 
     def pick(self, rng: np.random.Generator) -> tuple[int, int]:
         """Two different views."""
@@ -46,7 +46,17 @@ class Views(Protocol):
 def draw_pair(
     views: Views, config: DepthPairsConfig, shape: Shape, rng: np.random.Generator
 ) -> Group | None:
-    """A group of two views that overlap as ``config`` wants it; None if the two drawn do not."""
+    """A group of two random views.
+
+    Args:
+        views: The photos.
+        config: Settings.
+        shape: What all groups of the run have in common.
+        rng: Source of all random choices.
+
+    Returns:
+        The group; None if the overlap of the two views is not in the range of ``config``.
+    """
     a, b = views.pick(rng)
     first, second = views.view(a), views.view(b)
     grid = _grid(first.depth.shape)

@@ -1,4 +1,4 @@
-"""What a data set gives to training: groups of crops with corresponding cells."""
+"""The examples that training sets provide: groups of crops with corresponding cells."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from reconstruct.training.layout import Cells, Layout
 from reconstruct.types import ImageArray
 
 ATTEMPTS = 200
-"""Draws without a usable pair before a data set is given up."""
+"""Draws without a usable pair after which a training set is rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pair:
-    """Crops ``first`` and ``second`` of a group, and (M, 2) their corresponding cells."""
+class CropPair:
+    """Two crops of a group and their corresponding cells.
+
+    Attributes:
+        first: Index of the first crop.
+        second: Index of the second crop.
+        cells: (M, 2) corresponding cells.
+    """
 
     first: int
     second: int
@@ -26,40 +32,57 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Group:
-    """images: (K, S, S, 3) uint8 RGB. pairs: at least one."""
+    """Crops that show the same surface.
+
+    Attributes:
+        images: (K, S, S, 3) uint8 RGB.
+        pairs: One or more.
+    """
 
     images: ImageArray
-    pairs: tuple[Pair, ...]
+    pairs: tuple[CropPair, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """What every group of a run has in common: layout of the network, edge of the crops in
-    pixels, least number of correspondences of a pair that counts."""
+    """What all groups of a run have in common.
+
+    Attributes:
+        layout: Layout of the network.
+        crop_px: Edge of the crops in pixels.
+        min_correspondences: Pairs with fewer corresponding cells are dropped.
+    """
 
     layout: Layout
     crop_px: int
     min_correspondences: int
 
-    def usable(self, pairs: list[Pair]) -> tuple[Pair, ...]:
+    def usable(self, pairs: list[CropPair]) -> tuple[CropPair, ...]:
         """The pairs with enough correspondences."""
         return tuple(pair for pair in pairs if len(pair.cells) >= self.min_correspondences)
 
 
-class Source(Protocol):
-    """A data set. It may be used by several processes: a draw depends on ``rng`` alone."""
+class TrainingSet(Protocol):
+    """A data set to train on. It may be used by several processes: a draw depends on ``rng``
+    alone."""
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """One random group, or None if the dice fell badly (too little overlap ...)."""
+        """One random group; None if the draw has no usable pair (too little overlap ...)."""
 
     def identity(self) -> list[Any]:
-        """JSON-able: settings, and the photos by content."""
+        """The settings, and the photos by content, as JSON types."""
 
 
-def draw_group(source: Source, shape: Shape, seed: tuple[int, ...]) -> Group:
-    """Group ``seed`` of a data set: the same at any time, in any process.
+def draw_group(source: TrainingSet, shape: Shape, seed: tuple[int, ...]) -> Group:
+    """Draw a group that depends only on the seed, not on the process or on earlier draws.
 
-    Raises DataError if it has no usable pair in `ATTEMPTS` draws.
+    Args:
+        source: The training set.
+        shape: What all groups of the run have in common.
+        seed: Seed of the group.
+
+    Raises:
+        DataError: There is no usable pair in `ATTEMPTS` draws.
     """
     rng = np.random.default_rng(seed)
     for _ in range(ATTEMPTS):

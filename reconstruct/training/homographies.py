@@ -1,7 +1,7 @@
-"""Photos warped by random homographies: any folder of photos trains.
+"""Photos warped by random homographies: any folder of photos can be used for training.
 
-A group is one place of a photo, seen ``variants`` times through homographies of their own and
-under light of their own; every two of them are a pair with exact correspondences.
+A group is one area of a photo, seen ``variants`` times through different homographies and under
+different light; every two of them are a pair with exact correspondences.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.folder import list_images
 from reconstruct.geometry import Float64, apply_homography
-from reconstruct.training.groups import Group, Pair, Shape
+from reconstruct.training.groups import CropPair, Group, Shape
 from reconstruct.training.layout import Mask, correspondences
 from reconstruct.training.photometric import PhotometricConfig, vary
 from reconstruct.training.photos import Photos
@@ -36,26 +36,27 @@ class HomographiesConfig(Section):
     max_edge: int | None = Field(1024, ge=64)
     """Larger photos are shrunk to this edge first."""
     variants: int = Field(4, ge=2, le=8)
-    """Crops of one place; n of them make n (n - 1) / 2 pairs."""
+    """Crops of one area; n of them make n (n - 1) / 2 pairs."""
     zoom: tuple[float, float] = Field((0.7, 1.5), strict=False)
-    """Crop pixels per photo pixel, of the place as a whole."""
+    """Range of crop pixels per photo pixel, drawn once for all crops of an area."""
     max_scale: float = Field(2.0, ge=1)
     """Largest ratio of scales between two crops."""
     rotation_deg: float = Field(15.0, ge=0)
-    """Standard deviation; one crop in ten is turned by any angle up to ``any_rotation_deg``."""
+    """Standard deviation of the rotation; one crop in ten is rotated by any angle up to
+    ``any_rotation_deg``."""
     any_rotation_deg: float = Field(90.0, ge=0, le=180)
-    """See above."""
+    """Largest rotation of one crop in ten."""
     perspective: float = Field(0.5, ge=0, lt=1)
-    """Largest change of depth from the middle of the crop to its edges, relative."""
+    """Largest relative change of depth from the middle of the crop to its edges."""
     stretch: float = Field(0.25, ge=0)
     """Largest |log| of an affine stretch."""
     shift: float = Field(0.15, ge=0)
-    """Largest shift of a crop against the place, relative to the crop."""
+    """Largest shift of a crop from the centre of the area, relative to the crop."""
     photometric: PhotometricConfig = PhotometricConfig()
 
 
 class Homographies:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: HomographiesConfig, root: Path) -> None:
         folder = root / config.images
@@ -68,7 +69,7 @@ class Homographies:
         return [self.config.identity(), self.photos.identity()]
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """One place of one photo."""
+        """A group of crops of one area of one photo."""
         config = self.config
         photo = self.photos.read(int(rng.integers(len(self.photos))))
         size = (photo.shape[1], photo.shape[0])
@@ -83,7 +84,7 @@ class Homographies:
             for homography in homographies
         ]
         pairs = [
-            Pair(first=i, second=j, cells=_cells(shape, homographies[i], homographies[j], size))
+            CropPair(first=i, second=j, cells=_cells(shape, homographies[i], homographies[j], size))
             for i, j in combinations(range(config.variants), 2)
         ]
         return Group(images=np.stack(images), pairs=shape.usable(pairs))
@@ -96,7 +97,18 @@ def random_homography(
     centre: Float64,
     rng: np.random.Generator,
 ) -> Float64:
-    """(3, 3) crop_from_photo that takes the photo's ``centre`` near to the crop's."""
+    """A random homography that maps a point of the photo near to the middle of the crop.
+
+    Args:
+        config: Settings.
+        crop_px: Edge of the crop.
+        zoom: Crop pixels per photo pixel.
+        centre: (2,) point in COLMAP pixels of the photo.
+        rng: Source of all random choices.
+
+    Returns:
+        (3, 3) crop_from_photo.
+    """
     scale = zoom * np.exp(0.5 * np.log(config.max_scale) * rng.uniform(-1, 1))
     angle = np.radians(rng.normal(0.0, config.rotation_deg))
     if rng.random() < 0.1:
@@ -115,7 +127,16 @@ def random_homography(
 
 
 def warp(photo: ImageArray, crop_from_photo: Float64, crop_px: int) -> ImageArray:
-    """(S, S, 3) the crop; what lies outside of the photo is mirrored. COLMAP pixels throughout."""
+    """Warp a photo into a crop; what is outside of the photo is mirrored.
+
+    Args:
+        photo: (H, W, 3) uint8 RGB.
+        crop_from_photo: (3, 3), in COLMAP pixels.
+        crop_px: Edge S of the crop.
+
+    Returns:
+        (S, S, 3) uint8 RGB.
+    """
     enlarge = np.diag([SUPERSAMPLING, SUPERSAMPLING, 1.0])
     half = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
     # OpenCV counts from the first pixel's centre, COLMAP from its corner.
@@ -128,7 +149,8 @@ def warp(photo: ImageArray, crop_from_photo: Float64, crop_px: int) -> ImageArra
 
 
 def _place(size: tuple[int, int], extent: float, rng: np.random.Generator) -> Float64:
-    """Where in the photo a crop of ``extent`` photo pixels is centred: inside, if it fits."""
+    """Random centre of an area of ``extent`` photo pixels: inside of the photo, if the area
+    fits."""
     margin = np.minimum(0.5 * extent, 0.5 * np.array(size) - 1e-6)
     return np.asarray(rng.uniform(margin, np.array(size) - margin))
 

@@ -1,11 +1,13 @@
-"""Where the cells of a feature map lie in a crop, for the two shapes of the network.
+"""Positions of the cells of a feature map in a crop, for the two layouts of the network.
 
-``release``    as the authors train: third pool a max pool, stride 8, no dilation; descriptors
-               before the last ReLU. Cell p is centred at pixel index 8p + 3.5.
-``test_time``  as features are extracted: average pool at stride 1, dilation 2, stride 4;
-               descriptors behind the last ReLU. Cell p is centred at pixel index 4p + 3.5.
+``release``    as the authors train: the third pooling is a max pooling, stride 8, no dilation;
+descriptors before the last ReLU. Cell p is centred at pixel index 8p + 3.5.
 
-Positions are COLMAP pixels of the crop, so 0.5 more than pixel indices: both have cell 0 at 4.
+``test_time``  as features are extracted: average pooling at stride 1, dilation 2, stride 4;
+descriptors after the last ReLU. Cell p is centred at pixel index 4p + 3.5.
+
+Positions are COLMAP pixels of the crop, 0.5 more than pixel indices: in both layouts cell 0 is at
+4.
 """
 
 from __future__ import annotations
@@ -23,15 +25,21 @@ LayoutName = Literal["release", "test_time"]
 FIRST_CENTRE_PX: Final = 4.0
 Mask = NDArray[np.bool_]
 Cells = NDArray[np.int32]
-"""(M, 2) flat indices (row * columns + column): a cell of the first map, one of the second."""
+"""(M, 2) flat indices (row * columns + column): a cell of the first map and one of the second."""
 Mapping = Callable[[Float64], tuple[Float64, NDArray[np.bool_]]]
-"""(N, 2) positions in one crop -> (N, 2) positions in another, and (N,) which of them count."""
+"""(N, 2) positions in one crop -> (N, 2) positions in another, and (N,) which of them are valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """name; distance of cells in pixels; what the map of an n-pixel edge loses at its end (cells);
-    whether descriptors are taken behind the last ReLU."""
+    """Layout of a feature map.
+
+    Attributes:
+        name: Its name in a training file.
+        stride_px: Distance of neighbouring cells in pixels.
+        border_cells: An edge of n pixels has n // stride_px cells less these.
+        relu_descriptors: Whether descriptors are taken after the last ReLU.
+    """
 
     name: LayoutName
     stride_px: int
@@ -65,7 +73,13 @@ LAYOUTS: Final = {
 
 
 def correspondences(layout: Layout, edge_px: int, mapping: Mapping) -> Cells:
-    """The cells of a crop whose centres ``mapping`` takes to a cell of the other crop."""
+    """Corresponding cells of two crops, by mapping the cells' centres.
+
+    Args:
+        layout: Layout of the network.
+        edge_px: Edge of the crops.
+        mapping: From the first crop to the second.
+    """
     target, counts = mapping(layout.centres(edge_px))
     second, inside = layout.nearest(target, edge_px)
     first = np.flatnonzero(counts & inside).astype(np.int32)
@@ -73,7 +87,17 @@ def correspondences(layout: Layout, edge_px: int, mapping: Mapping) -> Cells:
 
 
 def point_correspondences(layout: Layout, edge_px: int, a: Float64, b: Float64) -> Cells:
-    """The cells of corresponding (N, 2) positions in two crops, each pair of cells once, sorted."""
+    """The cells of corresponding positions in two crops.
+
+    Args:
+        layout: Layout of the network.
+        edge_px: Edge of the crops.
+        a: (N, 2) positions in the first crop.
+        b: (N, 2) corresponding positions in the second crop.
+
+    Returns:
+        Sorted cells, each pair once.
+    """
     first, inside_a = layout.nearest(a, edge_px)
     second, inside_b = layout.nearest(b, edge_px)
     rows = np.column_stack([first, second])[inside_a & inside_b]

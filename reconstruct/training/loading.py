@@ -1,4 +1,4 @@
-"""Groups drawn while training goes on, by processes of their own if there are any."""
+"""Groups drawn during training, by worker processes if there are any."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reconstruct.training.maps import TRAIN, Example, GroupSource
 
 
 class _Groups(Dataset[Group]):
-    """Group by number; a draw depends on its number alone, so workers need no seed."""
+    """Groups by number; a draw depends on its number alone, so workers need no seed."""
 
     def __init__(self, source: GroupSource, numbers: list[int]) -> None:
         self.source = source
@@ -26,7 +26,7 @@ class _Groups(Dataset[Group]):
 
 
 def fresh_examples(source: GroupSource, numbers: Iterable[int], workers: int) -> Iterator[Example]:
-    """The groups behind the trunk, in their order, whatever the number of workers."""
+    """Groups after the frozen trunk, in order, whatever the number of workers."""
     groups = _Groups(source, list(numbers))
     options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
     if workers:

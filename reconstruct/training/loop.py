@@ -1,5 +1,5 @@
-"""The loop: one group, one step. Nothing random happens here, so a run that goes on from a
-checkpoint makes the same steps as one that was never stopped.
+"""The training loop: one group, one step. Nothing random happens here, so a run that continues from
+a checkpoint makes the same steps as one that was never stopped.
 
 Importing this module loads torch.
 """
@@ -19,12 +19,12 @@ from reconstruct.training.settings import TrainConfig
 
 
 def make_optimizer(head: nn.Module) -> torch.optim.Adam:
-    """Adam; the rate is set before every step."""
+    """Adam; the learning rate is set before every step."""
     return torch.optim.Adam(head.parameters(), lr=1.0)
 
 
 def group_loss(head: nn.Module, example: Example, config: TrainConfig) -> Tensor:
-    """The mean loss over the pairs of a group, a scalar."""
+    """Mean loss over the pairs of a group, a scalar."""
     device = next(head.parameters()).device
     half = config.precision == "bfloat16"
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -50,7 +50,18 @@ def take_step(
     config: TrainConfig,
     step: int,
 ) -> dict[str, float]:
-    """One update; returns its row of the curves. A gradient that is not finite is left out."""
+    """Update the weights once. A gradient that is not finite is skipped.
+
+    Args:
+        head: conv4_3.
+        optimizer: Its optimizer.
+        example: The group after the frozen trunk.
+        config: Settings.
+        step: Number of the step, which decides the learning rate.
+
+    Returns:
+        The step's entry in the curves.
+    """
     rate = config.rate(step)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -71,12 +82,19 @@ def take_step(
 
 @torch.inference_mode()
 def validate(head: nn.Module, examples: Iterable[Example], config: TrainConfig) -> float:
-    """The mean loss over the groups."""
+    """Mean loss over the groups."""
     return float(np.mean([float(group_loss(head, example, config)) for example in examples]))
 
 
 def order(seed: int, epoch: int, groups: int, fresh: bool) -> list[int]:
-    """Numbers of the groups of an epoch: new ones, or the same ones in another order."""
+    """Numbers of the groups of an epoch.
+
+    Args:
+        seed: Seed of the run.
+        epoch: Number of the epoch.
+        groups: Groups per epoch.
+        fresh: New groups in every epoch; else the same ones in another order.
+    """
     if fresh:
         return list(range(epoch * groups, (epoch + 1) * groups))
     return [int(i) for i in np.random.default_rng((seed, 2, epoch)).permutation(groups)]

@@ -30,7 +30,13 @@ TINY = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One image: ``descriptors`` (h * w, C) of unit length, ``scores`` (h * w,), ``width`` w."""
+    """One image.
+
+    Attributes:
+        descriptors: (h * w, C) unit vectors.
+        scores: (h * w,) soft detection scores.
+        width: w.
+    """
 
     descriptors: Tensor
     scores: Tensor
@@ -38,7 +44,7 @@ class Described:
 
 
 def describe(maps: Tensor, relu_descriptors: bool) -> list[Described]:
-    """(B, C, h, w) maps of the last convolution, before its ReLU -> what the loss compares."""
+    """Descriptors and scores of (B, C, h, w) maps of the last convolution, before its ReLU."""
     maps = maps.float() if maps.dtype == torch.bfloat16 else maps
     scores = soft_scores(maps).flatten(1)
     source = F.relu(maps) if relu_descriptors else maps
@@ -49,10 +55,11 @@ def describe(maps: Tensor, relu_descriptors: bool) -> list[Described]:
 
 
 def soft_scores(maps: Tensor) -> Tensor:
-    """(B, h, w) soft detection scores of (B, C, h, w) maps, of sum 1 (0 for a map without one).
+    """(B, h, w) soft detection scores of (B, C, h, w) maps; their sum over an image is 1, or 0 for
+    a map of zeros.
 
-    A score depends on one channel, so its gradient needs 10 values a cell and not 9 C: which ones
-    is found without a graph, and only these are gathered.
+    A score depends on one channel, so its gradient needs 10 values per cell and not 9 C: these are
+    determined without a graph, and only they are gathered.
     """
     padded = F.pad(F.relu(maps), [1] * 4)  # of zeros, and exp(0) = 1 is what lies outside
     rows = padded.permute(0, 2, 3, 1).flatten(1)  # no copy where channels come last in memory
@@ -75,8 +82,8 @@ def _largest(rows: Tensor) -> Tensor:
 
 
 def _deciding(padded: Tensor) -> tuple[Tensor, Tensor]:
-    """What the scores of (B, C, h + 2, w + 2) maps depend on, as indices into (h + 2, w + 2, C):
-    (B, h w) the largest channel of each cell; (B, 9 h w) the window of the one that scores."""
+    """Indices into (h + 2, w + 2, C) of the values that decide the scores: (B, h w) the largest
+    channel of each cell, and (B, 9 h w) the window of the channel that scores."""
     maps = padded.permute(0, 2, 3, 1)
     _, height, width, channels = maps.shape
     exponential = torch.exp(maps / maps.amax(dim=(1, 2, 3), keepdim=True).clamp(min=TINY))
@@ -94,7 +101,15 @@ def _deciding(padded: Tensor) -> tuple[Tensor, Tensor]:
 def pair_loss(
     first: Described, second: Described, cells: Tensor, *, safe_radius: int = 4, margin: float = 1.0
 ) -> Tensor:
-    """L of a pair, a scalar. cells: (M, 2) int64 flat indices of corresponding cells, M >= 1."""
+    """The loss L of a pair, a scalar.
+
+    Args:
+        first: The first image.
+        second: The second image.
+        cells: (M, 2) int64 flat indices of corresponding cells, M >= 1.
+        safe_radius: Negatives are farther than this from the true cell (Chebyshev).
+        margin: By how much a negative has to be farther than the true cell.
+    """
     a, b = cells.unbind(1)
     with torch.no_grad():  # which negative it is needs no gradient; how far it is comes below
         similarity = first.descriptors @ second.descriptors.T
@@ -113,8 +128,8 @@ def pair_loss(
 
 
 def _hardest(similarity: Tensor, near: Tensor, image: Described, radius: int) -> Tensor:
-    """(M,) the cell of ``image`` most similar to each anchor, of those farther than ``radius``
-    from the anchor's own cell ``near``; -1 where there is none. Changes (M, h w) similarity."""
+    """(M,) the cell of ``image`` most similar to each anchor, among those farther than ``radius``
+    from the anchor's true cell ``near``; -1 if there is none. Changes the (M, h w) similarity."""
     similarity.masked_fill_(_within(near, image, radius), -torch.inf)
     best, index = similarity.max(dim=1)
     return index.masked_fill_(best == -torch.inf, -1)

@@ -1,10 +1,10 @@
-"""Stage ``maps``: the frozen trunk's view of every group, computed once and kept.
+"""Stage ``maps``: the output of the frozen trunk for every group, computed once and kept.
 
     maps/part-*.h5   key train/00042 or validation/00007: maps (K, 512, h, w) float16, pairs (P, 3)
                      int32 (first, second, number of cells), cells (M, 2) int32, pair after pair
 
 Float16 holds the trunk's activations (up to a few thousand) to a relative 5e-4. A stopped run
-goes on with the shards that are missing.
+continues with the missing shards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reconstruct.stages import Context
 from reconstruct.stages.keyed import KeyedStage, Result, Worker
 from reconstruct.storage.shards import Fields, Record, ShardStore
 from reconstruct.torch_device import resolve_device
-from reconstruct.training.groups import Group, Source, draw_group
+from reconstruct.training.groups import Group, TrainingSet, draw_group
 from reconstruct.training.mix import load_source
 from reconstruct.training.network import FrozenTrunk
 from reconstruct.training.settings import TrainingConfig
@@ -39,15 +39,19 @@ STREAMS = {TRAIN: 0, VALIDATION: 1}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A group as conv4_3 sees it: maps (K, 512, h, w) float32, and for each pair the two images
-    and (M, 2) int64 corresponding cells."""
+    """A group as conv4_3 sees it.
+
+    Attributes:
+        maps: (K, 512, h, w) float32.
+        pairs: Of each pair the two images and the (M, 2) int64 corresponding cells.
+    """
 
     maps: Tensor
     pairs: list[tuple[int, int, Tensor]]
 
 
 class GroupSource:
-    """The groups of a training file by role and number, and what the trunk makes of them."""
+    """The groups of a training file by role and number, and the trunk's output for them."""
 
     def __init__(self, config: TrainingConfig, device: str) -> None:
         self.config = config
@@ -58,20 +62,20 @@ class GroupSource:
         return {"config": self.config, "device": self.device}
 
     @cached_property
-    def sources(self) -> dict[str, Source]:
-        """Role -> data set."""
+    def sources(self) -> dict[str, TrainingSet]:
+        """Role -> training set."""
         train = load_source(self.config.dataset)
         chosen = self.config.validation.dataset
         return {TRAIN: train, VALIDATION: load_source(chosen) if chosen is not None else train}
 
     @cached_property
     def weights(self) -> TrunkWeights:
-        """Where training starts."""
+        """The weights that training starts from."""
         return load_weights(self.config.train.weights)
 
     @cached_property
     def trunk(self) -> FrozenTrunk:
-        """The part that does not learn."""
+        """The part of the network that does not learn."""
         train = self.config.train
         return FrozenTrunk(self.weights, train.layout, train.precision, resolve_device(self.device))
 
@@ -86,12 +90,12 @@ class GroupSource:
         return fingerprint("maps", shape, data, self.config.seed, network)
 
     def draw(self, role: str, number: int) -> Group:
-        """Group ``number`` of a role, the same at any time."""
+        """Group ``number`` of a role, always the same."""
         seed = (self.config.seed, STREAMS[role], number)
         return draw_group(self.sources[role], self.config.train.shape(), seed)
 
     def example(self, group: Group) -> Example:
-        """A group behind the trunk."""
+        """The output of the trunk for a group."""
         pairs = [(p.first, p.second, torch.from_numpy(p.cells).long()) for p in group.pairs]
         return Example(self.trunk(group.images), pairs)
 
@@ -134,7 +138,7 @@ class Maps(KeyedStage):
         return {"groups": len(self.keys), "pairs": pairs}
 
     def read(self, role: str, number: int) -> Example:
-        """A group behind the trunk, as `GroupSource.example` gives it but for the rounding."""
+        """A stored group, equal to `GroupSource.example` except for rounding."""
         fields = self.store.read(key(role, number))
         maps = torch.from_numpy(fields["maps"]).float()
         cells = torch.from_numpy(fields["cells"]).long()
@@ -163,7 +167,7 @@ class MapsWorker:
 
 
 def key(role: str, number: int) -> str:
-    """Name of a stored group."""
+    """Key of a stored group."""
     return f"{role}/{number:05d}"
 
 

@@ -39,13 +39,14 @@ class MegaDepthConfig(DepthPairsConfig):
     scenes: tuple[str, ...] | None = Field(None, strict=False)
     """Names of the scenes; null: all files in the folder."""
     overlap: tuple[float, float] = Field((0.5, 1.0), strict=False)
-    """Range of the scene file's overlap: shared points, of those of the first photo."""
+    """Range of the overlap in the scene file: share of the points of the first photo that the
+    second also observes."""
     max_scale_ratio: float = Field(float("inf"), ge=1)
-    """Largest mean ratio of the sizes at which two photos show a point."""
+    """Largest mean ratio of the scales at which two photos see their shared points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scene:
+class MegaDepthScene:
     """One scene file: paths and cameras by index, and (P, 2) the pairs that may be drawn."""
 
     path: Path
@@ -57,7 +58,7 @@ class Scene:
 
 
 class MegaDepth:
-    """See `reconstruct.training.groups.Source`. Every scene is drawn as often as any other."""
+    """See `reconstruct.training.groups.TrainingSet`. Every scene is drawn as often as any other."""
 
     def __init__(self, config: MegaDepthConfig, root: Path) -> None:
         self.config = config
@@ -79,15 +80,16 @@ class MegaDepth:
             )
 
     def identity(self) -> list[Any]:
-        """Settings and scene files. Photos and depth count by their names in them: a terabyte."""
+        """Settings and scene files. Photos and depth maps are identified by name only: they are a
+        terabyte."""
         return [self.config.identity(), [file_hash(scene.path) for scene in self.scenes]]
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """Two photos of one scene."""
+        """A group of two photos of one scene."""
         scene = self.scenes[int(rng.integers(len(self.scenes)))]
         return draw_pair(SceneViews(self.root, scene), _overlap_as_given(self.config), shape, rng)
 
-    def _scene(self, path: Path) -> Scene:
+    def _scene(self, path: Path) -> MegaDepthScene:
         data = read_npz(path)
         try:
             overlap, ratio = data["overlap_matrix"], data["scale_ratio_matrix"]
@@ -101,7 +103,7 @@ class MegaDepth:
                 f"{path}: not a scene file of D2-Net's layout ({error!r}); "
                 "make it with `python -m reconstruct prepare megadepth`"
             ) from error
-        return Scene(
+        return MegaDepthScene(
             path=path,
             images=images,
             depths=depths,
@@ -112,19 +114,20 @@ class MegaDepth:
 
 
 def _overlap_as_given(config: MegaDepthConfig) -> DepthPairsConfig:
-    """The scene file has judged the overlap already; depth maps with holes would say less."""
+    """Settings without a limit of the overlap, which the scene file has already decided; depth maps
+    with holes are less reliable."""
     return config.model_copy(update={"overlap": (0.0, 1.0)})
 
 
 class SceneViews:
     """See `reconstruct.training.depth_pairs.Views`."""
 
-    def __init__(self, root: Path, scene: Scene) -> None:
+    def __init__(self, root: Path, scene: MegaDepthScene) -> None:
         self.root = root
         self.scene = scene
 
     def pick(self, rng: np.random.Generator) -> tuple[int, int]:
-        """A pair of the wanted overlap."""
+        """Two photos whose overlap is in the range."""
         a, b = self.scene.pairs[int(rng.integers(len(self.scene.pairs)))]
         return int(a), int(b)
 

@@ -1,4 +1,4 @@
-"""Section ``dataset`` of a training file -> `Source`; several of them mixed by weight."""
+"""Section ``dataset`` of a training file -> `TrainingSet`; several of them mixed by weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from reconstruct.config import NotIdentity, Section
 from reconstruct.training.colmap_depth import ColmapDepth, ColmapDepthConfig
-from reconstruct.training.groups import Group, Shape, Source
+from reconstruct.training.groups import Group, Shape, TrainingSet
 from reconstruct.training.homographies import Homographies, HomographiesConfig
 from reconstruct.training.megadepth import MegaDepth, MegaDepthConfig
 from reconstruct.training.rgbd import Rgbd, RgbdConfig
@@ -23,15 +23,15 @@ OneSource = Annotated[
 
 
 class MixConfig(Section):
-    """Several data sets."""
+    """Several training sets."""
 
     format: Literal["mix"]
     images: Annotated[str, NotIdentity] = "."
-    """Folder to which the paths of the data sets are relative."""
+    """Folder to which the paths of the training sets are relative."""
     sources: tuple[OneSource, ...] = Field(min_length=1, strict=False)
-    """The data sets."""
+    """The training sets."""
     weights: tuple[float, ...] = Field(strict=False)
-    """Share of the groups that each of them gives; the sum does not matter."""
+    """Relative share of the groups that each of them provides."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> MixConfig:
@@ -47,18 +47,18 @@ DataConfig = Annotated[OneSource | MixConfig, Field(discriminator="format")]
 
 
 class Mix:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: MixConfig, root: Path) -> None:
         self.sources = [load_source(source, root / config.images) for source in config.sources]
         self.shares = np.array(config.weights) / sum(config.weights)
 
     def identity(self) -> list[Any]:
-        """Those of the data sets, and their shares."""
+        """Identities of the training sets, and their shares."""
         return [[source.identity() for source in self.sources], self.shares.tolist()]
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """A group of one of the data sets."""
+        """A group of one of the training sets."""
         chosen = int(rng.choice(len(self.sources), p=self.shares))
         # Again from the same one until it gives: a data set that gives seldom keeps its share.
         for _ in range(50):
@@ -68,8 +68,9 @@ class Mix:
         return None
 
 
-def load_source(config: Any, root: Path = Path()) -> Source:
-    """The data set that a section describes. Raises UsageError or DataError naming the folder."""
+def load_source(config: Any, root: Path = Path()) -> TrainingSet:
+    """The training set that a section describes. Raises UsageError or DataError naming the
+    folder."""
     classes: dict[type[Section], Any] = {
         HomographiesConfig: Homographies,
         RgbdConfig: Rgbd,
@@ -78,5 +79,5 @@ def load_source(config: Any, root: Path = Path()) -> Source:
         MegaDepthConfig: MegaDepth,
         MixConfig: Mix,
     }
-    source: Source = classes[type(config)](config, root)
+    source: TrainingSet = classes[type(config)](config, root)
     return source

@@ -1,6 +1,6 @@
-"""The network in two parts: the trunk up to conv4_2, which never learns, and conv4_3, which does.
+"""The network in two parts: the trunk up to conv4_2, which is frozen, and conv4_3, which learns.
 
-Both exist in the two shapes of `reconstruct.training.layout`. Importing this module loads torch.
+Both exist in the two layouts of `reconstruct.training.layout`. Importing this module loads torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 
 class FrozenTrunk:
-    """conv1_1 .. conv4_2 with their ReLUs: photos -> what conv4_3 reads."""
+    """conv1_1 to conv4_2 with their ReLUs: from photos to the input of conv4_3."""
 
     def __init__(
         self, weights: TrunkWeights, layout: LayoutName, precision: Precision, device: torch.device
@@ -68,7 +68,13 @@ def spacing(name: str, layout: LayoutName) -> int:
 
 
 def make_head(tensors: Tensors, layout: LayoutName, device: torch.device) -> nn.Conv2d:
-    """conv4_3 without its ReLU, starting from the given weights; it learns."""
+    """conv4_3 without its ReLU, trainable.
+
+    Args:
+        tensors: Weights to start from.
+        layout: Layout of the network.
+        device: Where it runs.
+    """
     spread = spacing(LAST, layout)
     head = nn.Conv2d(512, 512, 3, padding=spread, dilation=spread)
     state = {kind: torch.from_numpy(tensors[f"{LAST}.{kind}"]) for kind in ("weight", "bias")}

@@ -1,8 +1,8 @@
-"""NumPy's .npz with arrays of Python objects, read without running what a file says.
+"""NumPy's .npz with arrays of Python objects, read without executing code from the file.
 
 The scene files of D2-Net's release hold dicts and None in object arrays, which NumPy reads with
-pickle: with ``allow_pickle=True`` a foreign file could run any code. Here only arrays, numbers,
-texts and the containers around them are made.
+pickle: with ``allow_pickle=True`` a file from elsewhere could run any code. Here only arrays,
+numbers, strings and the containers around them are created.
 """
 
 from __future__ import annotations

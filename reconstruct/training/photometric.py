@@ -1,8 +1,8 @@
-"""Random change of light and camera: what a descriptor has to survive.
+"""Random changes of light and camera, to which descriptors should be invariant.
 
-Every effect comes with a probability of its own and a strength drawn anew, so two crops of one
-surface differ strongly and in different ways. Order as in the world: light falls, the lens blurs,
-the sensor is exposed and adds noise, the file is compressed.
+Every effect has a probability and a random strength, so two crops of one surface differ strongly
+and in different ways. The order is that of the physical world: light falls, the lens blurs, the
+sensor is exposed and adds noise, the file is compressed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class PhotometricConfig(Section):
     """Strengths are the largest that are drawn; 0 switches an effect off."""
 
     probability: Share = 0.5
-    """Of each effect, but for night."""
+    """Probability of each effect except night."""
     gamma: float = Field(0.6, ge=0)
-    """|log| of the exponent of a gamma curve."""
+    """|log| of the exponent of the gamma curve."""
     contrast: float = Field(0.6, ge=0)
     """|log| of the gain about the mean."""
     brightness: float = Field(0.15, ge=0)
@@ -37,15 +37,15 @@ class PhotometricConfig(Section):
     color: float = Field(0.2, ge=0)
     """|log| of the gain of each channel; saturation changes with it."""
     shading: float = Field(0.6, ge=0)
-    """|log| of a smooth gain over the image; with the edge of a shadow every other time."""
+    """|log| of a smooth gain over the image; every other time with the edge of a shadow."""
     blur_px: float = Field(1.5, ge=0)
-    """Sigma of a round blur; motion blur is up to four times as long."""
+    """Sigma of an isotropic blur; motion blur is up to four times as long."""
     noise: float = Field(0.04, ge=0)
     """Sigma of the noise (white is 1)."""
     jpeg: int = Field(70, ge=0, le=99)
     """100 - quality."""
     night: Share = 0.15
-    """Probability of a night-like picture: dark, bluish or warm, lit by a few lamps, noisy."""
+    """Probability of a night-like image: dark, bluish or warm, lit by a few lamps, noisy."""
 
 
 def vary(image: ImageArray, config: PhotometricConfig, rng: np.random.Generator) -> ImageArray:

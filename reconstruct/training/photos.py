@@ -1,4 +1,4 @@
-"""Photos of a data set, decoded when they are drawn, the last few kept."""
+"""Photos of a training set, decoded on demand; the last few are cached."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from reconstruct.geometry import fit_size
-from reconstruct.images import read_image
+from reconstruct.images import read_image, shrink
 from reconstruct.types import ImageArray
 from reconstruct.workspace import file_hash
 
@@ -19,7 +15,7 @@ KEPT_BYTES = 500_000_000
 
 
 class Photos:
-    """Photos by their index, shrunk to ``max_edge``."""
+    """Photos by index, shrunk to ``max_edge``."""
 
     def __init__(self, paths: Sequence[Path], max_edge: int | None = None) -> None:
         self.paths = tuple(paths)
@@ -38,22 +34,13 @@ class Photos:
         return [file_hash(path) for path in self.paths]
 
     def read(self, index: int) -> ImageArray:
-        """(H, W, 3) uint8 RGB. Raises ImageError."""
+        """(H, W, 3) uint8 RGB of a photo. Raises ImageError if it cannot be read."""
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
-        photo = shrunk(read_image(self.paths[index]), self.max_edge)
+        photo = shrink(read_image(self.paths[index]), self.max_edge)
         self._kept[index] = photo
         self._bytes += photo.nbytes
         while self._bytes > KEPT_BYTES and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return photo
-
-
-def shrunk(photo: ImageArray, max_edge: int | None) -> ImageArray:
-    """A photo of at most ``max_edge`` pixels an edge, by area averaging."""
-    size = (photo.shape[1], photo.shape[0])
-    target = fit_size(size, max_edge, None)
-    if target == size:
-        return photo
-    return np.asarray(cv2.resize(photo, target, interpolation=cv2.INTER_AREA), np.uint8)

@@ -29,9 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_megadepth(base: Path, output: Path) -> list[str]:
-    """Write the scene file of every scene that has none yet; returns the names of the new ones.
+    """Write the missing scene files; returns the names of the new ones.
 
-    Raises UsageError if the folders are not there, DataError for a broken model.
+    Args:
+        base: Folder of MegaDepth.
+        output: Folder of the scene files.
+
+    Raises:
+        UsageError: The folders do not exist.
+        DataError: A model is broken.
     """
     undistorted = base / "Undistorted_SfM"
     if not undistorted.is_dir():
@@ -53,7 +59,13 @@ def prepare_megadepth(base: Path, output: Path) -> list[str]:
 
 
 def scene_arrays(base: Path, scene: Path, depths: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of one scene file; images sorted by name."""
+    """The arrays of one scene file; images sorted by name.
+
+    Args:
+        base: Folder of MegaDepth.
+        scene: Folder of the scene's undistorted model.
+        depths: Folder of its depth maps.
+    """
     folder = next((scene / n for n in ("sparse", "sparse-txt") if (scene / n).is_dir()), None)
     if folder is None:
         raise DataError(f"{scene}: no model (expected sparse/ or sparse-txt/)")
@@ -98,7 +110,14 @@ def normalised_depths(
     cam_from_world: NDArray[np.float64],
     intrinsics: NDArray[np.float64],
 ) -> dict[int, float]:
-    """Point id -> depth in the camera / mean focal length: the inverse of the size in pixels."""
+    """Point id -> depth in the camera / mean focal length: the world size of a pixel at the point.
+
+    Args:
+        observed: Point id -> position in the image.
+        points: Point id -> (3,) world position.
+        cam_from_world: (3, 4) pose.
+        intrinsics: (3, 3) calibration matrix.
+    """
     focal = 0.5 * (intrinsics[0, 0] + intrinsics[1, 1])
     axis, offset = cam_from_world[2, :3], cam_from_world[2, 3]
     return {i: float((axis @ points[i] + offset) / focal) for i in observed}
@@ -107,7 +126,8 @@ def normalised_depths(
 def pair_matrices(
     depths: list[dict[int, float] | None],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N, N) overlap and scale ratio of the images' normalised depths; -1 where there is none."""
+    """(N, N) overlap and scale ratio of the images, from their normalised depths; -1 if
+    undefined."""
     overlap, ratio = (np.full((len(depths), len(depths)), -1.0) for _ in range(2))
     for i, first in enumerate(depths):
         for j, second in enumerate(depths):
@@ -122,7 +142,7 @@ def pair_matrices(
 
 
 def _depth_file(folder: Path, name: str) -> Path | None:
-    """The depth map of a photo; None if it has none, or a mask in its place (values below 0)."""
+    """The depth map of a photo; None if it is missing or is a mask (values below 0)."""
     for path in sorted(folder.glob("dense*/depths")):
         file = (path / name).with_suffix(".h5")
         if file.is_file():

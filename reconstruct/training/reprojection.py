@@ -1,4 +1,4 @@
-"""Correspondences from depth: a pixel of one view, lifted and seen by another.
+"""Correspondences from depth: pixels of one view, back-projected and projected into another.
 
 Cameras are pinholes without distortion; positions are COLMAP pixels, so the intrinsics apply to
 them as they are. Depth is z in the camera; 0, NaN and infinity mean none.
@@ -18,7 +18,13 @@ from reconstruct.types import FloatArray
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DepthView:
-    """intrinsics: (3, 3). cam_from_world: (3, 4). depth: (H, W) in the unit of the poses."""
+    """A view with known depth.
+
+    Attributes:
+        intrinsics: (3, 3) calibration matrix.
+        cam_from_world: (3, 4) pose.
+        depth: (H, W) in the unit of the poses.
+    """
 
     intrinsics: Float64
     cam_from_world: Float64
@@ -28,10 +34,18 @@ class DepthView:
 def reproject(
     positions: NDArray[np.float64], first: DepthView, second: DepthView, tolerance: float
 ) -> tuple[Float64, Mask]:
-    """(N, 2) where points of ``first`` lie in ``second``, and (N,) which of them are seen there.
+    """Positions in the second view of points of the first.
 
-    Seen: depth is known in both views, and the point's depth in the second differs from the depth
-    measured there by at most ``tolerance``, relative to it.
+    Args:
+        positions: (N, 2) COLMAP pixels of the first view.
+        first: The first view.
+        second: The second view.
+        tolerance: Largest relative difference between a point's depth in the second view and the
+            depth measured there.
+
+    Returns:
+        (N, 2) COLMAP pixels of the second view, and (N,) which points are visible there: depth is
+            known in both views and agrees.
     """
     depth = interpolate_depth(first.depth, positions)
     rays = np.column_stack([positions, np.ones(len(positions))]) @ np.linalg.inv(first.intrinsics).T
@@ -46,7 +60,8 @@ def reproject(
 
 
 def interpolate_depth(depth: FloatArray, positions: NDArray[np.float64]) -> Float64:
-    """(N,) bilinear depth at positions; NaN where one of the four pixels around has none."""
+    """(N,) bilinear depth at (N, 2) positions; NaN where one of the four surrounding pixels has
+    none."""
     height, width = depth.shape
     index = positions - 0.5  # to pixel indices: a pixel's depth is that of its centre
     usable: Mask = np.asarray(np.isfinite(index).all(axis=1))

@@ -1,4 +1,4 @@
-"""RGB-D folders as of 7-Scenes: photos, depth registered to them, poses.
+"""RGB-D folders in the layout of 7-Scenes: photos, depth registered to them, poses.
 
     ROOT/images/NAME.jpg   ROOT/depth/NAME.png (uint16, thousandths, 0 = none)   ROOT/reference/
 
@@ -29,13 +29,13 @@ class RgbdConfig(DepthPairsConfig):
 
     format: Literal["rgbd"]
     images: Annotated[str, NotIdentity]
-    """Folder that holds ``images``, ``depth`` and ``reference``."""
+    """Folder with ``images``, ``depth`` and ``reference``."""
     depth_unit: float = Field(0.001, gt=0)
     """One step of the depth images in the unit of the poses (7-Scenes: a millimetre)."""
 
 
 class Rgbd:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: RgbdConfig, root: Path) -> None:
         self.config = config
@@ -58,7 +58,7 @@ class Rgbd:
         return [self.config.identity(), hashes, tree_hash(self.root / "reference")]
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """Two frames."""
+        """A group of two frames."""
         return draw_pair(self, self.config, shape, rng)
 
     def pick(self, rng: np.random.Generator) -> tuple[int, int]:

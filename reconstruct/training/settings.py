@@ -1,4 +1,4 @@
-"""Sections of a training file. A pipeline file with section ``train`` is one."""
+"""Sections of a training file, that is of a pipeline file with section ``train``."""
 
 from __future__ import annotations
 
@@ -15,55 +15,56 @@ from reconstruct.training.mix import DataConfig
 
 
 class ValidationConfig(Section):
-    """Section ``validation``: groups drawn once, with a fixed seed; the best checkpoint has the
-    least loss over them."""
+    """Section ``validation``: groups drawn once, with a fixed seed; the best checkpoint is the one
+    with the smallest loss over them."""
 
     dataset: DataConfig | None = None
-    """Photos that do not train. null: the training photos, drawn with another seed; the loss then
-    says how well these are fitted, and nothing about others."""
+    """Photos that are not trained on. null: the training photos, drawn with another seed; the loss
+    then shows how well these are fitted, and nothing about others."""
     groups: int = Field(32, ge=1)
-    """How many."""
+    """Number of validation groups."""
     every: int = Field(100, ge=1)
-    """Steps between two validations; each is also a checkpoint."""
+    """Steps between two validations; each also writes a checkpoint."""
 
 
 class TrainConfig(Section):
     """Section ``train``. A step takes one group of crops: all its pairs, one update."""
 
     weights: str = "vgg16"
-    """Where to start: a name or the path of a file, see `reconstruct.features.weights`."""
+    """Initial weights: a name or the path of a file, see `reconstruct.features.weights`."""
     layout: LayoutName = "release"
     """`release`: stride 8, as the authors train. `test_time`: stride 4 and dilated, descriptors
-    behind the last ReLU, as features are extracted; see `reconstruct.training.layout`."""
+    after the last ReLU, as features are extracted; see `reconstruct.training.layout`."""
     crop_px: int = Field(256, ge=64)
     """Edge of the crops."""
     min_correspondences: int = Field(128, ge=1)
-    """Pairs with fewer are passed over."""
+    """Pairs with fewer correspondences are dropped."""
     groups: int = Field(1700, ge=1)
-    """Groups (steps) an epoch."""
+    """Groups (steps) per epoch."""
     epochs: int = Field(1, ge=1)
-    """How often."""
+    """Number of epochs."""
     keep_maps: bool = True
-    """Compute what the frozen trunk makes of the crops once and keep it on disk (maps/): the same
-    groups every epoch, and only conv4_3 to run. false: new groups every epoch, as a GPU likes."""
+    """Compute the output of the frozen trunk once and keep it on disk (maps/): the same groups
+    every epoch, and only conv4_3 to run. false: new groups every epoch, the better choice on a GPU.
+    """
     learning_rate: float = Field(1e-3, gt=0)
-    """Adam's."""
+    """Learning rate of Adam."""
     schedule: Literal["constant", "step", "cosine"] = "cosine"
     """`step`: divided by 5 after 70 % of the steps. `cosine`: down to a hundredth."""
     warmup: int = Field(20, ge=0)
-    """Steps over which the rate rises to its first value."""
+    """Steps over which the learning rate rises to its initial value."""
     max_gradient_norm: float = Field(1.0, gt=0)
-    """Longer gradients are shortened to this."""
+    """Longer gradients are scaled to this norm."""
     safe_radius: int = Field(4, ge=0)
-    """Cells (Chebyshev) around the true one that are no negatives."""
+    """Cells within this distance (Chebyshev) of the true one are not used as negatives."""
     margin: float = Field(1.0, gt=0)
     """By how much the hardest negative has to be farther than the true cell."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of convolutions. bfloat16 is twice as fast on CUDA and on CPUs with AVX512-BF16."""
+    """Precision of convolutions. bfloat16 is twice as fast on CUDA and on CPUs with AVX512-BF16."""
     workers: Annotated[int, NotIdentity] = Field(0, ge=0)
-    """Processes that draw groups where maps are not kept; 0 draws in this one."""
+    """Processes that draw groups if maps are not kept; 0 draws in the main process."""
     tensorboard: Annotated[bool, NotIdentity] = False
-    """Write the curves for TensorBoard too (needs the package tensorboard)."""
+    """Also write the curves for TensorBoard (needs the package tensorboard)."""
 
     @field_validator("weights")
     @classmethod
@@ -73,7 +74,7 @@ class TrainConfig(Section):
         return value
 
     def shape(self) -> Shape:
-        """What all groups have in common."""
+        """What all groups of the run have in common."""
         return Shape(
             layout=LAYOUTS[self.layout],
             crop_px=self.crop_px,
@@ -97,11 +98,11 @@ class TrainingConfig(Section):
     """A training file."""
 
     name: Annotated[str, NotIdentity]
-    """Names the run; the output folder is output/NAME where --output is not given."""
+    """Name of the run; the output folder is output/NAME if --output is not given."""
     output: Annotated[str | None, NotIdentity] = None
     """Output folder."""
     seed: int = 0
-    """Of every random choice."""
+    """Seed of every random choice."""
     dataset: DataConfig
     validation: ValidationConfig = ValidationConfig()
     train: TrainConfig

@@ -1,8 +1,8 @@
-"""A COLMAP model without depth: its tracks are the correspondences.
+"""Training pairs from a COLMAP model without depth: its tracks are the correspondences.
 
-Two photos share the points that both observe; a crop of each around one of these points. Only
-cells that hold an observation correspond, so the model has to be dense: SIFT at full size, and
-photos shrunk (``zoom`` below 1) until a crop sees enough of them.
+Two photos share the points that both observe; a crop of each is taken around one of these points.
+Only cells that contain an observation correspond, so the model has to be dense: SIFT at full size,
+and photos shrunk (``zoom`` below 1) until a crop covers enough of them.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class SparsePointsConfig(CropsConfig):
     model: Annotated[str, NotIdentity]
     """The COLMAP model, or the output folder of a run that made one."""
     min_shared: int = Field(200, ge=1)
-    """Points that two photos have to share."""
+    """Two photos are a candidate pair if they share at least this many points."""
 
 
 class SparsePoints:
-    """See `reconstruct.training.groups.Source`."""
+    """See `reconstruct.training.groups.TrainingSet`."""
 
     def __init__(self, config: SparsePointsConfig, root: Path) -> None:
         self.config = config
@@ -60,7 +60,7 @@ class SparsePoints:
         return [self.config.identity(), self.photos.identity(), tree_hash(self.folder)]
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
-        """Two photos that share points."""
+        """A group of two photos that share points."""
         pair = self.pairs[int(rng.integers(len(self.pairs)))]
         points = _shared(*(self.observed[self.names[i]] for i in pair))
         chosen = int(rng.integers(len(points[0])))

@@ -98,7 +98,7 @@ class Train(WholeStage):
                     self._draw(state)
 
     def _validate(self, head: nn.Conv2d, state: State) -> None:
-        """Validation loss; the best checkpoint so far is written."""
+        """Compute the validation loss, and write the checkpoint if it is the best so far."""
         groups = range(self.config.validation.groups)
         loss = validate(head, (self._validation(i) for i in groups), self.config.train)
         if state.rows:

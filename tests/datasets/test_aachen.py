@@ -1,4 +1,4 @@
-"""Aachen Day-Night's layout, on the made-up square."""
+"""Aachen Day-Night's layout, on the synthetic square."""
 
 from __future__ import annotations
 

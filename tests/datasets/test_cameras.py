@@ -1,4 +1,4 @@
-"""Which camera an image gets: given intrinsics, EXIF, sharing."""
+"""The camera of each image: given intrinsics, EXIF, sharing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VisualSFM's models: what stands in a file, by hand."""
+"""VisualSFM's models: the content of a file, by hand."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ import pytest
 from reconstruct.datasets.rendering import illuminate, render
 from reconstruct.datasets.scene import (
     NO_SURFACE_M,
-    Camera,
     Lighting,
+    PinholeCamera,
     Quad,
     Scene,
     View,
@@ -14,7 +14,7 @@ from reconstruct.datasets.scene import (
     project,
 )
 
-CAMERA = Camera(width=80, height=60, fx=100.0, fy=100.0, cx=40.0, cy=30.0)
+CAMERA = PinholeCamera(width=80, height=60, fx=100.0, fy=100.0, cx=40.0, cy=30.0)
 AHEAD = View(name="ahead", camera=CAMERA, cam_from_world=look_at((0, -5, 1), (0, 0, 1)))
 DARK = (0.0, 0.0, 0.0)
 
@@ -111,7 +111,7 @@ def test_texture_lands_where_its_points_project(turn_deg):
         for distance in (1.6, 4.0):
             view = View(
                 name="",
-                camera=Camera(width=80, height=60, fx=70.0, fy=70.0, cx=41.3, cy=29.2),
+                camera=PinholeCamera(width=80, height=60, fx=70.0, fy=70.0, cx=41.3, cy=29.2),
                 cam_from_world=look_at((0.3, -distance, 1.3), (0, 0, 1)),
             )
             weight = render(illuminate(scene(surface), lighting()), view).image[..., 0] ** 2.0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reconstruct.errors import ReconstructionError
+from reconstruct.errors import EstimationError
 from reconstruct.evaluation.poses import (
     area_under_recall,
     pose_metrics,
@@ -98,7 +98,7 @@ def test_errors_by_hand() -> None:
 
 def test_no_common_image() -> None:
     for estimated in ({}, {"x": SCENE["a"]}):
-        with pytest.raises(ReconstructionError, match="no image of the reference"):
+        with pytest.raises(EstimationError, match="no image of the reference"):
             pose_metrics(estimated, SCENE)
 
 
@@ -133,5 +133,5 @@ def test_a_mirror_image_is_not_aligned_by_mirroring() -> None:
     [np.zeros((0, 3)), np.zeros((2, 3)), np.zeros((4, 3)), np.outer(np.arange(5), [1, 2, 3.0])],
 )
 def test_what_fixes_no_similarity(points: Float64) -> None:
-    with pytest.raises(ReconstructionError, match="align"):
+    with pytest.raises(EstimationError, match="align"):
         similarity(points, points)

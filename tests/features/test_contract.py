@@ -1,4 +1,4 @@
-"""What every registered extractor promises. A new one needs a line in `SETTINGS`."""
+"""The contract of every registered extractor. A new one needs a line in `SETTINGS`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SETTINGS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "sift": lambda folder: {},
     "superpoint": _superpoint,
 }
-"""What makes each work without a network, with random weights where none are shipped."""
+"""Settings with which each works offline, with random weights where none are shipped."""
 
 LIBRARIES = {"hesaff": "pyhesaff", "kornia": "kornia"}
 """Optional libraries: an extractor without its own is skipped."""

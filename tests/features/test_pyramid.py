@@ -17,7 +17,7 @@ from reconstruct.features.vgg import map_size
 
 
 def _small_network(seed: int = 0) -> torch.nn.Module:
-    """Of D2-Net's strides, but 12 channels, so that the literal version is quick."""
+    """A network with D2-Net's strides but 12 channels, so that the literal version is quick."""
     torch.manual_seed(seed)
     layers: list[torch.nn.Module] = [torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.ReLU()]
     layers += [torch.nn.MaxPool2d(4, 4), torch.nn.AvgPool2d(2, 1)]

@@ -1,4 +1,4 @@
-"""Which keypoints are kept, on numbers worked by hand."""
+"""Selection of keypoints, with numbers worked by hand."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from reconstruct import colmap
 from reconstruct.datasets.scene import look_at
 from reconstruct.geometry import apply_homography
 from reconstruct.indoor.candidate_poses import (
-    RansacConfig,
+    PoseRansacConfig,
     best_matched,
     image_candidates,
     verify_matches,
@@ -70,7 +70,7 @@ class Room:
             self.points,
             CAMERA,
             self.places,
-            RansacConfig(min_inliers=min_inliers),
+            PoseRansacConfig(min_inliers=min_inliers),
             count=count,
             pooled=pooled,
             seed=0,

@@ -14,7 +14,7 @@ import yaml
 
 import reconstruct
 from reconstruct.datasets.rendering import illuminate, render
-from reconstruct.datasets.scene import Camera, View, look_at
+from reconstruct.datasets.scene import PinholeCamera, View, look_at
 from reconstruct.datasets.synthetic import write_depth, write_model, write_photo
 from reconstruct.datasets.synthetic_building import INDOORS, ROOMS, build_room, write_building
 from reconstruct.errors import ConfigError
@@ -43,7 +43,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos of one room with depth and poses: 14 around its centre, every 7th a query."""
     root = tmp_path_factory.mktemp("room") / "scene"
     lit = illuminate(build_room(ROOMS[0], 50.0), INDOORS)
-    camera = Camera(width=320, height=240, fx=230.0, fy=230.0, cx=160.0, cy=120.0)
+    camera = PinholeCamera(width=320, height=240, fx=230.0, fy=230.0, cx=160.0, cy=120.0)
     views = []
     for number, angle in enumerate(np.linspace(0, 2 * np.pi, 14, endpoint=False)):
         ahead = np.array([np.cos(angle), np.sin(angle), -0.1])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reconstruct import colmap
 from reconstruct.datasets.rendering import illuminate, render
-from reconstruct.datasets.scene import Camera, View, back_project, look_at
+from reconstruct.datasets.scene import PinholeCamera, View, back_project, look_at
 from reconstruct.datasets.synthetic_building import INDOORS, ROOMS, build_room
 from reconstruct.images import to_grey
 from reconstruct.indoor.dense_sift import dense_root_sift, normalise, support
@@ -117,7 +117,7 @@ class Scan:
     """A photo of a room, with the points of its pixels."""
 
     def __init__(self) -> None:
-        camera = Camera(width=200, height=150, fx=170.0, fy=170.0, cx=100.0, cy=75.0)
+        camera = PinholeCamera(width=200, height=150, fx=170.0, fy=170.0, cx=100.0, cy=75.0)
         lit = illuminate(build_room(ROOMS[0], 40.0), INDOORS)
         pose = look_at((-1.0, -1.0, 1.5), (1.6, 2.0, 1.1))
         self.view = View(name="a", camera=camera, cam_from_world=pose)

@@ -16,7 +16,7 @@ import yaml
 import reconstruct
 from reconstruct import colmap
 from reconstruct.datasets.scene import look_at
-from reconstruct.errors import ConfigError, ReconstructionError, UsageError
+from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.evaluation.localization import query_errors
 from reconstruct.localization.localizer import Localizer
 from reconstruct.localization.pose import (
@@ -404,7 +404,7 @@ def test_covisibility_needs_points(square: Any, pipeline: Path, tmp_path: Path) 
     data["map"]["reference"] = str(square.reference)
     path = tmp_path / "p.yaml"
     path.write_text(yaml.safe_dump(data))
-    with pytest.raises(ReconstructionError, match=r"use pair\.method: poses"):
+    with pytest.raises(EstimationError, match=r"use pair\.method: poses"):
         reconstruct.run(path, output=tmp_path / "out", verbosity=-1)
 
 

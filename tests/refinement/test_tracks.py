@@ -1,4 +1,4 @@
-"""Tracks are split where they would join two places of one image, and nowhere else."""
+"""Tracks are split where they would join two points of one image, and nowhere else."""
 
 from __future__ import annotations
 

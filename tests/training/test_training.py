@@ -48,7 +48,7 @@ def rows(output: Path) -> list[dict[str, str]]:
 
 
 class Killed(Exception):
-    """In place of a power cut."""
+    """Stands in for a power cut."""
 
 
 @pytest.mark.parametrize("keep_maps", [True, False])

@@ -1,7 +1,7 @@
-"""How a benchmark turns matches into figures: the parts that all of them share.
+"""Scores of a benchmark: the parts that all protocols have in common.
 
-A protocol scores one pair at a time (`PairScore`) and names groups of pairs; `summarise` makes a
-`Result` of the scores of a method. Positions are COLMAP pixels.
+A protocol scores one pair at a time (`PairScore`) and names groups of pairs; `summarise` combines
+the scores of a method into a `Result`. Positions are COLMAP pixels.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from reconstruct.types import ImagePair
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairScore:
-    """One pair of images under one method.
+    """Scores of one pair of images under one method.
 
-    matches: how many. shares: one for each of the protocol's thresholds, 0 to 1.
-    error_px: of the geometry estimated from the matches; infinite if there is none.
+    Attributes:
+        matches: Number of matches.
+        shares: One for each threshold of the protocol, 0 to 1.
+        error_px: Of the geometry estimated from the matches; infinite without an estimate.
     """
 
     matches: int
@@ -33,10 +35,12 @@ class PairScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A method on a group of pairs.
+    """Scores of a method on a group of pairs. Shares and areas are 0 to 1.
 
-    matches: mean number. shares: mean over the pairs, by threshold in px. auc: area under the
-    recall of the geometry's error, by threshold in px. Shares and areas are 0 to 1.
+    Attributes:
+        matches: Mean number per pair.
+        shares: Threshold in px -> mean over the pairs.
+        auc: Threshold in px -> area under the recall curve of the geometry's error.
     """
 
     pairs: int
@@ -47,61 +51,72 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A row of the literature: mean numbers of features an image and of matches a pair."""
+    """Figures from the literature: mean numbers of features per image and matches per pair."""
 
     method: str
     features: float
     matches: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The figures as JSON types."""
         return asdict(self)
 
 
 class Benchmark(Protocol):
-    """Images, pairs, ground truth, and how they are scored.
-
-    share: what `PairScore.shares` are shares of. reported: rows of the literature; source: which.
-    """
+    """Images, pairs, ground truth, and how they are scored."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the protocol."""
 
     @property
-    def share(self) -> str: ...
+    def share(self) -> str:
+        """What `PairScore.shares` are shares of."""
 
     @property
-    def thresholds_px(self) -> tuple[float, ...]: ...
+    def thresholds_px(self) -> tuple[float, ...]:
+        """Thresholds of the shares, ascending."""
 
     @property
-    def auc_thresholds_px(self) -> tuple[float, ...]: ...
+    def auc_thresholds_px(self) -> tuple[float, ...]:
+        """Thresholds of the areas under the recall curve, ascending."""
 
     @property
-    def reported(self) -> tuple[Reported, ...]: ...
+    def reported(self) -> tuple[Reported, ...]:
+        """Figures from the literature to compare with."""
 
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """The publication that they are taken from."""
 
     @property
-    def dataset(self) -> Dataset: ...
+    def dataset(self) -> Dataset:
+        """The images."""
 
     @property
     def groups(self) -> dict[str, tuple[ImagePair, ...]]:
         """Name -> pairs, sorted; the first group holds all pairs."""
 
     def identity(self) -> list[Any]:
-        """JSON-able: the ground truth and all settings of the scores."""
+        """The ground truth and all settings of the scores, as JSON types."""
 
     def check(self) -> dict[str, Any]:
-        """What a look at images and ground truth says, JSON-able. Raises DataError."""
+        """Check images and ground truth; returns figures as JSON types. Raises DataError."""
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: what part of the public data this is."""
+        """Which part of the public data is present, as JSON types."""
 
     def score(
         self, pair: ImagePair, first: Float64, second: Float64, size: tuple[int, int]
     ) -> PairScore:
-        """The score of matched (M, 2) positions; ``size``: (width, height) of the first image."""
+        """Score the matches of a pair.
+
+        Args:
+            pair: The pair.
+            first: (M, 2) positions in the first image.
+            second: (M, 2) matching positions in the second image.
+            size: (width, height) of the first image.
+        """
 
 
 def summarise(
@@ -110,7 +125,14 @@ def summarise(
     thresholds_px: Sequence[float],
     auc_thresholds_px: Sequence[float],
 ) -> Result:
-    """The mean over those of ``pairs`` that have a score; every pair counts the same."""
+    """Means over the pairs of a group; every pair has the same weight.
+
+    Args:
+        scores: Pair -> its scores.
+        pairs: The group; pairs without scores are left out.
+        thresholds_px: Thresholds of the shares.
+        auc_thresholds_px: Thresholds of the areas under the recall curve.
+    """
     found = [scores[pair] for pair in pairs if pair in scores]
     shares = np.array([score.shares for score in found]).reshape(-1, len(thresholds_px))
     areas = area_under_recall([score.error_px for score in found], auc_thresholds_px)

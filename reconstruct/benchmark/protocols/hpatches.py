@@ -33,7 +33,7 @@ REPORTED = (
 class HPatchesBenchmark:
     """The protocol; see `reconstruct.benchmark.protocols.Benchmark`.
 
-    max_error_px: of MAGSAC++. seed: of its samples.
+    max_error_px: threshold of MAGSAC++. seed: seed of its samples.
     """
 
     data: HPatches
@@ -54,7 +54,7 @@ class HPatchesBenchmark:
 
     @property
     def groups(self) -> dict[str, tuple[ImagePair, ...]]:
-        """All pairs, and those of each kind of sequence."""
+        """All pairs, and those of each type of sequence."""
         pairs = sorted(self.data.homographies)
         kinds = {"overall": "", "illumination": "i_", "viewpoint": "v_"}
         return {
@@ -72,7 +72,7 @@ class HPatchesBenchmark:
         return {"correlation_of_warps": check_directions(self.data)}
 
     def describe(self) -> dict[str, Any]:
-        """How much of the 108 sequences is here."""
+        """Number of the 108 sequences that are present."""
         kinds = [name[:2] for name in self.data.sequences]
         return {
             "sequences": len(kinds),
@@ -85,7 +85,8 @@ class HPatchesBenchmark:
     def score(
         self, pair: ImagePair, first: Float64, second: Float64, size: tuple[int, int]
     ) -> PairScore:
-        """Share of matches within 1 to 10 px of the truth, and the estimate's corner error."""
+        """Share of matches within 1 to 10 px of the true position, and corner error of the
+        estimated homography."""
         truth = self.data.homographies[pair]
         errors = transfer_errors_px(first, second, truth)
         estimated = estimate_homography(

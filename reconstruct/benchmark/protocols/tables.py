@@ -1,4 +1,4 @@
-"""Figures of a benchmark as rows: for the terminal, the report, and papers."""
+"""Figures of a benchmark as tables: for the terminal, the report, and papers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from typing import Any
 from reconstruct.benchmark.protocols import Benchmark
 
 Rows = list[list[str]]
-"""Of a table; the first is its head."""
+"""Rows of a table; the first is its header."""
 
 
 def benchmark_tables(benchmark: Benchmark, methods: Mapping[str, Any]) -> dict[str, Rows]:
-    """Title -> rows, one table a group; rows of the literature are marked ``reported``.
+    """One table per group; rows from the literature are marked ``reported``.
 
-    A column headed by a number holds shares within so many pixels.
+    A column with a number as header holds shares within that many pixels. Shares and areas are in
+    percent.
 
-    methods: label -> ``{"features": mean, "groups": {group: Result as a dict}}``, as in
-    metrics.json. Shares and areas come out in percent.
+    Args:
+        benchmark: The protocol.
+        methods: Label -> ``{"features": mean, "groups": {group: Result as a dict}}``, as in
+            metrics.json.
+
+    Returns:
+        Title -> rows.
     """
     tables: dict[str, Rows] = {}
     for number, (group, pairs) in enumerate(benchmark.groups.items()):

@@ -21,8 +21,8 @@ from reconstruct.types import ImagePair
 class WxBSBenchmark:
     """The protocol; see `reconstruct.benchmark.protocols.Benchmark`.
 
-    max_error_px: of MAGSAC++. seed: of its samples. repeats: estimates of each pair, from as many
-    seeds, over which its score is averaged.
+    max_error_px: threshold of MAGSAC++. seed: seed of its samples. repeats: number of estimates per
+    pair, with different seeds, over which the score is averaged.
     """
 
     data: WxBS
@@ -56,18 +56,19 @@ class WxBSBenchmark:
         return [self.name, self.thresholds_px, self.max_error_px, self.seed, self.repeats, truth]
 
     def check(self) -> dict[str, Any]:
-        """Nothing can be checked that the score does not."""
+        """Nothing to check beyond what the score does."""
         return {}
 
     def describe(self) -> dict[str, Any]:
-        """How many pairs and correspondences are here."""
+        """Number of pairs and correspondences."""
         counts = [len(rows) for rows in self.data.correspondences.values()]
         return {"pairs": len(counts), "correspondences": sum(counts)}
 
     def score(
         self, pair: ImagePair, first: Float64, second: Float64, size: tuple[int, int]
     ) -> PairScore:
-        """Share of correspondences within 5, 10, 20 px of both epipolar lines, and the median."""
+        """Share of correspondences within 5, 10, 20 px of both epipolar lines, and the median
+        distance."""
         distances = [
             self._distances(pair, first, second, self.seed + i) for i in range(self.repeats)
         ]
