@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
-from reconstruct.config import validate
+from reconstruct.config import Section, validate
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig, CameraSpec
 from reconstruct.datasets.folder import list_images
@@ -185,7 +185,7 @@ def match_features(
         raise UsageError(f"match_features: {name!r} has no features; names: features.names")
     chosen = sorted({ordered(*pair) for pair in pairs})
     context = _inside(features.stage.context, output)
-    config = validate(MatchConfig, settings, "match_features")
+    config = validate(_MatchSection, {"match": settings}, "match_features").match
     stage = Match(context, config, features.stage, GivenPairs(features.stage, chosen))
     with _locked(context):
         stage.run()
@@ -298,6 +298,10 @@ def map_images(
     with _locked(context):
         stage.run()
     return colmap.read_model(stage.artifact)
+
+
+class _MatchSection(Section):
+    match: MatchConfig
 
 
 def _inside(context: Context, output: Path | str) -> Context:

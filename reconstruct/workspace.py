@@ -206,7 +206,7 @@ def _unchanged(artifact: Path, stamp: Stamp) -> bool:
     """Whether an artifact is still what was committed; read only if its time of change differs."""
     try:
         size, changed = _state(artifact)
-        if size != stamp.size or not size:
+        if size != stamp.size:
             return False
         return changed == stamp.changed_ns or stamp.content in ("", _content(artifact))
     except (ArtifactError, OSError):

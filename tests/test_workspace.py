@@ -107,11 +107,57 @@ def test_a_tree_counts_by_names_and_contents(tmp_path: Path) -> None:
     assert len({before, renamed, tree_hash(tmp_path)}) == 3
 
 
-def test_models_are_listed_by_number(tmp_path: Path) -> None:
-    for name in ("sparse", "sparse_10", "sparse_2", "sparse_x", "sparse_3.tmp"):
+def test_models_are_listed_by_number_and_only_own_ones_removed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for name in ("sparse", "sparse_10", "sparse_2"):
+        workspace.set_stamp(tmp_path / name, None)
+    for name in ("sparse", "sparse_10", "sparse_2", "sparse_x", "sparse_7", "sparse_3.tmp"):
         (tmp_path / name).mkdir()
-    names = [path.name for path in Workspace(tmp_path).models()]
-    assert names == ["sparse", "sparse_2", "sparse_10"]
+    assert [path.name for path in workspace.models()] == ["sparse", "sparse_2", "sparse_10"]
+    workspace.forget_models(1)
+    left = sorted(path.name for path in tmp_path.glob("sparse*"))
+    assert left == ["sparse", "sparse_3.tmp", "sparse_7", "sparse_x"], "somebody's models stay"
+
+
+@pytest.mark.parametrize(
+    "name", ["database.db", "sparse/0/", "sparse_7/", "pairs.txt", "features/"]
+)
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith("/"):
+        path.mkdir(parents=True)
+    else:
+        path.write_text("theirs")
+    with pytest.raises(UsageError, match="did not write"):
+        Workspace(tmp_path).lock().__enter__()
+    assert [p.name for p in tmp_path.iterdir()] == [name.split("/")[0]], "nothing was added"
+
+
+def test_what_another_program_put_into_an_own_folder_is_not_replaced(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.lock():
+        workspace.database.write_text("theirs")
+        with pytest.raises(UsageError, match="not of this program's making"):
+            workspace.set_stamp(workspace.database, None)
+        (tmp_path / "elsewhere").mkdir()
+        workspace.sparse.symlink_to(tmp_path / "elsewhere")
+        with (
+            pytest.raises(UsageError, match="symbolic link"),
+            atomic_path(workspace.sparse) as temporary,
+        ):
+            temporary.mkdir()
+    assert workspace.sparse.is_symlink()
+    assert workspace.database.read_text() == "theirs"
+
+
+def test_junk_of_equal_size_is_not_what_was_committed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.database.write_bytes(b"database")
+    workspace.set_stamp(workspace.database, "f")
+    os.utime(workspace.database, (1, 1))
+    assert workspace.stamp(workspace.database) == "f", "copied: another time, the same content"
+    workspace.database.write_bytes(b"\0" * 8)
+    assert workspace.stamp(workspace.database) is None
 
 
 def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
@@ -132,7 +178,7 @@ def test_the_lock_names_its_holder_and_dies_with_it(tmp_path: Path) -> None:
 def test_an_output_that_is_a_file_is_wrong_use(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UsageError, match="cannot be an output folder"):
+        with pytest.raises(UsageError, match=r"cannot be \(part of\) an output folder"):
             Workspace(root).lock().__enter__()
 
 

@@ -23,8 +23,8 @@ class CompactConfig(Section):
 
     dim: int | None = Field(None, ge=1)
     """Dimensions to which a PCA of the run's own descriptors reduces them; null: all."""
-    encoding: Encoding = "float32"
-    """Of a number: float32, float16 (no measurable loss), uint8."""
+    encoding: Encoding = "float16"
+    """How a number is stored: float32, float16 (no measurable loss), uint8."""
     basis: str | None = None
     """A basis stored by another run (its features/basis.safetensors) instead of an own one."""
     sample_images: int = Field(24, ge=1)

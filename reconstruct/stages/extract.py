@@ -97,6 +97,7 @@ class Extract(KeyedStage):
     def find_fingerprints(self) -> dict[str, str]:
         """Image name -> fingerprint of its features, for all images of the data set."""
         identities = self._identities()
+        older, stored = identities.as_float32(), self.features.fingerprints()
         found = {}
         self._row_fingerprints = {}
         for name in self.context.dataset.names:
@@ -105,6 +106,8 @@ class Extract(KeyedStage):
             if isinstance(self.extractor, features.ReadsFiles):
                 contents += [_hash(self.extractor.file(self.context.dataset.root, name))]
             found[name] = identities.features(contents)
+            if older is not None and stored.get(name) == older.features(contents):
+                found[name] = older.features(contents)
             if self.describer is not None:
                 self._row_fingerprints[name] = identities.rows(image)
         return found
@@ -205,6 +208,11 @@ class _Identities:
     extractor: Mapping[str, Any]
     stored: Sequence[Any]
     describer: Any
+
+    def as_float32(self) -> _Identities | None:
+        """What was the default before float16, and holds all that this one does."""
+        dim, encoding, basis = self.stored
+        return replace(self, stored=[dim, "float32", basis]) if encoding == "float16" else None
 
     def features(self, contents: Sequence[str | None]) -> str:
         return fingerprint("features", self.extractor, self.stored, *contents)

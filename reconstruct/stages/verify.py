@@ -19,7 +19,7 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import cameras
-from reconstruct.errors import ConfigError, EstimationError, ImageError
+from reconstruct.errors import ArtifactError, ConfigError, EstimationError, ImageError
 from reconstruct.images import image_size
 from reconstruct.parallel import side_by_side
 from reconstruct.stages import Context
@@ -283,7 +283,7 @@ class VerifyWorker:
 
     def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
         """Results for the pairs ``keys``."""
-        jobs = ((key, self.inputs(key_pair(key))) for key in keys)
+        jobs = ((key, _checked(key_pair(key), self.inputs(key_pair(key)))) for key in keys)
 
         def work(job: tuple[str, Inputs]) -> tuple[str, TwoViewGeometry]:
             key, inputs = job
@@ -292,3 +292,14 @@ class VerifyWorker:
         for key, geometry in side_by_side(work, jobs):
             record = GeometryStore.record(key, self.fingerprints[key], geometry)
             yield Result(key, (record,))
+
+
+def _checked(pair: ImagePair, inputs: Inputs) -> Inputs:
+    """Raises ArtifactError for matches of keypoints that are not there: COLMAP would crash."""
+    first, second, matches = inputs
+    if len(matches) and (matches.max(axis=0) >= (len(first), len(second))).any():
+        raise ArtifactError(
+            f"matches of {pair} name keypoints beyond the {len(first)} and {len(second)} that "
+            "there are; run again with --force match"
+        )
+    return inputs

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reconstruct.errors import ArtifactError
 from reconstruct.storage.shards import Fields, Record, ShardStore
 from reconstruct.types import LocalFeatures
 
@@ -42,6 +43,7 @@ class FeatureStore(ShardStore):
         fields: those of `LocalFeatures` to read; an array that is not asked for has no rows.
         """
         stored = self.read(name) if set(fields) >= set(FIELDS) else self._some(name, fields)
+        self._check(name, stored)
         width, height = stored.pop("image_size")[0].tolist()
         return LocalFeatures(image_size=(width, height), **{**_ROWLESS, **stored})
 
@@ -51,8 +53,20 @@ class FeatureStore(ShardStore):
 
     def keypoints(self, name: str) -> NDArray[np.float32]:
         """(N, 2) keypoints of an image in COLMAP pixels. Raises ArtifactError."""
-        keypoints: NDArray[np.float32] = self.read(name, only="keypoints")["keypoints"]
-        return keypoints
+        stored = self.read(name, only="keypoints")
+        self._check(name, stored)
+        return stored["keypoints"]
+
+    def _check(self, name: str, stored: Fields) -> None:
+        """Raises ArtifactError for arrays of other shapes than `record` wrote."""
+        lengths = {len(stored[field]) for field in FIELDS if field in stored}
+        keypoints = stored.get("keypoints", np.zeros((0, 2)))
+        if len(lengths) > 1 or keypoints.shape[1:] != (2,) or not np.isfinite(keypoints).all():
+            raise ArtifactError(
+                f"{self.folder}: the features of {name!r} are damaged: expected (N, 2) finite "
+                f"keypoints and N rows beside them, got {keypoints.shape} and {sorted(lengths)}; "
+                "run again with --force extract"
+            )
 
     def image_size(self, name: str) -> tuple[int, int]:
         """(width, height) of an image in pixels. Raises ArtifactError."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reconstruct.errors import ArtifactError
 from reconstruct.storage.shards import Record, ShardStore
 from reconstruct.types import ImagePair, Matches
 
@@ -35,6 +36,11 @@ class MatchStore(ShardStore):
     def load(self, pair: ImagePair) -> NDArray[np.uint32]:
         """The matches of a pair. Raises ArtifactError if absent or unreadable."""
         matches: NDArray[np.uint32] = self.read(pair_key(pair), only="matches")["matches"]
+        if matches.ndim != 2 or matches.shape[1] != 2 or matches.dtype != np.uint32:
+            raise ArtifactError(
+                f"{self.folder}: the matches of {pair} are damaged: expected (M, 2) uint32, got "
+                f"{matches.shape} {matches.dtype}; run again with --force match"
+            )
         return matches
 
     def scores(self, pair: ImagePair) -> NDArray[np.float32]:

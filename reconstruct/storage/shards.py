@@ -129,7 +129,13 @@ class ShardStore:
 
     def _open(self, shard: Path) -> h5py.File:
         if shard not in self._files:
-            self._files[shard] = h5py.File(shard, "r")
+            file = h5py.File(shard, "r")
+            try:
+                _check(file, shard.stat().st_size)
+            except BaseException:
+                file.close()
+                raise
+            self._files[shard] = file
             while len(self._files) > OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(shard)
@@ -197,6 +203,22 @@ class ShardStore:
             if key in places:
                 self._dirty.add(places[key].shard)
             places[str(key)] = _Place(str(value), path, row)
+
+
+def _check(file: h5py.File, size: int) -> None:
+    """Raises ValueError if the records of a shard do not lie within its fields, or if these claim
+    more than the ``size`` bytes of the file: a damaged or edited file would have arrays of any
+    size made."""
+    records = len(file["keys"])
+    for name, field in file["fields"].items():
+        offsets = file["offsets"][name]
+        if offsets.shape != (records + 1,) or offsets.dtype.kind != "i":
+            raise ValueError(f"offsets of {name} are not those of {records} records")
+        if field.nbytes > size:
+            raise ValueError(f"{name} claims {field.nbytes} bytes of a file of {size}")
+        cuts = offsets[:]
+        if cuts[0] != 0 or cuts[-1] > len(field) or (np.diff(cuts) < 0).any():
+            raise ValueError(f"offsets of {name} lie outside of its {len(field)} rows")
 
 
 def _unreadable(shard: Path, error: Exception) -> ArtifactError:

@@ -15,7 +15,7 @@ from reconstruct.storage.shards import (
     ShardWriter,
     shard_size,
 )
-from reconstruct.types import LocalFeatures
+from reconstruct.types import LocalFeatures, Matches
 
 NAMES = ["a/b.jpg", "a-b.jpg", "with space.jpg", "quote\"s'.jpg", "Grüße/写真.jpg", "#1.jpg"]
 
@@ -63,11 +63,15 @@ def test_a_featureless_image_keeps_its_shape_and_type(tmp_path: Path) -> None:
 def test_pairs_of_any_names_are_told_apart(tmp_path: Path) -> None:
     pairs = [("a/b.jpg", "c.jpg"), ("a-b.jpg", "c.jpg"), ("a b", "c"), ("a", "b c"), ('"', ",")]
     store = MatchStore(tmp_path)
-    matches = [np.full((i, 2), i, np.uint32) for i in range(len(pairs))]
+    matches = [
+        Matches(indices=np.full((i, 2), i, np.uint32), scores=np.full(i, 0.5, np.float32))
+        for i in range(len(pairs))
+    ]
     store.write([store.record(p, "f", m) for p, m in zip(pairs, matches, strict=True)])
     assert [key_pair(pair_key(pair)) for pair in pairs] == pairs
     for pair, expected in zip(pairs, matches, strict=True):
-        np.testing.assert_array_equal(store.load(pair), expected, strict=True)
+        np.testing.assert_array_equal(store.load(pair), expected.indices, strict=True)
+        np.testing.assert_array_equal(store.scores(pair), expected.scores, strict=True)
 
 
 def test_the_last_record_of_a_key_wins_and_compact_drops_the_others(tmp_path: Path) -> None:
@@ -180,3 +184,28 @@ def test_columns_and_lengths_are_read_shard_by_shard(tmp_path: Path) -> None:
     np.testing.assert_equal(store.column("flags"), {"a": [3, 3, 3], "b": [2, 2, 2]})
     with pytest.raises(ArtifactError, match="holds nothing for 'c'"):
         store.column("flags", ["c"])
+
+
+@pytest.mark.parametrize("damage", ["offsets", "beyond", "huge"])
+def test_an_edited_shard_is_named_before_it_is_read(tmp_path: Path, damage: str) -> None:
+    path = ShardStore(tmp_path).write([record("a", 1, 3), record("b", 2, 2)])
+    with h5py.File(path, "r+") as file:
+        if damage == "huge":  # claimed, but never written: HDF5 would fill it with zeros
+            del file["fields/x"]
+            file.create_dataset("fields/x", shape=(10**9, 2), dtype=np.float32, chunks=(1024, 2))
+        else:
+            file["offsets/x"][1] = 10**9 if damage == "beyond" else -1
+    with pytest.raises(ArtifactError, match=r"part-00000\.h5.*delete it and run again"):
+        ShardStore(tmp_path).read("a")
+
+
+def test_features_of_another_shape_are_named(tmp_path: Path) -> None:
+    fields = {name: np.zeros((4, 3), np.float32) for name in ("keypoints", "descriptors")}
+    fields |= {name: np.zeros(4, np.float32) for name in ("scales", "scores")}
+    fields["image_size"] = np.array([[640, 480]], np.int32)
+    store = FeatureStore(tmp_path)
+    store.write([Record("a.jpg", "f", fields)])
+    with pytest.raises(ArtifactError, match=r"'a\.jpg' are damaged"):
+        store.load("a.jpg")
+    with pytest.raises(ArtifactError, match=r"'a\.jpg' are damaged"):
+        store.keypoints("a.jpg")
