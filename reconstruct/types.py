@@ -67,6 +67,29 @@ ImagePair = tuple[str, str]
 """Two image names (relative to the image root), the smaller one first."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TwoViewGeometry:
+    """How two images of one scene are related, and the matches that agree with it.
+
+    config: COLMAP's name of the relation: ``CALIBRATED`` (an essential matrix), ``UNCALIBRATED``
+        (a fundamental matrix), ``PLANAR_OR_PANORAMIC`` (a homography), ``WATERMARK`` (a logo in
+        the same corner of both), ``DEGENERATE`` or ``UNDEFINED`` (none found) ...
+    inliers: (M, 2) uint32 keypoint indices, first column of the first image.
+    E, F, H: (3, 3) float64 essential matrix, fundamental matrix and homography, as far as they
+        were estimated; ``x1^T F x0 = 0`` and ``x1 ~ H x0`` for pixels, E for rays.
+    cam2_from_cam1: (3, 4) float64 pose of the second camera relative to the first, where known.
+    params: parameters of both cameras, where the pair gave a focal length that was not known.
+    """
+
+    config: str
+    inliers: IndexArray
+    E: NDArray[np.float64] | None = None
+    F: NDArray[np.float64] | None = None
+    H: NDArray[np.float64] | None = None
+    cam2_from_cam1: NDArray[np.float64] | None = None
+    params: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intrinsics:
     """A camera without a place: COLMAP's model name, (width, height), parameters in its order."""

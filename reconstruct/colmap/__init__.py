@@ -69,6 +69,12 @@ from reconstruct.colmap.sift import (
 from reconstruct.colmap.tracks import (
     Tracks,
 )
+from reconstruct.colmap.two_view import (
+    TwoViewOptions,
+    estimate_two_view_geometry,
+    geometry_from_poses,
+    pair_seed,
+)
 
 
 def set_verbosity(verbose: bool) -> None:
@@ -82,6 +88,7 @@ __all__ = [
     "Reconstruction",
     "SiftExtractor",
     "Tracks",
+    "TwoViewOptions",
     "adjust_robustly",
     "assign_cameras",
     "build_model",
@@ -91,6 +98,8 @@ __all__ = [
     "database_keypoints",
     "drop_unfounded_images",
     "estimate_pose",
+    "estimate_two_view_geometry",
+    "geometry_from_poses",
     "guess_camera",
     "incremental_options",
     "intrinsics",
@@ -105,6 +114,7 @@ __all__ = [
     "model_summary",
     "observations",
     "opencv_intrinsics",
+    "pair_seed",
     "pinhole_matrix",
     "points_by_id",
     "project",

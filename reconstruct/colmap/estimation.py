@@ -7,6 +7,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import Camera
+from reconstruct.colmap.two_view import TwoViewOptions, estimate_two_view_geometry
 
 
 def estimate_pose(
@@ -63,11 +64,7 @@ def verify_pair(
     seed: int,
 ) -> NDArray[np.uint32]:
     """The (M, 2) ``matches`` of two images that agree with one two-view geometry, maybe none."""
-    options = pycolmap.TwoViewGeometryOptions()
-    options.min_num_inliers = min_inliers
-    options.ransac.max_error = max_error_px
-    options.ransac.random_seed = seed
-    found = pycolmap.estimate_two_view_geometry(
-        camera0, points0, camera1, points1, matches, options
-    )
-    return np.asarray(found.inlier_matches, np.uint32).reshape(-1, 2)
+    options = TwoViewOptions(max_error_px=max_error_px, min_inliers=min_inliers)
+    return estimate_two_view_geometry(
+        camera0, points0, camera1, points1, matches, options, seed=seed
+    ).inliers
