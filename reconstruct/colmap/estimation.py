@@ -19,17 +19,25 @@ def estimate_pose(
     max_trials: int,
     refine_focal: bool,
     seed: int,
+    min_inlier_ratio: float = 0.1,
+    confidence: float = 0.99999,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64] | None, Camera] | None:
     """Absolute pose by LO-RANSAC and refinement; None if none is found.
 
     points2d: (M, 2) COLMAP pixels. points3d: (M, 3). refine_focal: estimate the focal length too.
+    min_inlier_ratio: no more samples are drawn than are needed to find this share of inliers, nor
+    more than max_trials. confidence: stop when a sample without outliers was drawn with this
+    probability. Both defaults are COLMAP's.
     Returns (3, 4) cam_from_world, (M,) inliers, (6, 6) covariance (rotation in the tangent space,
     then translation) or None where it does not exist, and the camera as refined.
     """
     estimation = pycolmap.AbsolutePoseEstimationOptions()
     estimation.estimate_focal_length = refine_focal
     estimation.ransac.max_error = max_error_px
+    estimation.ransac.min_num_trials = min(estimation.ransac.min_num_trials, max_trials)
     estimation.ransac.max_num_trials = max_trials
+    estimation.ransac.min_inlier_ratio = min_inlier_ratio
+    estimation.ransac.confidence = confidence
     estimation.ransac.random_seed = seed
     refinement = pycolmap.AbsolutePoseRefinementOptions()
     refinement.refine_focal_length = refine_focal
