@@ -102,27 +102,30 @@ ImagePair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TwoViewGeometry:
-    """How two images see one scene, and the matches that agree with it.
+    """How two images of one scene are related, and the matches that agree with it.
 
-    config: COLMAP's name of the kind of geometry: CALIBRATED, UNCALIBRATED, PLANAR, PANORAMIC,
-        PLANAR_OR_PANORAMIC, WATERMARK, DEGENERATE ...
-    inliers: (M, 2) uint32 keypoint indices.
-    F, E, H: (3, 3) fundamental, essential and homography matrix, x1 ~ M x0 for H and
-        x1^T M x0 = 0 for the others; None where it was not estimated.
-    cam2_from_cam1: (3, 4), its translation of unit length; None where it was not estimated.
+    config: COLMAP's name of the relation: ``CALIBRATED`` (an essential matrix), ``UNCALIBRATED``
+        (a fundamental matrix), ``PLANAR_OR_PANORAMIC`` (a homography), ``WATERMARK`` (a logo in
+        the same corner of both), ``DEGENERATE`` or ``UNDEFINED`` (none found) ...
+    inliers: (M, 2) uint32 keypoint indices, first column of the first image.
+    E, F, H: (3, 3) float64 essential matrix, fundamental matrix and homography, as far as they
+        were estimated; ``x1^T F x0 = 0`` and ``x1 ~ H x0`` for pixels, E for rays.
+    cam2_from_cam1: (3, 4) float64 pose of the second camera relative to the first, where known.
+    params: parameters of both cameras, where the pair gave a focal length that was not known.
     """
 
     config: str
-    inliers: NDArray[np.uint32]
-    F: NDArray[np.float64] | None = None
+    inliers: IndexArray
     E: NDArray[np.float64] | None = None
+    F: NDArray[np.float64] | None = None
     H: NDArray[np.float64] | None = None
     cam2_from_cam1: NDArray[np.float64] | None = None
+    params: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @classmethod
     def empty(cls) -> TwoViewGeometry:
         """No geometry: no match agrees with any."""
-        return cls(config="DEGENERATE", inliers=np.zeros((0, 2), np.uint32))
+        return cls(config="UNDEFINED", inliers=np.zeros((0, 2), np.uint32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +157,12 @@ class Workspace:
             )
         self._write_stamps(stamps)
 
+    def renew_stamp(self, artifact: Path) -> None:
+        """Look at an artifact again after another program has opened it to write."""
+        fingerprint = self.stamp(artifact)
+        if fingerprint is not None:
+            self.set_stamp(artifact, fingerprint)
+
     def forget_models(self, kept: int) -> None:
         """Remove the models beyond the first ``kept``, those that this program wrote."""
         for path in self.models()[kept:]:
@@ -214,7 +221,9 @@ def _unchanged(artifact: Path, stamp: Stamp) -> bool:
 
 
 def _content(artifact: Path) -> str:
-    return tree_hash(artifact) if artifact.is_dir() else file_hash(artifact)
+    if artifact.is_dir():
+        return tree_hash(artifact)
+    return database_hash(artifact) if artifact.suffix == ".db" else file_hash(artifact)
 
 
 def fingerprint(kind: str, *parts: Any) -> str:
@@ -243,6 +252,29 @@ def tree_hash(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     rows = [[path.relative_to(folder).as_posix(), file_hash(path)] for path in files]
     return fingerprint("tree", rows)
+
+
+def database_hash(path: Path) -> str:
+    """SHA-256 over the rows of all tables of an SQLite database, by name.
+
+    The bytes of the file do not say whether it is the same: a counter changes whenever a program
+    opens it to write. Raises ArtifactError if it is damaged, or no database.
+    """
+    digest = hashlib.sha256()
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        ) as db:
+            select = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+            for (table,) in db.execute(select).fetchall():
+                digest.update(table.encode())
+                for row in db.execute(f'SELECT * FROM "{table}" ORDER BY rowid'):
+                    for value in row:
+                        digest.update(value if isinstance(value, bytes) else repr(value).encode())
+                        digest.update(b"|")
+    except sqlite3.Error as error:
+        raise ArtifactError(f"{path}: not a readable database ({error})") from error
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -208,7 +208,7 @@ def test_commands_for_people(
     common += ["--set", f"dataset.cameras='{square.reference}'"]
     told = command("plan", chain, *common)
     assert told.status == 0
-    assert told.out.count("up to date") == 5
+    assert told.out.count("up to date") == 6
     told = command("run", chain, *common)
     assert told.status == 0
     for word in ("extract", "mean keypoints", "registered images", "mean reprojection error px"):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
+from colmap_verification import verify_database
 
 from reconstruct import colmap
 from reconstruct.errors import EstimationError, UnknownNameError, UsageError
@@ -47,8 +48,10 @@ def make_scene(folder: Path, focal_px: float) -> tuple[pycolmap.Reconstruction, 
         sizes, given=lambda name: camera, guess=lambda name: camera, group=lambda name: name
     )
     path = folder / "database.db"
-    colmap.write_database(path, assigned, keypoints.__getitem__, matches)
-    colmap.verify_database(path, max_error_px=2.0, min_inliers=15, seed=0)
+    colmap.write_database(
+        path, assigned, keypoints.__getitem__, ((*each, None) for each in matches)
+    )
+    verify_database(path, max_error_px=2.0)
     return truth, path
 
 
@@ -211,8 +214,8 @@ def test_no_features_and_no_matches_pass(tmp_path: Path) -> None:
     )
     nothing = np.zeros((0, 2), np.uint32)
     empty = np.zeros((0, 2), np.float32)
-    colmap.write_database(path, assigned, lambda name: empty, [(("a", "b"), nothing)])
-    colmap.verify_database(path, max_error_px=4.0, min_inliers=15, seed=0)
+    colmap.write_database(path, assigned, lambda name: empty, [(("a", "b"), nothing, None)])
+    verify_database(path)
     assert colmap.verified_matches(path) == {}
     assert {name: len(k) for name, k in colmap.database_keypoints(path).items()} == {"a": 0, "b": 0}
 

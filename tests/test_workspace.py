@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -152,11 +154,15 @@ def test_what_another_program_put_into_an_own_folder_is_not_replaced(tmp_path: P
 
 def test_junk_of_equal_size_is_not_what_was_committed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    workspace.database.write_bytes(b"database")
+    with contextlib.closing(sqlite3.connect(workspace.database)) as database:
+        database.execute("CREATE TABLE images (name TEXT)")
+        database.execute("INSERT INTO images VALUES ('a.jpg')")
+        database.commit()
     workspace.set_stamp(workspace.database, "f")
-    os.utime(workspace.database, (1, 1))
-    assert workspace.stamp(workspace.database) == "f", "copied: another time, the same content"
-    workspace.database.write_bytes(b"\0" * 8)
+    with contextlib.closing(sqlite3.connect(workspace.database)) as database:
+        database.execute("PRAGMA user_version = 7")
+    assert workspace.stamp(workspace.database) == "f", "opened by another program: the same rows"
+    workspace.database.write_bytes(b"\0" * workspace.database.stat().st_size)
     assert workspace.stamp(workspace.database) is None
 
 

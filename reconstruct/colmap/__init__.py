@@ -31,14 +31,11 @@ from reconstruct.colmap.database import (
     VerifiedPair,
     database_keypoints,
     verified_matches,
-    verify_database,
-    verify_with_poses,
     write_database,
 )
 from reconstruct.colmap.estimation import (
     estimate_pose,
     project,
-    verify_pair,
 )
 from reconstruct.colmap.mapping import (
     adjust_robustly,
@@ -124,9 +121,6 @@ __all__ = [
     "set_verbosity",
     "triangulate",
     "verified_matches",
-    "verify_database",
-    "verify_pair",
-    "verify_with_poses",
     "with_observations",
     "write_database",
     "write_model",

@@ -18,6 +18,8 @@ def estimate_pose(
     max_trials: int,
     refine_focal: bool,
     seed: int,
+    min_inlier_ratio: float = 0.1,
+    confidence: float = 0.99999,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64] | None, Camera] | None:
     """Absolute pose by LO-RANSAC and refinement on the inliers.
 
@@ -29,6 +31,9 @@ def estimate_pose(
         max_trials: Largest number of RANSAC samples.
         refine_focal: Estimate the focal length too.
         seed: Seed of RANSAC.
+        min_inlier_ratio: No more samples are drawn than are needed to find this share of inliers.
+        confidence: Stop when a sample without outliers was drawn with this probability. Both
+            defaults are COLMAP's.
 
     Returns:
         (3, 4) cam_from_world, the (M,) inlier mask, the (6, 6) covariance (rotation in the tangent
@@ -38,7 +43,10 @@ def estimate_pose(
     estimation = pycolmap.AbsolutePoseEstimationOptions()
     estimation.estimate_focal_length = refine_focal
     estimation.ransac.max_error = max_error_px
+    estimation.ransac.min_num_trials = min(estimation.ransac.min_num_trials, max_trials)
     estimation.ransac.max_num_trials = max_trials
+    estimation.ransac.min_inlier_ratio = min_inlier_ratio
+    estimation.ransac.confidence = confidence
     estimation.ransac.random_seed = seed
     refinement = pycolmap.AbsolutePoseRefinementOptions()
     refinement.refine_focal_length = refine_focal
@@ -68,39 +76,3 @@ def project(
     """
     in_camera = points @ cam_from_world[:, :3].T + cam_from_world[:, 3]
     return np.asarray(camera.img_from_cam(in_camera), np.float64).reshape(-1, 2)
-
-
-def verify_pair(
-    camera0: Camera,
-    points0: NDArray[np.float64],
-    camera1: Camera,
-    points1: NDArray[np.float64],
-    matches: NDArray[np.uint32],
-    *,
-    max_error_px: float,
-    min_inliers: int,
-    seed: int,
-) -> NDArray[np.uint32]:
-    """The matches of two images that agree with one two-view geometry.
-
-    Args:
-        camera0: Intrinsics of the first image.
-        points0: (N0, 2) keypoints of the first image in COLMAP pixels.
-        camera1: Intrinsics of the second image.
-        points1: (N1, 2) keypoints of the second image.
-        matches: (M, 2) keypoint indices.
-        max_error_px: Largest epipolar error of an inlier.
-        min_inliers: With fewer inliers there is no geometry.
-        seed: Seed of RANSAC.
-
-    Returns:
-        (I, 2) the inlier matches, maybe none.
-    """
-    options = pycolmap.TwoViewGeometryOptions()
-    options.min_num_inliers = min_inliers
-    options.ransac.max_error = max_error_px
-    options.ransac.random_seed = seed
-    geometry = pycolmap.estimate_two_view_geometry(
-        camera0, points0, camera1, points1, matches, options
-    )
-    return np.asarray(geometry.inlier_matches, np.uint32).reshape(-1, 2)

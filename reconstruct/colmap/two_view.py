@@ -1,104 +1,189 @@
-"""Two-view geometry of one pair of images."""
+"""The two-view geometry of one pair of images: which of its matches agree with each other."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from typing import Any, Literal
 
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
+from pydantic import Field
 
 from reconstruct.colmap.cameras import Camera
+from reconstruct.colmap.consensus import likely_inliers
+from reconstruct.config import Section
 from reconstruct.geometry import epipolar_errors_px, relative_pose
 from reconstruct.types import ImagePair, TwoViewGeometry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwoViewOptions:
-    """How a two-view geometry is estimated.
+class TwoViewOptions(Section):
+    """Settings of `estimate_two_view_geometry`."""
 
-    max_error_px: largest (Sampson) error of an inlier. min_inliers: a geometry with fewer is none.
-    seed: of RANSAC.
-    """
-
-    max_error_px: float = 4.0
-    min_inliers: int = 15
-    seed: int = 0
+    max_error_px: float = Field(4.0, gt=0)
+    """Largest (Sampson) error of an inlier, in pixels of the original image."""
+    min_inliers: int = Field(15, ge=1)
+    """A geometry with fewer inliers is none."""
+    search: Literal["poselib", "colmap"] = "poselib"
+    """Who looks for the geometry among all matches. COLMAP alone, as `colmap
+    geometric_verifier` does, is many times slower and surer of nothing: it is there for
+    comparisons. Its own settings are 10,000 trials and a ratio of 0.25."""
+    max_trials: int = Field(20_000, ge=1)
+    """Most samples drawn for a model."""
+    min_inlier_ratio: float = Field(0.1, ge=0, le=1)
+    """Share of inliers to search for: no more samples are drawn than are needed to find it."""
+    confidence: float = Field(0.999, gt=0, lt=1)
+    """Probability, by the best model found so far, that a sample without outliers was drawn."""
 
 
 def pair_seed(seed: int, pair: ImagePair) -> int:
-    """A seed for a pair of images, whatever other pairs there are."""
-    digest = hashlib.sha256(f"{seed} {pair[0]!r} {pair[1]!r}".encode()).digest()
-    return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
+    """The seed of one pair, from that of the run: the same whatever other pairs there are."""
+    text = json.dumps([seed, *pair])
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1  # COLMAP takes 31 bits
 
 
 def estimate_two_view_geometry(
     camera0: Camera,
-    keypoints0: NDArray[np.float32],
+    keypoints0: NDArray[Any],
     camera1: Camera,
-    keypoints1: NDArray[np.float32],
+    keypoints1: NDArray[Any],
     matches: NDArray[np.uint32],
     options: TwoViewOptions,
+    *,
+    seed: int,
 ) -> TwoViewGeometry:
-    """Robust two-view geometry (LO-RANSAC) of (M, 2) matches; without inliers if there is none."""
-    settings = pycolmap.TwoViewGeometryOptions()
-    settings.min_num_inliers = options.min_inliers
-    settings.ransac.max_error = options.max_error_px
-    settings.ransac.random_seed = options.seed
-    points = keypoints0.astype(np.float64), keypoints1.astype(np.float64)
-    found = pycolmap.estimate_two_view_geometry(
-        camera0, points[0], camera1, points[1], matches, settings
-    )
-    return from_colmap(found)
+    """The two-view geometry of a pair of images: E, F or H, whichever COLMAP chooses.
+
+    The matches near one epipolar geometry are searched for by `likely_inliers`. COLMAP is given
+    these alone, has hardly an outlier to overcome, and decides what relates the images and which
+    matches agree. Cameras that are no pinholes leave the search to COLMAP.
+
+    Safe to call from several threads, which run side by side; the result depends on the arguments
+    alone.
+
+    Args:
+        camera0, camera1: cameras of both images; equal ``camera_id`` means one and the same camera.
+        keypoints0, keypoints1: (N, 2) COLMAP pixels.
+        matches: (M, 2) keypoint indices, first column of the first image; M may be 0.
+        options: thresholds and budget.
+        seed: of the random samples, at least 0; see `pair_seed`.
+
+    Returns:
+        The geometry; without inliers where fewer than ``options.min_inliers`` agree.
+    """
+    points0, points1 = (np.asarray(k, np.float64) for k in (keypoints0, keypoints1))
+    matches = np.ascontiguousarray(matches, np.uint32).reshape(-1, 2)
+    if len(matches) < max(options.min_inliers, _SAMPLE):
+        return TwoViewGeometry.empty()
+    budget = _colmap_options(options, seed)
+    likely = None
+    if options.search == "poselib":
+        likely = likely_inliers(
+            (camera0, camera1),
+            (points0[matches[:, 0]], points1[matches[:, 1]]),
+            max_error_px=options.max_error_px,
+            max_trials=options.max_trials,
+            min_inlier_ratio=options.min_inlier_ratio,
+            confidence=options.confidence,
+            seed=seed,
+        )
+    if likely is not None:
+        matches = matches[likely]
+        # Most of these are inliers, or there is no geometry. COLMAP's 100 trials and more cost
+        # most of a clear pair's time, and its search for a homography that a scene with depth
+        # does not have costs the rest.
+        budget.ransac.min_num_trials = 20
+        budget.ransac.max_num_trials = 10_000
+        budget.ransac.min_inlier_ratio = 0.5
+    found = pycolmap.estimate_two_view_geometry(camera0, points0, camera1, points1, matches, budget)
+    return from_colmap(found, options.min_inliers)
 
 
 def geometry_from_poses(
     camera0: Camera,
-    keypoints0: NDArray[np.float32],
+    keypoints0: NDArray[Any],
     camera1: Camera,
-    keypoints1: NDArray[np.float32],
+    keypoints1: NDArray[Any],
     matches: NDArray[np.uint32],
     poses: tuple[NDArray[np.float64], NDArray[np.float64]],
     *,
     max_error_px: float,
     min_inliers: int,
 ) -> TwoViewGeometry:
-    """The matches within ``max_error_px`` of their epipolar lines under two known poses."""
-    points = keypoints0.astype(np.float64), keypoints1.astype(np.float64)
+    """The two-view geometry of images with known poses: the matches near their epipolar lines.
+
+    Args:
+        camera0, camera1: cameras of both images.
+        keypoints0, keypoints1: (N, 2) COLMAP pixels.
+        matches: (M, 2) keypoint indices, first column of the first image.
+        poses: (3, 4) cam_from_world of both images.
+        max_error_px: largest distance of a match from an epipolar line, in either image.
+        min_inliers: a geometry with fewer inliers is none.
+    """
+    points = (keypoints0[matches[:, 0]], keypoints1[matches[:, 1]])
     rays = [
-        camera.cam_from_img(xy[column.astype(np.int64)])
-        for camera, xy, column in zip((camera0, camera1), points, matches.T, strict=True)
+        np.asarray(camera.cam_from_img(np.asarray(xy, np.float64)))
+        for camera, xy in zip((camera0, camera1), points, strict=True)
     ]
     pose = relative_pose(*poses)
-    focal = (camera0.mean_focal_length(), camera1.mean_focal_length())
-    kept = matches[epipolar_errors_px(pose, rays[0], rays[1], focal) <= max_error_px]
-    if len(kept) < min_inliers:
+    focal_px = (camera0.mean_focal_length(), camera1.mean_focal_length())
+    inliers = matches[epipolar_errors_px(pose, rays[0], rays[1], focal_px) <= max_error_px]
+    if len(inliers) < min_inliers:
         return TwoViewGeometry.empty()
-    return TwoViewGeometry(config="CALIBRATED", inliers=kept, cam2_from_cam1=pose)
+    return TwoViewGeometry(config="CALIBRATED", inliers=inliers, cam2_from_cam1=pose)
 
 
-def from_colmap(found: pycolmap.TwoViewGeometry) -> TwoViewGeometry:
-    """COLMAP's geometry without its types."""
+def colmap_geometry(
+    geometry: TwoViewGeometry, camera0: Camera, camera1: Camera
+) -> pycolmap.TwoViewGeometry:
+    """COLMAP's form of a geometry, to be written to its database."""
+    result = pycolmap.TwoViewGeometry()
+    result.config = pycolmap.TwoViewGeometryConfiguration(geometry.config)
+    result.inlier_matches = np.ascontiguousarray(geometry.inliers, np.uint32).reshape(-1, 2)
+    result.E, result.F, result.H = geometry.E, geometry.F, geometry.H
+    if geometry.cam2_from_cam1 is not None:
+        result.cam2_from_cam1 = pycolmap.Rigid3d(geometry.cam2_from_cam1)
+    if geometry.params is not None:
+        result.camera1, result.camera2 = (
+            pycolmap.Camera({**camera.todict(), "params": list(params)})
+            for camera, params in zip((camera0, camera1), geometry.params, strict=True)
+        )
+    return result
+
+
+_SAMPLE = 8
+"""Fewest matches that make a geometry and a witness of it."""
+
+
+def _colmap_options(options: TwoViewOptions, seed: int) -> pycolmap.TwoViewGeometryOptions:
+    result = pycolmap.TwoViewGeometryOptions()
+    result.min_num_inliers = options.min_inliers
+    result.ransac.max_error = options.max_error_px
+    result.ransac.min_inlier_ratio = options.min_inlier_ratio
+    result.ransac.confidence = options.confidence
+    result.ransac.min_num_trials = min(result.ransac.min_num_trials, options.max_trials)
+    result.ransac.max_num_trials = options.max_trials
+    result.ransac.random_seed = seed  # of the calling thread's own generator
+    return result
+
+
+def from_colmap(found: pycolmap.TwoViewGeometry, min_inliers: int) -> TwoViewGeometry:
+    """A geometry from COLMAP's form; none where fewer than ``min_inliers`` agree."""
+    inliers = np.asarray(found.inlier_matches, np.uint32).reshape(-1, 2)
+    if len(inliers) < min_inliers:
+        return TwoViewGeometry.empty()  # COLMAP's own verification keeps nothing of it either
+    cameras = (found.camera1, found.camera2)
     pose = found.cam2_from_cam1
     return TwoViewGeometry(
         config=pycolmap.TwoViewGeometryConfiguration(found.config).name,
-        inliers=np.asarray(found.inlier_matches, np.uint32).reshape(-1, 2),
-        F=found.F,
+        inliers=inliers,
         E=found.E,
+        F=found.F,
         H=found.H,
         cam2_from_cam1=None if pose is None else pose.matrix(),
+        params=None
+        if cameras[0] is None or cameras[1] is None
+        else (tuple(cameras[0].params.tolist()), tuple(cameras[1].params.tolist())),
     )
-
-
-def to_colmap(geometry: TwoViewGeometry) -> pycolmap.TwoViewGeometry:
-    """A geometry as COLMAP's database takes it."""
-    result = pycolmap.TwoViewGeometry()
-    result.config = pycolmap.TwoViewGeometryConfiguration.__members__[geometry.config]
-    result.inlier_matches = geometry.inliers
-    for name in ("F", "E", "H"):
-        if getattr(geometry, name) is not None:
-            setattr(result, name, getattr(geometry, name))
-    if geometry.cam2_from_cam1 is not None:
-        result.cam2_from_cam1 = pycolmap.Rigid3d(geometry.cam2_from_cam1)
-    return result

@@ -92,7 +92,7 @@ class Localize(KeyedStage):
             return None
         features = self.extract.known_fingerprints()
         given = {query.name: query.intrinsics for query in self.context.dataset.queries}
-        limits = {"max_error_px": self.verify.max_error_px, "min_inliers": self.verify.min_inliers}
+        limits = self.verify.identity() if self.config.verify_pairs else None
         common = [self.config.identity(), limits, self.context.seed, mapped]
         shared = cameras.identity(self.camera_config, self.context.dataset)
         found = {}

@@ -103,18 +103,14 @@ class QueryLocalizer:
     ) -> NDArray[np.uint32]:
         if not self.config.verify_pairs:
             return matches
-        options = colmap.TwoViewOptions(
-            max_error_px=self.verify.max_error_px,
-            min_inliers=self.verify.min_inliers,
-            seed=self.seed,
-        )
         return colmap.estimate_two_view_geometry(
             query.camera,
             query.keypoints,
             self.cameras[name],
             query.map_keypoints[name],
             matches,
-            options,
+            self.verify,
+            seed=self.seed,
         ).inliers
 
 

@@ -102,7 +102,9 @@ class Map(WholeStage):
 
     def make(self) -> None:
         """Write the models. Raises EstimationError if there is none."""
-        self._commit(self._models())
+        models = self._models()
+        self.workspace.renew_stamp(self.database.artifact)  # COLMAP's mapper touches it
+        self._commit(models)
 
     def _models(self) -> list[colmap.Reconstruction]:
         workspace, dataset = self.context.workspace, self.context.dataset

@@ -14,10 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from reconstruct import colmap
-from reconstruct.config import Section
 from reconstruct.datasets import cameras
 from reconstruct.errors import ArtifactError, ConfigError, EstimationError, ImageError
 from reconstruct.images import image_size
@@ -32,13 +30,9 @@ from reconstruct.types import ImagePair, TwoViewGeometry
 from reconstruct.workspace import fingerprint, tree_hash
 
 
-class VerifyConfig(Section):
+class VerifyConfig(colmap.TwoViewOptions):
     """Section ``verify``."""
 
-    max_error_px: float = Field(4.0, gt=0)
-    """Largest (Sampson) error of an inlier, in pixels of the original image."""
-    min_inliers: int = Field(15, ge=1)
-    """Pairs with fewer inliers are left out."""
     known_poses: bool = False
     """Keep the matches that agree with the poses from which the map is triangulated, instead of
     estimating a geometry; ``max_error_px`` is then the distance from epipolar lines."""
@@ -239,13 +233,15 @@ class RobustEstimator:
     def __call__(self, pair: ImagePair, inputs: Inputs) -> TwoViewGeometry:
         """The geometry of ``pair``."""
         first, second, matches = inputs
-        options = colmap.TwoViewOptions(
-            max_error_px=self.config.max_error_px,
-            min_inliers=self.config.min_inliers,
+        return colmap.estimate_two_view_geometry(
+            self.cameras[pair[0]],
+            first,
+            self.cameras[pair[1]],
+            second,
+            matches,
+            self.config,
             seed=colmap.pair_seed(self.seed, pair),
         )
-        own = self.cameras[pair[0]], self.cameras[pair[1]]
-        return colmap.estimate_two_view_geometry(own[0], first, own[1], second, matches, options)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

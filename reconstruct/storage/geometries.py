@@ -24,6 +24,10 @@ class GeometryStore(ShardStore):
             matrix = getattr(geometry, name)
             shape = (3, 4) if name == "cam2_from_cam1" else (3, 3)
             fields[name] = np.zeros((0, *shape)) if matrix is None else matrix[None]
+        fields["params"] = np.zeros(0)
+        if geometry.params is not None:  # how many the first camera has, then those of both
+            first, second = geometry.params
+            fields["params"] = np.array([len(first), *first, *second], np.float64)
         return Record(key, fingerprint, fields)
 
     def load(self, pair: ImagePair) -> TwoViewGeometry:
@@ -31,7 +35,12 @@ class GeometryStore(ShardStore):
         fields = self.read(pair_key(pair))
         matrices = {name: fields[name][0] if len(fields[name]) else None for name in MATRICES}
         config = fields["config"].tobytes().decode("ascii")
-        return TwoViewGeometry(config=config, inliers=fields["inliers"], **matrices)
+        params = None
+        if len(fields["params"]):
+            cut = int(fields["params"][0])
+            first, second = fields["params"][1 : cut + 1], fields["params"][cut + 1 :]
+            params = tuple(first.tolist()), tuple(second.tolist())
+        return TwoViewGeometry(config=config, inliers=fields["inliers"], params=params, **matrices)
 
     def inliers(self, pair: ImagePair) -> NDArray[np.uint32]:
         """(M, 2) inlier matches of a pair. Raises ArtifactError if absent or unreadable."""

@@ -231,10 +231,10 @@ def verified_count(
     """How many matches agree with one two-view geometry, with the settings of sfm.yaml."""
     (camera0, found0), (camera1, found1) = view0, view1
     points0, points1 = (f.keypoints.astype(np.float64) for f in (found0, found1))
-    kept = colmap.verify_pair(
-        camera0, points0, camera1, points1, matches, max_error_px=4.0, min_inliers=15, seed=0
+    geometry = colmap.estimate_two_view_geometry(
+        camera0, points0, camera1, points1, matches, colmap.TwoViewOptions(), seed=0
     )
-    return len(kept)
+    return len(geometry.inliers)
 
 
 def compacted(
