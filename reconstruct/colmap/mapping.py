@@ -28,6 +28,7 @@ def map_images(
     seed: int,
     threads: int,
     options: Mapping[str, Any],
+    pixel_scale: float = 1.0,
     registered: Callable[[], None] = lambda: None,
 ) -> list[Reconstruction]:
     """Structure from motion: the models, the largest first.
@@ -42,6 +43,7 @@ def map_images(
         seed: Seed of RANSAC.
         threads: Number of threads.
         options: Further values for COLMAP's options, by their (nested) names.
+        pixel_scale: Factor for COLMAP's own thresholds in pixels.
         registered: Called after every image that incremental mapping adds.
 
     Raises:
@@ -56,6 +58,7 @@ def map_images(
         models = pycolmap.global_mapping(database, images, scratch, options_global)
     else:
         incremental = incremental_options(constant_cameras, min_model_size, seed, threads)
+        merge_options(incremental, pixel_options(pixel_scale))
         if method == "hierarchical":
             hierarchical = pycolmap.HierarchicalPipelineOptions()
             hierarchical.num_threads = threads
@@ -68,6 +71,24 @@ def map_images(
                 database, images, scratch, incremental, next_image_callback=registered
             )
     return sorted(models.values(), key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
+
+
+def pixel_options(scale: float) -> dict[str, dict[str, float]]:
+    """COLMAP's thresholds in pixels for incremental mapping, times ``scale``.
+
+    COLMAP's values suit keypoints that were found in photos as they are stored; an error of one
+    pixel in a photo that was shrunk for the extractor is several in the photo. (Global mapping has
+    its thresholds as angles.)
+    """
+    defaults = pycolmap.IncrementalPipelineOptions()
+    names = {
+        "mapper": ("init_max_error", "abs_pose_max_error", "filter_max_reproj_error"),
+        "triangulation": ("complete_max_reproj_error", "merge_max_reproj_error"),
+    }
+    return {
+        part: {name: scale * getattr(getattr(defaults, part), name) for name in thresholds}
+        for part, thresholds in names.items()
+    }
 
 
 def incremental_options(
@@ -132,7 +153,11 @@ def merge_options(target: Any, values: Mapping[str, Any]) -> None:
 
 
 def adjust_robustly(
-    model: Reconstruction, loss_px: float, constant_cameras: set[int], threads: int
+    model: Reconstruction,
+    loss_px: float,
+    constant_cameras: set[int],
+    threads: int,
+    pixel_scale: float = 1.0,
 ) -> None:
     """Bundle adjustment of a whole model, in place, under a Cauchy loss.
 
@@ -141,11 +166,12 @@ def adjust_robustly(
         loss_px: Scale of the loss.
         constant_cameras: Ids of cameras whose intrinsics stay as they are.
         threads: Number of threads.
+        pixel_scale: Factor for ``loss_px`` and for COLMAP's own thresholds in pixels.
     """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = loss_px
+    options.ceres.loss_function_scale = pixel_scale * loss_px
     options.ceres.solver_options.num_threads = threads
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
@@ -157,7 +183,8 @@ def adjust_robustly(
     # A robust loss lets go of what does not fit, even to infinity: COLMAP's own limits remove it.
     limits = pycolmap.IncrementalMapperOptions()
     manager = pycolmap.ObservationManager(model)
-    manager.filter_all_points3D(limits.filter_max_reproj_error, limits.filter_min_tri_angle)
+    max_error_px = pixel_scale * limits.filter_max_reproj_error
+    manager.filter_all_points3D(max_error_px, limits.filter_min_tri_angle)
     model.update_point_3d_errors()
 
 
@@ -192,6 +219,7 @@ def triangulate(
     seed: int,
     threads: int,
     options: Mapping[str, Any],
+    pixel_scale: float = 1.0,
 ) -> Reconstruction:
     """Triangulate the database's matches from known poses and intrinsics, which stay as they are.
 
@@ -206,6 +234,7 @@ def triangulate(
         seed: Seed of RANSAC.
         threads: Number of threads.
         options: Further values for COLMAP's options, by their (nested) names.
+        pixel_scale: Factor for COLMAP's own thresholds in pixels.
 
     Raises:
         EstimationError: No image is in both.
@@ -229,6 +258,7 @@ def triangulate(
     if not model.num_reg_images():
         raise EstimationError("no image of the data set has a pose in the reference model")
     pipeline = incremental_options(set(model.cameras), 1, seed, threads)
+    merge_options(pipeline, pixel_options(pixel_scale))
     merge_options(pipeline, options)
     scratch.mkdir(parents=True, exist_ok=True)
     result = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)

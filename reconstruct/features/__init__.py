@@ -95,6 +95,26 @@ def load_extractor(name: str, *, device: str = "auto", **settings: Any) -> Extra
     return create(config, device)
 
 
+def input_scale(config: Section, image_size: tuple[int, int]) -> float:
+    """How many pixels of a photo a pixel of the extractor's input is wide.
+
+    Keypoints are found in photos shrunk to the extractor's ``max_edge`` (and ``max_sum_edges``), so
+    their errors, and thresholds on them, are in pixels of that size.
+
+    Args:
+        config: Settings of an extractor.
+        image_size: (width, height) of the photo in pixels.
+
+    Returns:
+        At least 1: smaller photos are not enlarged.
+    """
+    limits: list[tuple[int | None, int]] = [
+        (getattr(config, "max_edge", None), max(image_size)),
+        (getattr(config, "max_sum_edges", None), sum(image_size)),
+    ]
+    return max([1.0, *(edge / limit for limit, edge in limits if limit is not None)])
+
+
 def _entry(name: str) -> tuple[str, str, str]:
     if name not in EXTRACTORS:
         raise UnknownNameError("extractor", name, EXTRACTORS)

@@ -14,7 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from reconstruct import colmap
+from reconstruct.config import Section
 from reconstruct.datasets import Dataset, cameras
+from reconstruct.features import input_scale
 from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.query import MatchedQuery, QueryLocalizer
 from reconstruct.stages import Context, Plan
@@ -124,6 +126,7 @@ class Localize(KeyedStage):
             matches=self.match.matches,
             pairs=self.pair.query_pairs(),
             cameras=cameras.assign(self.camera_config, self.context.dataset, sizes),
+            local=self.extract.config.local,
             fingerprints=fingerprints,
         )
 
@@ -146,6 +149,7 @@ class LocalizeWorker:
     matches: MatchStore
     pairs: Mapping[str, Sequence[str]]
     cameras: colmap.CameraAssignment
+    local: Section
     fingerprints: Mapping[str, str]
 
     def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
@@ -162,6 +166,7 @@ class LocalizeWorker:
                 camera_known=camera_id in self.cameras.known,
                 matches={other: self.matches.load_from(name, other) for other in others},
                 map_keypoints=self._keypoints(others),
+                input_scale=input_scale(self.local, self.features.image_size(name)),
             )
             record = EstimateStore.record(self.fingerprints[name], self.localize(query))
             yield Result(name, (record,))

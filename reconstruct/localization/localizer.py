@@ -114,7 +114,8 @@ class Localizer:
         self._store = FeatureStore(workspace.features)
         model = colmap.read_model(workspace.sparse)
         tracks = colmap.Tracks(model)
-        self._extractor = features.create(settings.extract.local, device)
+        self._local = settings.extract.local
+        self._extractor = features.create(self._local, device)
         stored_as = settings.extract.compact
         own = workspace.features / "basis.safetensors"
         basis = Path(stored_as.basis) if stored_as.basis else own
@@ -168,6 +169,7 @@ class Localizer:
                 camera_known=camera is not None,
                 matches=self._match_with(local, others),
                 map_keypoints=keypoints,
+                input_scale=features.input_scale(self._local, local.image_size),
             )
         )
 

@@ -8,6 +8,7 @@ LO-RANSAC. A query that fails has a status and no pose.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,10 @@ class LocalizeConfig(Section):
     """Section ``localize``."""
 
     max_error_px: float = Field(12.0, gt=0)
-    """Largest reprojection error of an inlier, in pixels of the query."""
+    """Largest reprojection error of an inlier."""
+    pixels: Literal["input", "photo"] = "input"
+    """Pixels of ``max_error_px``: of the photo as the extractor saw it, shrunk to its ``max_edge``,
+    or of the photo as it is stored."""
     min_inliers: int = Field(12, ge=4)
     """A pose with fewer is a failure; so is a query with fewer 2D-3D matches."""
     max_trials: int = Field(10_000, ge=1)

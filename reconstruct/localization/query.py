@@ -28,6 +28,8 @@ class MatchedQuery:
         camera_known: Whether these were given, and not guessed.
         matches: Image of the map -> (M, 2) keypoint indices, the query's first.
         map_keypoints: Image of the map -> its (N, 2) keypoints, for those in ``matches``.
+        input_scale: Pixels of the photo that a pixel of the extractor's input is wide; limits in
+            pixels are in those of the input.
     """
 
     name: str
@@ -37,6 +39,7 @@ class MatchedQuery:
     camera_known: bool
     matches: Mapping[str, NDArray[np.uint32]]
     map_keypoints: Mapping[str, FloatArray]
+    input_scale: float = 1.0
 
 
 class QueryLocalizer:
@@ -70,12 +73,14 @@ class QueryLocalizer:
         self.seed = seed
         self._refiner: QueryRefiner | None = None
         if config.refine is not None and photos is not None:
-            self._refiner = QueryRefiner(
-                config.refine, tracks, photos, max_error_px=config.max_error_px, device=device
-            )
+            self._refiner = QueryRefiner(config.refine, tracks, photos, device=device)
 
     def __call__(self, query: MatchedQuery) -> PoseEstimate:
         """The pose of a query in the map's frame, or why there is none."""
+        config = self.config
+        if config.pixels == "input":
+            limit = query.input_scale * config.max_error_px
+            config = config.model_copy(update={"max_error_px": limit})
         known = set(self.tracks.names)
         matches = {
             name: self._verified(query, name, _in_order(query.matches[name]))
@@ -84,7 +89,9 @@ class QueryLocalizer:
         }
         refine = None
         if self._refiner is not None:
-            refine = self._refiner.query(query.image, query.keypoints, matches, query.camera)
+            refine = self._refiner.query(
+                query.image, query.keypoints, matches, query.camera, config.max_error_px
+            )
         free = self.config.refine_focal
         return localize_matches(
             query.name,
@@ -92,7 +99,7 @@ class QueryLocalizer:
             matches,
             self.tracks,
             query.camera,
-            self.config,
+            config,
             refine_focal=not query.camera_known if free is None else free,
             seed=self.seed,
             refine=refine,

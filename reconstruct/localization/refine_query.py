@@ -82,8 +82,7 @@ def most_alike(
 class QueryRefiner:
     """Keypoints of queries against the photos of one map.
 
-    photos: folder to which the names of the map's images are relative. max_error_px: largest
-    reprojection error of a match that is aligned.
+    photos: folder to which the names of the map's images are relative.
     """
 
     def __init__(
@@ -92,11 +91,9 @@ class QueryRefiner:
         tracks: PointMap,
         photos: Path,
         *,
-        max_error_px: float,
         device: str,
     ) -> None:
         self.config = config
-        self.max_error_px = max_error_px
         self._tracks = tracks
         self._device = resolve_device(device)
         limit = config.cache_mb << 20
@@ -108,16 +105,18 @@ class QueryRefiner:
         keypoints: FloatArray,
         matches: Matches,
         camera: colmap.Camera,
+        max_error_px: float,
     ) -> Callable[[PoseEstimate], FloatArray]:
         """For one query: its first pose -> its (N, 2) keypoints, moved where they agree with it.
 
-        image: (H, W, 3) uint8 pixels, or the file. The result raises ImageError for a photo, also
+        image: (H, W, 3) uint8 pixels, or the file. max_error_px: largest reprojection error of a
+        match that is aligned. The result raises ImageError for a photo, also
         of the map, that cannot be read.
         """
 
         def moved(found: PoseEstimate) -> FloatArray:
             agreeing = agreeing_matches(
-                found, keypoints, matches, self._tracks, camera, self.max_error_px
+                found, keypoints, matches, self._tracks, camera, max_error_px
             )
             limits = self.config.images, len(keypoints), self.config.neighbors
             anchors = self._anchors(most_alike(agreeing, *limits))

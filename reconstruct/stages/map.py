@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from reconstruct import colmap
@@ -33,6 +34,9 @@ class MapConfig(Section):
     refine_intrinsics: bool | None = None
     """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
     given."""
+    pixels: Literal["input", "photo"] = "input"
+    """Pixels of ``robust_loss_px`` and of COLMAP's own thresholds: of the photo as the extractor
+    saw it, shrunk to its ``max_edge``, or of the photo as it is stored."""
     robust_loss_px: float | None = Field(None, gt=0)
     """End with a bundle adjustment under a Cauchy loss of this scale: observations that lie
     farther off count less, as those of keypoints that `refine` could not move. null: none.
@@ -114,6 +118,7 @@ class Map(WholeStage):
             "seed": self.context.seed,
             "threads": self.config.threads,
             "options": self.config.options,
+            "pixel_scale": self._pixel_scale(),
         }
         try:
             if self.reference is not None:
@@ -170,7 +175,20 @@ class Map(WholeStage):
     def _adjust(self, model: colmap.Reconstruction) -> None:
         loss_px = self.config.robust_loss_px
         if loss_px is not None:
-            colmap.adjust_robustly(model, loss_px, self._constant_cameras(), self.config.threads)
+            colmap.adjust_robustly(
+                model,
+                loss_px,
+                self._constant_cameras(),
+                self.config.threads,
+                self._pixel_scale(),
+            )
+
+    def _pixel_scale(self) -> float:
+        """Pixels of the photos, in the median, that a pixel of the extractor's input is wide."""
+        if self.config.pixels == "photo":
+            return 1.0
+        cameras = self.database.cameras
+        return float(np.median([cameras.input_scale(name) for name in cameras.sizes]))
 
     def _constant_cameras(self) -> set[int]:
         assigned = self.database.cameras.assignment

@@ -11,7 +11,8 @@ two-view geometries again, pair by pair, from the moved keypoints.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from reconstruct.refinement.patches import level0_scale
 from reconstruct.stages import Context
 from reconstruct.stages.align import Align
 from reconstruct.stages.keyed import KeyedStage, Worker
-from reconstruct.stages.verify import Inputs, Verify, VerifyWorker, verification_figures
+from reconstruct.stages.verify import (
+    Inputs,
+    RobustEstimator,
+    Verify,
+    VerifyWorker,
+    verification_figures,
+)
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
@@ -130,6 +137,37 @@ def _write(
     (folder / FIGURES).write_text(text + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RefinedEstimator:
+    """Two-view geometry with a tight limit for refined matches, and a loose one for the others.
+
+    Args:
+        loose: Estimates with any limit.
+        max_error_px: The tight limit.
+        refined: Image -> (N,) which of its keypoints were refined.
+    """
+
+    loose: RobustEstimator
+    max_error_px: float
+    refined: Callable[[str], NDArray[np.bool_]]
+
+    def __call__(self, pair: ImagePair, inputs: Inputs) -> TwoViewGeometry:
+        """The geometry of ``pair``: of its refined matches, joined by others that agree with it."""
+        first, second, matches = inputs
+        exact = self.refined(pair[0])[matches[:, 0]] & self.refined(pair[1])[matches[:, 1]]
+        tight = self.loose.estimate(pair, (first, second, matches[exact]), self.max_error_px)
+        if not len(tight.inliers):
+            return self.loose(pair, inputs)
+        if exact.all():
+            return tight
+        both = np.concatenate([tight.inliers, matches[~exact]])
+        joined = self.loose(pair, (first, second, both)).inliers
+        inexact = {tuple(match) for match in matches[~exact].tolist()}
+        others = [match for match in joined.tolist() if tuple(match) in inexact]
+        inliers = np.array(sorted([*tight.inliers.tolist(), *others]), np.uint32).reshape(-1, 2)
+        return replace(tight, inliers=inliers)
+
+
 class VerifyRefined(KeyedStage):
     """Two-view geometries from refined keypoints, pair by pair."""
 
@@ -166,7 +204,15 @@ class VerifyRefined(KeyedStage):
     def worker(self, fingerprints: Mapping[str, str]) -> Worker:
         """Estimates the geometry of pairs."""
         estimate = self.verify.estimator()
+        limit = self.verify.config.max_error_refined_px
+        if limit is not None and isinstance(estimate, RobustEstimator):
+            estimate = RefinedEstimator(estimate, limit, self.refined)
         return VerifyWorker(estimate=estimate, inputs=self._inputs, fingerprints=fingerprints)
+
+    def refined(self, name: str) -> NDArray[np.bool_]:
+        """(N,) which keypoints of an image were moved to where their track agrees."""
+        flags: NDArray[np.bool_] = self.refine.keypoints.read(name, "refined")["refined"]
+        return flags
 
     def _inputs(self, pair: ImagePair) -> Inputs:
         return self.keypoints(pair[0]), self.keypoints(pair[1]), self.matches(pair)

@@ -7,15 +7,17 @@ by the pair's names), so one more photo costs its own pairs.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from reconstruct import colmap
+from reconstruct import colmap, features
 from reconstruct.datasets import cameras
 from reconstruct.errors import ArtifactError, ConfigError, EstimationError, ImageError
 from reconstruct.images import image_size
@@ -33,6 +35,12 @@ from reconstruct.workspace import fingerprint, tree_hash
 class VerifyConfig(colmap.TwoViewOptions):
     """Section ``verify``."""
 
+    pixels: Literal["input", "photo"] = "input"
+    """Pixels of ``max_error_px``: of the photo as the extractor saw it, shrunk to its ``max_edge``
+    (so that photos of any resolution are verified alike), or of the photo as it is stored."""
+    max_error_refined_px: float | None = Field(None, gt=0)
+    """After `refine`: largest error of matches of which both keypoints were refined, in the same
+    pixels; the others keep to ``max_error_px``. null: one limit for all."""
     known_poses: bool = False
     """Keep the matches that agree with the poses from which the map is triangulated, instead of
     estimating a geometry; ``max_error_px`` is then the distance from epipolar lines."""
@@ -81,6 +89,10 @@ class MapCameras:
             with contextlib.suppress(ImageError):
                 sizes[name] = image_size(self.context.dataset.path(name))
         return sizes
+
+    def input_scale(self, name: str) -> float:
+        """How many pixels of a photo a pixel of the extractor's input is wide."""
+        return features.input_scale(self.extract.config.local, self.sizes[name])
 
     @cached_property
     def assignment(self) -> colmap.CameraAssignment:
@@ -232,14 +244,22 @@ class RobustEstimator:
 
     def __call__(self, pair: ImagePair, inputs: Inputs) -> TwoViewGeometry:
         """The geometry of ``pair``."""
+        return self.estimate(pair, inputs, self.config.max_error_px)
+
+    def estimate(self, pair: ImagePair, inputs: Inputs, max_error_px: float) -> TwoViewGeometry:
+        """The geometry of ``pair`` with another limit than that of the settings."""
         first, second, matches = inputs
+        scale = 1.0
+        if self.config.pixels == "input":
+            scale = math.sqrt(math.prod(self.cameras.input_scale(name) for name in pair))
+        options = self.config.model_copy(update={"max_error_px": scale * max_error_px})
         return colmap.estimate_two_view_geometry(
             self.cameras[pair[0]],
             first,
             self.cameras[pair[1]],
             second,
             matches,
-            self.config,
+            options,
             seed=colmap.pair_seed(self.seed, pair),
         )
 
