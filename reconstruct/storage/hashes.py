@@ -20,7 +20,7 @@ class ContentHashes:
         self._changed = False
 
     def __getitem__(self, file: Path) -> str | None:
-        """Of the file's content; None if it cannot be read."""
+        """Hash of the file's content; None if it cannot be read."""
         known = self._load()
         try:
             stat = file.stat()
