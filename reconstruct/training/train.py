@@ -135,10 +135,8 @@ class Train(WholeStage):
     def _draw(self, state: State) -> None:
         root = self.context.workspace.root
         write_csv(root / "curves.csv", state.rows)
-        drawing = draw(state.rows)
-        if drawing is not None:
-            with atomic_path(root / "curves.svg") as temporary:
-                temporary.write_text(drawing, encoding="utf-8")
+        with atomic_path(root / "curves.svg") as temporary:
+            temporary.write_text(draw(state.rows), encoding="utf-8")
         if self.config.train.tensorboard:
             write_tensorboard(root / "tensorboard", state.rows[-self.config.validation.every :])
 
