@@ -15,6 +15,10 @@ if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
         "pip install 'pycolmap>=4.2,<5'"
     )
 
+from reconstruct.colmap.arrays import (
+    ModelArrays,
+    model_arrays,
+)
 from reconstruct.colmap.cameras import (
     Camera,
     CameraAssignment,
@@ -29,7 +33,11 @@ from reconstruct.colmap.cameras import (
 )
 from reconstruct.colmap.database import (
     VerifiedPair,
+    database_cameras,
+    database_keypoint_counts,
     database_keypoints,
+    database_pairs,
+    verified_counts,
     verified_matches,
     verify_database,
     verify_with_poses,
@@ -86,6 +94,7 @@ def set_verbosity(verbose: bool) -> None:
 __all__ = [
     "Camera",
     "CameraAssignment",
+    "ModelArrays",
     "Reconstruction",
     "SiftExtractor",
     "Tracks",
@@ -97,7 +106,10 @@ __all__ = [
     "camera_models",
     "check_model",
     "check_options",
+    "database_cameras",
+    "database_keypoint_counts",
     "database_keypoints",
+    "database_pairs",
     "drop_unfounded_images",
     "estimate_pose",
     "estimate_two_view_geometry",
@@ -109,6 +121,7 @@ __all__ = [
     "make_camera",
     "map_images",
     "merge_options",
+    "model_arrays",
     "model_cameras",
     "model_folder",
     "model_points",
@@ -123,6 +136,7 @@ __all__ = [
     "read_model",
     "set_verbosity",
     "triangulate",
+    "verified_counts",
     "verified_matches",
     "verify_database",
     "verify_pair",
