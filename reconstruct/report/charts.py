@@ -159,7 +159,7 @@ def draw_graph(graph: MatchGraph) -> str:
     side = 480
     parts = []
     if graph.plan:
-        parts.append(f'<image href="{graph.plan}" width="{side}" height="{side}" opacity="0.55"/>')
+        parts.append(f'<image href="{graph.plan}" width="{side}" height="{side}" opacity="0.8"/>')
     for a, b, matches in graph.edges:
         (x, y), (u, v) = graph.nodes[a].at, graph.nodes[b].at
         strength = (matches / graph.most) ** 0.5
@@ -178,7 +178,7 @@ def draw_graph(graph: MatchGraph) -> str:
 
 
 def draw_heat(graph: MatchGraph) -> str:
-    """Photos by photos, the darker the more verified matches."""
+    """Photos by photos, the stronger the colour the more verified matches."""
     side = 480
     frame = f'<rect width="{side}" height="{side}" style="fill:none;stroke:var(--grid,#ddd)"/>'
     picture = (

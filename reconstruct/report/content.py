@@ -132,7 +132,7 @@ class GraphNode:
 class MatchGraph:
     """Verified pairs.
 
-    heat: picture of the matrix of photos by photos. names: its rows. most: matches of the darkest
+    heat: picture of the matrix of photos by photos. names: its rows. most: matches of the strongest
     cell. plan: picture of the points from above. edges: indices of two nodes and inlier matches.
     sentences: what holds the graph together.
     """

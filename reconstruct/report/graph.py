@@ -23,8 +23,9 @@ EDGES = 1500
 PLAN_SIDE = 360
 MARGIN = 0.06
 """Of the plan, around the cameras and points."""
-HEAT = ((217, 232, 245), (31, 80, 140))
-"""Colours of one match, and of the most."""
+HEAT = (46, 124, 196)
+"""Colour of a cell; the more matches, the less clear: it stands out on white and on black."""
+FAINTEST = 0.12
 
 
 def cut_photos(names: Sequence[str], pairs: Mapping[ImagePair, int]) -> dict[str, list[int]]:
@@ -119,7 +120,7 @@ def match_graph(
 
 
 def _heat(names: Sequence[str], pairs: Mapping[ImagePair, int]) -> str:
-    """PNG, clear where there is no match; the darker the more, by the square root."""
+    """PNG, clear where there is no match; the stronger the more, by the square root."""
     side = min(len(names), HEAT_SIDE)
     cell = {name: i * side // len(names) for i, name in enumerate(names)}
     matrix = np.zeros((side, side))
@@ -127,10 +128,11 @@ def _heat(names: Sequence[str], pairs: Mapping[ImagePair, int]) -> str:
         if a in cell and b in cell:
             i, j = cell[a], cell[b]
             matrix[i, j] = matrix[j, i] = max(matrix[i, j], matches)
-    share = np.sqrt(matrix / max(matrix.max(), 1))[..., None]
-    low, high = (np.array(color, float) for color in HEAT)
-    alpha = np.where(share > 0, 255, 0)
-    return png(np.concatenate([low + (high - low) * share, alpha], 2).round().astype(np.uint8))
+    share = np.sqrt(matrix / max(matrix.max(), 1))
+    picture = np.empty((side, side, 4), np.uint8)
+    picture[..., :3] = HEAT
+    picture[..., 3] = np.round(255 * np.where(matrix > 0, FAINTEST + (1 - FAINTEST) * share, 0))
+    return png(picture)
 
 
 def _plan(model: ModelArrays) -> tuple[NDArray[np.float64], str | None]:

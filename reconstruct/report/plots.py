@@ -107,8 +107,16 @@ def plot_model(model: colmap.Reconstruction | Path | str, *, axes: Axes | None =
     points, centers = arrays.xyz[::step] @ plan.T, arrays.centers @ plan.T
     axes.scatter(points[:, 0], points[:, 1], s=1, c=arrays.colors[::step] / 255, linewidths=0)
     ahead = arrays.poses[:, 2, :3] @ plan.T
-    axes.quiver(*centers.T, *ahead.T, color="#d9730d", angles="xy", width=0.003)
-    axes.scatter(*centers.T, s=12, c="#d9730d", zorder=3)
+    axes.quiver(
+        centers[:, 0],
+        centers[:, 1],
+        ahead[:, 0],
+        ahead[:, 1],
+        color="#d9730d",
+        angles="xy",
+        width=0.003,
+    )
+    axes.scatter(centers[:, 0], centers[:, 1], s=12, c="#d9730d", zorder=3)
     shown = np.vstack([centers, np.percentile(points, [1, 99], axis=0)]) if len(points) else centers
     reach = 0.55 * max(float(np.ptp(shown, axis=0).max()), 1e-9)
     middle = (shown.min(0) + shown.max(0)) / 2

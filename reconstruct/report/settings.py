@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -30,8 +30,15 @@ def _changed(section: BaseModel, prefix: str) -> Iterator[tuple[str, str, str]]:
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
         if isinstance(value, BaseModel):
             yield from _changed(value, f"{key}.")
-        elif field.is_required() or value != default:
-            yield key, _text(value), "" if field.is_required() else _text(default)
+        elif field.is_required() or _names_a_kind(field.annotation):
+            yield key, _text(value), ""
+        elif value != default:
+            yield key, _text(value), _text(default)
+
+
+def _names_a_kind(annotation: Any) -> bool:
+    """Whether a field says which kind of section this is: it has one value only."""
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
 
 
 def _text(value: Any) -> str:

@@ -61,11 +61,11 @@ def serve(output: Path, *, port: int = PORT, photos: Path | None = None) -> Any:
     size = server.gui.add_slider("point size", 0.1, 5.0, 0.1, 1.0)
     clouds = [_add_model(server, f"/model_{i}", m, root) for i, m in enumerate(models)]
 
-    @size.on_update
-    def _(_: Any) -> None:
+    def resize(_: Any) -> None:
         for cloud, base in clouds:
             cloud.point_size = base * size.value
 
+    size.on_update(resize)
     return server
 
 
@@ -95,10 +95,11 @@ def _add_model(
 
 
 def _fly_on_click(frustum: Any) -> None:
-    @frustum.on_click
-    def _(event: Any) -> None:
+    def fly(event: Any) -> None:
         event.client.camera.wxyz = frustum.wxyz
         event.client.camera.position = frustum.position
+
+    frustum.on_click(fly)
 
 
 def _photos(output: Path) -> Path | None:
