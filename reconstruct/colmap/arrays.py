@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +42,15 @@ class ModelArrays:
     def projections(self) -> NDArray[np.float64]:
         """(O, 2) COLMAP pixels where the model sees the point of each observation."""
         result = np.full((len(self.image), 2), np.nan)
-        for i, (camera, pose) in enumerate(zip(self.cameras, self.poses, strict=True)):
-            own = self.image == i
+        views = zip(self.cameras, self.poses, self.slices(), strict=True)
+        for camera, pose, own in views:
             result[own] = project(camera, pose, self.xyz[self.point[own]])
         return result
+
+    def slices(self) -> list[slice]:
+        """(I,) where the observations of each image stand."""
+        ends = np.searchsorted(self.image, np.arange(len(self.names) + 1)).tolist()
+        return [slice(first, last) for first, last in pairwise(ends)]
 
 
 def model_arrays(model: Reconstruction) -> ModelArrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.types import ImagePair
 from reconstruct.workspace import Workspace
 
+KEYPOINTS_KEPT = 256
+"""Images whose keypoints stay in memory."""
+
 
 class OutputFolder:
     """An output folder and the photos that it was made of.
@@ -34,7 +37,8 @@ class OutputFolder:
         self.dataset = dataset
         self._features = FeatureStore(workspace.features)
         self._matches = MatchStore(workspace.matches)
-        self._raw: dict[str, NDArray[np.float32] | None] = {}
+        self.keypoints = lru_cache(KEYPOINTS_KEPT)(self._keypoints)
+        """Image -> (N, 2) keypoints as the extractor found them, or None."""
 
     @cached_property
     def models(self) -> list[colmap.ModelArrays]:
@@ -80,15 +84,12 @@ class OutputFolder:
         """Sorted images with features."""
         return sorted(self._features.fingerprints())
 
-    def keypoints(self, name: str) -> NDArray[np.float32] | None:
-        """(N, 2) keypoints as the extractor found them."""
-        if name not in self._raw:
-            try:
-                found = self._features.read(name, only="keypoints")["keypoints"]
-                self._raw[name] = np.asarray(found, np.float32)[:, :2]
-            except ArtifactError:
-                self._raw[name] = None
-        return self._raw[name]
+    def _keypoints(self, name: str) -> NDArray[np.float32] | None:
+        try:
+            found = self._features.read(name, only="keypoints")["keypoints"]
+        except ArtifactError:
+            return None
+        return np.asarray(found, np.float32)[:, :2]
 
     def keypoints_before(self, name: str) -> NDArray[np.float32] | None:
         """`keypoints`, where they are those of which the model was made: by their number."""
@@ -113,10 +114,6 @@ class OutputFolder:
             return None
         width, height = self.size(name)
         return Picture(name=name, data=data, width=float(width), height=float(height))
-
-    def close(self) -> None:
-        """Forget the keypoints read so far."""
-        self._raw.clear()
 
 
 def dataset_of(workspace: Workspace, config: Any, dataset: Dataset | None) -> Dataset:

@@ -109,13 +109,12 @@ def close_ups(
     image: Callable[[str], ImageArray],
 ) -> tuple[CloseUp, ...]:
     """Tracks whose keypoints refinement moved, around the median of how far it moved them."""
-    moved = np.full(len(model.xy), np.nan)
     raw = np.full((len(model.xy), 2), np.nan)
-    for i, name in enumerate(model.names):
-        keypoints, own = before(name), np.flatnonzero(model.image == i)
+    for name, own in zip(model.names, model.slices(), strict=True):
+        keypoints, index = before(name), model.keypoint[own]
         if keypoints is not None:
-            own = own[model.keypoint[own] < len(keypoints)]
-            raw[own] = keypoints[model.keypoint[own]]
+            known = index < len(keypoints)
+            raw[own][known] = keypoints[index[known]]
     moved = np.linalg.norm(raw - model.xy, axis=1)
     if not np.isfinite(moved).any() or np.nanmax(moved) < 1e-3:
         return ()

@@ -36,13 +36,12 @@ def errors_before(
     None if no image has any, or if no keypoint moved.
     """
     before = np.full((len(model.xy), 2), np.nan)
-    for i, name in enumerate(model.names):
+    for name, own in zip(model.names, model.slices(), strict=True):
         keypoints = found(name)
-        own = np.flatnonzero(model.image == i)
-        if keypoints is not None and len(own):
+        if keypoints is not None:
             index = model.keypoint[own]
             known = index < len(keypoints)
-            before[own[known]] = keypoints[index[known]]
+            before[own][known] = keypoints[index[known]]
     known = ~np.isnan(before).any(axis=1)
     if not known.any() or np.abs(before[known] - model.xy[known]).max() < 1e-3:
         return None
