@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from reconstruct import colmap
 from reconstruct.__main__ import main
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.pipeline import load_config
-from reconstruct.report.content import ReportContent
+from reconstruct.report.collect import PAIR_BYTES, PHOTO_BYTES, POINTS
+from reconstruct.report.content import PhotoRow, ReportContent
+from reconstruct.report.output import OutputFolder
 from reconstruct.report.page import write_report
+from reconstruct.report.photos import with_thumbnails
 from reconstruct.report.pictures import patch, thumbnail
 from reconstruct.report.render import render, scene_json
+from reconstruct.report.scene import model_view
 from reconstruct.report.settings import report_settings
 from reconstruct.report.verdict import Verdict
 from reconstruct.stages import Summary
@@ -117,11 +125,6 @@ def test_thumbnails_keep_to_their_budget(square: SyntheticDataset, tmp_path: Pat
 
 
 def test_a_patch_has_its_position_in_the_middle() -> None:
-    import base64
-    import io
-
-    import numpy as np
-
     image = np.zeros((40, 60, 3), np.uint8)
     image[20, 30] = 255  # its centre is (30.5, 20.5) in COLMAP pixels
     data = patch(image, np.array([30.5, 20.5]), radius=8, zoom=6)
@@ -129,3 +132,39 @@ def test_a_patch_has_its_position_in_the_middle() -> None:
     rows, columns = np.nonzero(shown > 128)
     middle = (len(shown) - 1) / 2
     assert (rows.mean(), columns.mean()) == (pytest.approx(middle, abs=0.2),) * 2
+
+
+def test_a_hundred_photos_and_more_points_than_are_shown_stay_below_three_megabytes(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    names = tuple(f"{i:03}.jpg" for i in range(100))
+    for name in names:  # noise: no photo is harder to compress
+        pixels = rng.integers(0, 255, (120, 160, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name, quality=95)
+    camera = colmap.make_camera("SIMPLE_PINHOLE", (300.0, 160.0, 120.0), (320, 240))
+    none = np.zeros(0, np.int64)
+    model = colmap.ModelArrays(
+        names=names,
+        cameras=(camera,) * 100,
+        poses=np.repeat(np.eye(3, 4)[None], 100, axis=0),
+        xyz=rng.uniform(size=(70_000, 3)),
+        colors=rng.integers(0, 255, (70_000, 3), np.uint8),
+        image=none,
+        keypoint=none,
+        point=none,
+        xy=np.zeros((0, 2)),
+    )
+    output = OutputFolder(Workspace(tmp_path / "out"), Dataset(root=tmp_path, names=names))
+    rows = [PhotoRow(name=name, thumbnail=None, state="mapped") for name in names]
+    view = model_view("Model", model, {}, POINTS)
+    content = ReportContent(
+        title="large",
+        verdict=Verdict(level="good", headline="h"),
+        models=(view,),
+        photos=with_thumbnails(rows, output, PHOTO_BYTES),
+    )
+    page = render(content)
+    assert 50_000 <= view.shown < view.total
+    assert page.count("data:image/jpeg") == 100
+    assert len(page.encode()) + 4 * PAIR_BYTES // 3 < 2_800_000, "the rest is for charts"
