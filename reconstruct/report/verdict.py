@@ -89,6 +89,12 @@ def _localized(summary: Summary) -> Verdict:
     elif "median_inliers" in found:
         parts.append(f"median {plain(found['median_inliers'])} inliers")
     notes = []
+    lost = _far(table)
+    if lost:
+        notes.append(
+            "No query is within the largest threshold of its true pose: are the map and the "
+            "reference in one frame, and is the reference in metres?"
+        )
     failed = list(found.get("failed", []))
     if failed:
         notes.append(
@@ -96,8 +102,17 @@ def _localized(summary: Summary) -> Verdict:
             "photos of the map nearer to them may help."
         )
     notes += _skipped(summary)
-    level: Level = "bad" if queries and not localized else "partial" if notes else "good"
+    nothing = lost or (queries and not localized)
+    level: Level = "bad" if nothing else "partial" if notes else "good"
     return Verdict(level=level, headline=", ".join(parts), notes=tuple(notes))
+
+
+def _far(table: Sequence[Sequence[str]] | None) -> bool:
+    """Whether no query of a table lies within any of its thresholds."""
+    if not table or len(table) < 2:
+        return False
+    shares = [cell for head, cell in zip(*table[:2], strict=False) if re.match(r"[\d.]+ m, ", head)]
+    return bool(shares) and all(_value(cell) == 0 for cell in shares)
 
 
 def _trained(found: Mapping[str, Any]) -> Verdict:

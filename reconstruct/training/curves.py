@@ -15,7 +15,7 @@ from reconstruct.workspace import atomic_path
 
 COLUMNS = ("step", "rate", "loss", "gradient_norm", "pairs", "validation")
 SMOOTHED = 50
-"""Number of steps over which the plotted training loss is averaged."""
+"""Most steps over which the drawn training loss is averaged; of short runs a tenth."""
 DRAWN = 400
 """Number of points of a plotted curve, about."""
 
@@ -34,7 +34,7 @@ def draw(rows: Sequence[dict[str, float]]) -> str:
     """Training and validation loss over the steps as SVG; the lowest validation loss has its name
     in the legend."""
     loss = np.array([row["loss"] for row in rows])
-    width = max(1, min(SMOOTHED, len(loss)))
+    width = max(1, min(SMOOTHED, len(loss) // 10))
     smooth = np.convolve(loss, np.full(width, 1 / width), "valid") if len(loss) else loss
     drawn = range(0, len(smooth), max(1, len(smooth) // DRAWN))
     curves = {f"training, mean of {width} steps": {f"{i + width}": float(smooth[i]) for i in drawn}}

@@ -76,6 +76,10 @@ def test_queries() -> None:
     found = verdict(Summary(figures=figures, tables={"localization": table}))
     headline = "3 of 4 queries localized, 50.0 % within 0.25 m, 2°, median 31 mm and 0.2°"
     assert (found.headline, found.level) == (headline, "partial")
+    far = [table[0], ["all", "3 of 4", "0.0 %", "9.3", "90"]]
+    found = verdict(Summary(figures=figures, tables={"localization": far}))
+    assert found.level == "bad"
+    assert "in one frame" in found.notes[0]
     figures["localize"] |= {"localized": 0}
     assert verdict(Summary(figures=figures)).level == "bad"
 
