@@ -3,8 +3,8 @@
 ``reconstruct.run`` runs a pipeline file; ``extract_features``, ``match_features``,
 ``verify_pairs``, ``build_database`` and ``map_images`` are its steps for those who compose them
 themselves. ``load_extractor`` gives an extractor for single images, ``match`` the mutual nearest
-neighbours of two sets of descriptors, ``localize`` the pose of one photo in a finished map, ``plot_keypoints``,
-``plot_matches`` and ``plot_model`` pictures for notebooks.
+neighbours of two sets of descriptors, ``localize`` the pose of one photo in a finished map,
+``plot_keypoints``, ``plot_matches`` and ``plot_model`` pictures for notebooks.
 Names are imported when first used: ``import reconstruct`` itself loads neither torch nor pycolmap.
 """
 

@@ -17,6 +17,7 @@ from reconstruct.errors import ReconstructError
 from reconstruct.evaluation.localization import query_errors
 from reconstruct.evaluation.poses import transform_pose
 from reconstruct.images import read_image
+from reconstruct.localization.evaluate import read_truth
 from reconstruct.report.content import (
     CameraView,
     CloseUp,
@@ -56,6 +57,7 @@ from reconstruct.report.statistics import (
 )
 from reconstruct.report.verdict import verdict
 from reconstruct.stages import Summary
+from reconstruct.stages.evaluate import similarity_to
 from reconstruct.types import ImagePair, PoseEstimate
 from reconstruct.workspace import Workspace
 
@@ -298,7 +300,7 @@ def tiles(summary: Summary) -> Rows:
 
 
 def _stages(summary: Summary) -> tuple[StageCost, ...]:
-    seconds: Mapping[str, float] = getattr(summary, "seconds", None) or {}
+    seconds = summary.seconds
     memory: Mapping[str, float] = getattr(summary, "memory_mb", None) or {}
     return tuple(
         StageCost(
@@ -339,9 +341,6 @@ def _query_cameras(
 
 def _query_errors(output: OutputFolder, found: list[PoseEstimate], config: Config) -> Errors:
     """Errors of the queries whose true pose is known."""
-    from reconstruct.localization.evaluate_queries import read_truth
-    from reconstruct.stages.evaluate import similarity_to
-
     evaluate, mapped = getattr(config, "evaluate", None), getattr(config, "map", None)
     given = getattr(evaluate, "reference", None)
     reference = colmap.model_folder(Path(given)) if given else output.dataset.reference

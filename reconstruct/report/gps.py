@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import GPS, IFD
 
-from reconstruct.errors import ReconstructionError
+from reconstruct.errors import EstimationError
 from reconstruct.evaluation.poses import similarity
 from reconstruct.geometry import Float64
 
@@ -69,7 +69,7 @@ def gps_residuals_m(
     source = np.array([centers[name] for name in common])
     try:
         scale, rotation, translation = similarity(source, target)
-    except ReconstructionError:  # all on one line
+    except EstimationError:  # all on one line
         return {}
     away = scale * source @ rotation.T + translation - target
     return dict(zip(common, np.linalg.norm(away, axis=1).tolist(), strict=True))

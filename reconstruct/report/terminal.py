@@ -40,7 +40,7 @@ def print_summary(output: Path, summary: Summary) -> None:
 
 
 def _stages(summary: Summary) -> Table:
-    seconds = getattr(summary, "seconds", None) or {}
+    seconds = summary.seconds
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(style="dim", overflow="fold")

@@ -11,6 +11,8 @@ from reconstruct.report.figures import count, length, plain
 from reconstruct.stages import Summary
 
 Level = Literal["good", "partial", "bad"]
+USUAL_PX = "3"
+"""Column of a benchmark's table that methods are judged by."""
 HIGH_ERROR_PX = 1.5
 """Mean reprojection errors above are worth a word: a lens that the camera model does not fit."""
 
@@ -133,7 +135,7 @@ def _compared(summary: Summary) -> Verdict | None:
         rated = [row for row in rows if shares and _value(row[shares[0]]) is not None]
         if not rated:
             continue
-        column = shares[min(len(shares) // 3, len(shares) - 1)]
+        column = head.index(USUAL_PX) if USUAL_PX in head else shares[0]
         best = max(rated, key=lambda row: _value(row[column]) or 0.0)
         limit = head[column] if "m" in head[column] else f"{head[column]} px"
         headline = (

@@ -145,9 +145,7 @@ class Train(WholeStage):
         state = read_state(self.last)
         if state is None:
             return {}
-        drawing = draw(state.rows)
-        if drawing is not None:
-            self.context.summary.drawings["training"] = drawing
+        self.context.summary.drawings["training"] = draw(state.rows)
         return {
             "steps": state.step,
             "best validation loss": round(state.best_loss or math.nan, 4),
