@@ -3,7 +3,8 @@
 ``reconstruct.run`` runs a pipeline file; ``extract_features``, ``match_features``,
 ``verify_pairs``, ``build_database`` and ``map_images`` are its steps for those who compose them
 themselves. ``load_extractor`` gives an extractor for single images, ``match`` the mutual nearest
-neighbours of two sets of descriptors, ``localize`` the pose of one photo in a finished map.
+neighbours of two sets of descriptors, ``localize`` the pose of one photo in a finished map,
+``plot_keypoints``, ``plot_matches`` and ``plot_model`` pictures for notebooks.
 Names are imported when first used: ``import reconstruct`` itself loads neither torch nor pycolmap.
 """
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from reconstruct.matching.pairs import sequential_pairs as sequential_pairs
     from reconstruct.pipeline import plan as plan
     from reconstruct.pipeline import run as run
+    from reconstruct.report.plots import plot_keypoints as plot_keypoints
+    from reconstruct.report.plots import plot_matches as plot_matches
+    from reconstruct.report.plots import plot_model as plot_model
     from reconstruct.stages.outcome import Run as Run
     from reconstruct.storage.features import open_features as open_features
     from reconstruct.storage.matches import open_matches as open_matches
@@ -58,6 +62,9 @@ _HOMES = {
     "match": "reconstruct.matching.mutual_nn",
     "plan": "reconstruct.pipeline",
     "run": "reconstruct.pipeline",
+    "plot_keypoints": "reconstruct.report.plots",
+    "plot_matches": "reconstruct.report.plots",
+    "plot_model": "reconstruct.report.plots",
     "Run": "reconstruct.stages.outcome",
     "open_features": "reconstruct.storage.features",
     "open_matches": "reconstruct.storage.matches",

@@ -246,7 +246,7 @@ def run(
             if stage.name in force:
                 stage.discard()
         execute(stages, context, only)
-        write_report(workspace, context.summary, config.model_dump(mode="json", by_alias=True))
+        write_report(workspace, context.summary, config, context.dataset)
         return Run(workspace.root, context.summary)
 
 

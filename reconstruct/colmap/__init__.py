@@ -15,6 +15,10 @@ if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
         "pip install 'pycolmap>=4.2,<5'"
     )
 
+from reconstruct.colmap.arrays import (
+    ModelArrays,
+    model_arrays,
+)
 from reconstruct.colmap.cameras import (
     Camera,
     CameraAssignment,
@@ -29,7 +33,11 @@ from reconstruct.colmap.cameras import (
 )
 from reconstruct.colmap.database import (
     VerifiedPair,
+    database_cameras,
+    database_keypoint_counts,
     database_keypoints,
+    database_pairs,
+    verified_counts,
     verified_matches,
     write_database,
 )
@@ -83,6 +91,7 @@ def set_verbosity(verbose: bool) -> None:
 __all__ = [
     "Camera",
     "CameraAssignment",
+    "ModelArrays",
     "Reconstruction",
     "SiftExtractor",
     "Tracks",
@@ -94,7 +103,10 @@ __all__ = [
     "camera_models",
     "check_model",
     "check_options",
+    "database_cameras",
+    "database_keypoint_counts",
     "database_keypoints",
+    "database_pairs",
     "drop_unfounded_images",
     "estimate_pose",
     "estimate_two_view_geometry",
@@ -106,6 +118,7 @@ __all__ = [
     "make_camera",
     "map_images",
     "merge_options",
+    "model_arrays",
     "model_cameras",
     "model_folder",
     "model_points",
@@ -120,6 +133,7 @@ __all__ = [
     "read_model",
     "set_verbosity",
     "triangulate",
+    "verified_counts",
     "verified_matches",
     "with_observations",
     "write_database",

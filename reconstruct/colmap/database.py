@@ -93,3 +93,51 @@ def database_keypoints(path: Path) -> dict[str, NDArray[np.float32]]:
     with opened(path) as database:
         images = database.read_all_images()
         return {i.name: database.read_keypoints(i.image_id)[:, :2] for i in images}
+
+
+def verified_counts(path: Path) -> dict[ImagePair, int]:
+    """Pair of names, the smaller first -> how many inlier matches it has, for those with any.
+
+    Unlike `verified_matches` it reads no match.
+    """
+    with opened(path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        pair_ids, counts = database.read_two_view_geometry_num_inliers()
+    result: dict[ImagePair, int] = {}
+    for pair_id, count in zip(pair_ids, counts, strict=True):
+        first, second = sorted(names[i] for i in pycolmap.pair_id_to_image_pair(pair_id))
+        if count:
+            result[first, second] = int(count)
+    return dict(sorted(result.items()))
+
+
+def database_pairs(
+    path: Path, pairs: Iterable[ImagePair]
+) -> dict[ImagePair, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint32]]]:
+    """Pair -> (N, 2) keypoints of its first image, of its second, and (M, 2) inlier matches.
+
+    Reads these pairs only. Raises KeyError for an image that is not in the database.
+    """
+    result = {}
+    with opened(path) as database:
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+        for first, second in pairs:
+            found = database.read_two_view_geometry(ids[first], ids[second])
+            rows = np.asarray(found.inlier_matches, np.uint32).reshape(-1, 2)
+            points = [database.read_keypoints(ids[name])[:, :2] for name in (first, second)]
+            result[first, second] = (points[0], points[1], rows)
+    return result
+
+
+def database_cameras(path: Path) -> dict[str, pycolmap.Camera]:
+    """Image name -> its camera as it was before mapping."""
+    with opened(path) as database:
+        cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+        return {i.name: cameras[i.camera_id] for i in database.read_all_images()}
+
+
+def database_keypoint_counts(path: Path) -> dict[str, int]:
+    """Image name -> how many keypoints it has; reads none of them."""
+    with opened(path) as database:
+        images = database.read_all_images()
+        return {i.name: int(database.num_keypoints_for_image(i.image_id)) for i in images}

@@ -1,44 +1,65 @@
-"""Tables for people: the summary of a run, a plan, pose errors."""
+"""What a run says in the terminal: its verdict and figures, a plan, pose errors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from reconstruct.evaluation.poses import PoseMetrics
+from reconstruct.report.figures import SHOWN, duration, figure
+from reconstruct.report.verdict import verdict
 from reconstruct.stages import Plan, Summary
 
 WIDE = 170
 """Columns where the output is no terminal."""
-SHOWN = 20
-"""Longest list of names that a table shows; the log has them all."""
+STYLES = {"good": "bold green", "partial": "bold yellow", "bad": "bold red"}
 
 
 def print_summary(output: Path, summary: Summary) -> None:
-    """Figures of each stage, and what was skipped and why."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDE
-    table = _table(f"{output}", "stage", "figure", "value")
-    for stage, figures in summary.figures.items():
-        for i, (name, value) in enumerate(figures.items()):
-            table.add_row(stage if i == 0 else "", name.replace("_", " "), _text(value))
-        table.add_section()
-    console.print(table)
+    """The verdict, tables, figures of each stage, what was skipped and why, the report's path.
+
+    What is as it should be stays quiet; what is not is in colour.
+    """
+    console = _console()
+    found = verdict(summary)
+    console.print(_escape(found.headline), style=STYLES[found.level])
+    for note in found.notes:
+        console.print(f"  {_escape(note)}", style="yellow")
     for title, (head, *rows) in summary.tables.items():
         console.print(_figures(title, head, rows))
+    console.print(_stages(summary))
     if summary.skipped:
-        skipped = _table("skipped", "what", "why")
-        for name, reason in list(summary.skipped.items())[:SHOWN]:
-            skipped.add_row(_escape(name), _escape(reason))
-        if len(summary.skipped) > SHOWN:
-            skipped.add_row("...", f"and {len(summary.skipped) - SHOWN} more, see log.txt")
-        console.print(skipped)
+        console.print(_skipped(summary))
+    report = output / "report.html"
+    if report.is_file():
+        console.print(_escape(str(report)), soft_wrap=True)
+
+
+def _stages(summary: Summary) -> Table:
+    seconds = summary.seconds
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    for stage in dict.fromkeys([*summary.figures, *seconds]):
+        figures = summary.figures.get(stage, {}).items()
+        told = [f"{label} {value}" for label, value in (figure(k, v) for k, v in figures)]
+        time = duration(seconds[stage]) if stage in seconds else ""
+        table.add_row(_escape(stage), _escape(", ".join(told)), time)
+    return table
+
+
+def _skipped(summary: Summary) -> Table:
+    table = _table("skipped", "what", "why")
+    for name, reason in list(summary.skipped.items())[:SHOWN]:
+        table.add_row(_escape(name), _escape(reason), style="yellow")
+    if len(summary.skipped) > SHOWN:
+        table.add_row("...", f"and {len(summary.skipped) - SHOWN} more, see log.txt")
+    return table
 
 
 def print_plan(plans: Sequence[tuple[str, Plan]]) -> None:
@@ -51,9 +72,7 @@ def print_plan(plans: Sequence[tuple[str, Plan]]) -> None:
 
 def print_table(title: str, rows: Sequence[Sequence[str]]) -> None:
     """Rows of texts, the head first."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDE
+    console = _console()
     head, *body = (list(row) for row in rows)
     console.print(_figures(title, head, body))
 
@@ -62,7 +81,8 @@ def print_metrics(metrics: PoseMetrics) -> None:
     """Pose errors as a table."""
     table = _table("poses against the reference", "figure", "value")
     for name, value in metrics.as_dict().items():
-        table.add_row(name.replace("_", " "), _text(value))
+        label, told = figure(name, value)
+        table.add_row(label, _escape(told))
     Console().print(table)
 
 
@@ -83,15 +103,11 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
-    if isinstance(value, list):
-        more = f" and {len(value) - SHOWN} more" if len(value) > SHOWN else ""
-        return _escape(", ".join(map(str, value[:SHOWN])) + more) or "none"
-    return _escape(str(value))
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
 
 
 def _escape(text: str) -> str:

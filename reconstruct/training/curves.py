@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from reconstruct.errors import UsageError
-from reconstruct.evaluation.plots import as_svg
+from reconstruct.evaluation.plots import draw_curves
 from reconstruct.workspace import atomic_path
 
 COLUMNS = ("step", "rate", "loss", "gradient_norm", "pairs", "validation")
 SMOOTHED = 50
-"""Number of steps over which the plotted training loss is averaged."""
+"""Most steps over which the drawn training loss is averaged; of short runs a tenth."""
+DRAWN = 400
+"""Number of points of a plotted curve, about."""
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, float]]) -> None:
@@ -29,25 +30,20 @@ def write_csv(path: Path, rows: Sequence[dict[str, float]]) -> None:
         temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def draw(rows: Sequence[dict[str, float]]) -> str | None:
-    """Training and validation loss over the steps as SVG; None if matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return None
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
+def draw(rows: Sequence[dict[str, float]]) -> str:
+    """Training and validation loss over the steps as SVG; the lowest validation loss has its name
+    in the legend."""
     loss = np.array([row["loss"] for row in rows])
-    width = max(1, min(SMOOTHED, len(loss)))
-    smooth = np.convolve(loss, np.full(width, 1 / width), "valid")
-    axes.plot(np.arange(width, len(loss) + 1), smooth, label=f"training, mean of {width} steps")
-    checked = [(row["step"], row["validation"]) for row in rows if "validation" in row]
+    width = max(1, min(SMOOTHED, len(loss) // 10))
+    smooth = np.convolve(loss, np.full(width, 1 / width), "valid") if len(loss) else loss
+    drawn = range(0, len(smooth), max(1, len(smooth) // DRAWN))
+    curves = {f"training, mean of {width} steps": {f"{i + width}": float(smooth[i]) for i in drawn}}
+    checked = {f"{row['step']:g}": row["validation"] for row in rows if "validation" in row}
     if checked:
-        axes.plot(*zip(*checked, strict=True), "o-", label="validation")
-    axes.set(xlabel="step", ylabel="loss")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return as_svg(figure)
+        best = min(checked, key=lambda step: checked[step])
+        curves["validation"] = checked
+        curves[f"best: {checked[best]:.4f} at step {best}"] = {best: checked[best]}
+    return draw_curves({"loss": curves}, xlabel="step", ylabel="loss", y=None)
 
 
 def write_tensorboard(folder: Path, rows: Sequence[dict[str, float]]) -> None:

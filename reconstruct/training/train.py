@@ -135,10 +135,8 @@ class Train(WholeStage):
     def _draw(self, state: State) -> None:
         root = self.context.workspace.root
         write_csv(root / "curves.csv", state.rows)
-        drawing = draw(state.rows)
-        if drawing is not None:
-            with atomic_path(root / "curves.svg") as temporary:
-                temporary.write_text(drawing, encoding="utf-8")
+        with atomic_path(root / "curves.svg") as temporary:
+            temporary.write_text(draw(state.rows), encoding="utf-8")
         if self.config.train.tensorboard:
             write_tensorboard(root / "tensorboard", state.rows[-self.config.validation.every :])
 
@@ -147,9 +145,7 @@ class Train(WholeStage):
         state = read_state(self.last)
         if state is None:
             return {}
-        drawing = draw(state.rows)
-        if drawing is not None:
-            self.context.summary.drawings["training"] = drawing
+        self.context.summary.drawings["training"] = draw(state.rows)
         return {
             "steps": state.step,
             "best validation loss": round(state.best_loss or math.nan, 4),

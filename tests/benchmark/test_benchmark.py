@@ -75,8 +75,8 @@ def test_table_metrics_and_report(planes: Path, tmp_path: Path) -> None:
     report = (tmp_path / "out" / "report.html").read_text()
     assert "D2 MS trained (reported)" in report
     assert next(iter(run.summary.tables.values()))[2][0] == "exact"
-    if (tmp_path / "out" / "curves.svg").exists():
-        assert "<svg" in report
+    assert (tmp_path / "out" / "curves.svg").exists()
+    assert "<svg" in report
 
 
 def test_refinement_moves_positions_to_where_they_belong(planes: Path, tmp_path: Path) -> None:

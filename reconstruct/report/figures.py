@@ -1,0 +1,80 @@
+"""Figures for people: names without underscores, values with their units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = 20
+"""Longest list of names that a figure shows; log.txt and metrics.json have them all."""
+
+UNITS = {"_px": "px", "_percent": "%", "_deg": "°", "_mb": "MB", "_seconds": "s", "_s": "s"}
+"""Suffix of a figure's name -> its unit."""
+
+LENGTHS = ("position_mean", "position_median", "position_max")
+"""Figures in the unit of the reference, which is the metre wherever that is known."""
+
+
+def figure(name: str, value: Any) -> tuple[str, str]:
+    """A figure's name and value as texts: ("error_px", 0.3452) -> ("error", "0.345 px")."""
+    if name in LENGTHS and isinstance(value, int | float):
+        return name.replace("_", " "), length(value)
+    for suffix, unit in UNITS.items():
+        if name.endswith(suffix) and isinstance(value, int | float):
+            label = name.removesuffix(suffix).replace("_", " ")
+            told = f"{value:.3g}" if isinstance(value, float) else plain(value)
+            return label, f"{told}{'' if unit == '°' else ' '}{unit}"
+    return name.replace("_", " "), plain(value)
+
+
+def plain(value: Any) -> str:
+    """Any value as a text: thousands apart, four digits, long lists cut."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < 1e15:
+            return f"{int(value):,}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple | set):
+        names = [str(item) for item in value]
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return (", ".join(names[:SHOWN]) + more) or "none"
+    return str(value)
+
+
+def length(metres: float) -> str:
+    """A length in the unit in which it is read: 0.7 mm, 3.2 cm, 1.4 m."""
+    if not math.isfinite(metres):
+        return "-"
+    for limit, factor, unit in ((0.0995, 1000, "mm"), (0.995, 100, "cm")):
+        if abs(metres) < limit:
+            return f"{metres * factor:.3g} {unit}" if metres else "0 mm"
+    return f"{metres:,.0f} m" if abs(metres) >= 1000 else f"{metres:.3g} m"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count(number: int, word: str) -> str:
+    """1 photo, 12 photos, 1,204 matches, 3 queries."""
+    if number == 1:
+        return f"1 {word}"
+    if word.endswith("y"):
+        return f"{number:,} {word[:-1]}ies"
+    return f"{number:,} {word}{'es' if word.endswith('ch') else 's'}"

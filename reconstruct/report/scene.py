@@ -1,0 +1,110 @@
+"""A model for the 3D viewer: points quantised to 16 bits, cameras with their image planes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct.colmap import Camera, ModelArrays
+from reconstruct.geometry import Float64, projection_center
+from reconstruct.report.content import CameraView, ModelView
+
+MARGIN = 2.0
+"""Points farther from the middle than so many times the spread of nine in ten are not shown: a few
+that lie at infinity would take all 16 bits for themselves."""
+
+
+def model_view(
+    name: str,
+    model: ModelArrays,
+    photos: Mapping[str, int],
+    limit: int,
+    queries: tuple[CameraView, ...] = (),
+) -> ModelView:
+    """A model, thinned evenly to ``limit`` points. photos: name -> index in the table."""
+    cameras = [
+        camera_view(name, pose, camera, photos.get(name, -1))
+        for name, pose, camera in zip(model.names, model.poses, model.cameras, strict=True)
+    ]
+    kept = np.flatnonzero(_near(model.xyz, model.centers))
+    kept = kept[_evenly(len(kept), limit)]
+    shown = model.xyz[kept]
+    everything = np.vstack([shown, model.centers]) if len(model.centers) else shown
+    low = everything.min(0) if len(everything) else np.zeros(3)
+    size = max(float((everything.max(0) - low).max()), 1e-9) if len(everything) else 1.0
+    quantised = np.clip(np.round((shown - low) / size * 65535), 0, 65535).astype("<u2")
+    return ModelView(
+        name=name,
+        points=_base64(quantised),
+        colors=_base64(model.colors[kept]),
+        shown=len(kept),
+        total=len(model.xyz),
+        low=tuple(low.tolist()),
+        size=size,
+        up=tuple(upward(model.poses).tolist()),
+        cameras=(*cameras, *queries),
+    )
+
+
+def camera_view(
+    name: str, cam_from_world: NDArray[np.float64], camera: Camera, photo: int
+) -> CameraView:
+    """A registered photo, its image plane as wide as its intrinsics say."""
+    fx, fy = camera.focal_length_x, camera.focal_length_y
+    return CameraView(
+        name=name,
+        matrix=tuple(float(f"{v:.9g}") for v in np.asarray(cam_from_world).ravel()),
+        slopes=(round(camera.width / 2 / fx, 5), round(camera.height / 2 / fy, 5)),
+        photo=photo,
+    )
+
+
+def upward(poses: NDArray[np.float64]) -> Float64:
+    """(3,) of unit length: away from what the cameras call down, on average."""
+    if not len(poses):
+        return np.array([0.0, -1.0, 0.0])
+    up = -poses[:, 1, :3].mean(0)
+    norm = float(np.linalg.norm(up))
+    return np.asarray(up / norm if norm > 1e-6 else -poses[0, 1, :3], np.float64)
+
+
+def ground_axes(poses: NDArray[np.float64]) -> Float64:
+    """(2, 3) axes of the plan: right, and ahead, across `upward`."""
+    down = -upward(poses)
+    right = poses[:, 0, :3].mean(0)
+    right = right - down * (right @ down)
+    if np.linalg.norm(right) < 1e-3:  # cameras all around: any axis will do
+        right = np.cross(down, np.eye(3)[int(np.argmin(np.abs(down)))])
+    right = right / np.linalg.norm(right)
+    return np.array([right, np.cross(right, down)])
+
+
+def _near(xyz: Float64, centers: Float64) -> NDArray[np.bool_]:
+    if not len(xyz):
+        return np.zeros(0, np.bool_)
+    everything = np.vstack([xyz, centers]) if len(centers) else xyz
+    low, high = np.percentile(everything, 5, axis=0), np.percentile(everything, 95, axis=0)
+    if len(centers):
+        low, high = np.minimum(low, centers.min(0)), np.maximum(high, centers.max(0))
+    reach = MARGIN * max(float((high - low).max()), 1e-9)
+    middle = (low + high) / 2
+    return np.asarray((np.abs(xyz - middle) <= reach).all(axis=1))
+
+
+def _evenly(count: int, limit: int) -> NDArray[np.int64]:
+    """Sorted indices of at most ``limit`` of ``count``, spread over all."""
+    if count <= limit:
+        return np.arange(count)
+    return np.linspace(0, count - 1, limit).round().astype(np.int64)
+
+
+def _base64(values: NDArray[np.generic]) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
+
+
+def center_of(view: CameraView) -> Float64:
+    """(3,) projection centre."""
+    return projection_center(np.array(view.matrix).reshape(3, 4))

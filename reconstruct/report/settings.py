@@ -1,0 +1,50 @@
+"""The settings of a run for people: what differs from the defaults first, then all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from reconstruct.report.content import Settings
+
+
+def report_settings(config: BaseModel | Mapping[str, Any]) -> Settings:
+    """Of a run's configuration; as a plain mapping it is shown, but compared with nothing."""
+    if isinstance(config, BaseModel):
+        content: Mapping[str, Any] = config.model_dump(mode="json", by_alias=True)
+        changed = tuple(_changed(config, ""))
+    else:
+        content, changed = config, ()
+    text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
+    return Settings(changed=changed, all=text)
+
+
+def _changed(section: BaseModel, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Dotted key, value and default of every field that is not at its default."""
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        key = f"{prefix}{field.alias or name}"
+        default = field.get_default(call_default_factory=True) if not field.is_required() else None
+        if isinstance(value, BaseModel):
+            yield from _changed(value, f"{key}.")
+        elif field.is_required() or _names_a_kind(field.annotation):
+            yield key, _text(value), ""
+        elif value != default:
+            yield key, _text(value), _text(default)
+
+
+def _names_a_kind(annotation: Any) -> bool:
+    """Whether a field says which kind of section this is: it has one value only."""
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, list | tuple):
+        value = [v.model_dump(mode="json") if isinstance(v, BaseModel) else v for v in value]
+    dumped = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    return dumped.removesuffix("\n...\n").strip()

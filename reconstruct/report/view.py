@@ -1,0 +1,125 @@
+"""``reconstruct view OUT``: models and photos, live in the browser, with viser (extra ``view``).
+
+Unlike the viewer in report.html it needs a server, and shows all points of large models.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from reconstruct import colmap
+from reconstruct.errors import ImageError, UsageError
+from reconstruct.geometry import quaternion
+from reconstruct.images import read_image
+from reconstruct.report.scene import upward
+from reconstruct.workspace import Workspace
+
+PORT = 8080
+PHOTO_PX = 480
+"""Edge of a photo in its frustum."""
+FRUSTUM = 0.04
+"""Size of a frustum relative to the spread of the cameras."""
+
+
+def view(output: Path, *, port: int = PORT, photos: Path | None = None) -> None:
+    """Serve the models of an output folder until interrupted.
+
+    Args:
+        output: a finished output folder, or a COLMAP model folder.
+        photos: folder of the photos; None: the one that the run read, where it still is.
+
+    Raises:
+        UsageError: viser is not installed, or there is no model.
+    """
+    server = serve(output, port=port, photos=photos)
+    print(f"{output}: http://localhost:{server.get_port()} (end with Ctrl-C)")
+    try:
+        while True:
+            time.sleep(3600)
+    finally:
+        server.stop()
+
+
+def serve(output: Path, *, port: int = PORT, photos: Path | None = None) -> Any:
+    """A running `viser.ViserServer` with every model of ``output``; see `view`."""
+    try:
+        import viser
+    except ImportError as error:
+        raise UsageError(
+            "`view` needs viser: pip install 'reconstruct[view]'; report.html needs nothing"
+        ) from error
+    folders = Workspace(output).models() or [output]
+    models = [colmap.model_arrays(colmap.read_model(folder)) for folder in folders]
+    root = photos or _photos(output)
+    server = viser.ViserServer(port=port, verbose=False)
+    server.scene.set_up_direction(tuple(upward(models[0].poses)))
+    size = server.gui.add_slider("point size", 0.1, 5.0, 0.1, 1.0)
+    clouds = [_add_model(server, f"/model_{i}", m, root) for i, m in enumerate(models)]
+
+    def resize(_: Any) -> None:
+        for cloud, base in clouds:
+            cloud.point_size = base * size.value
+
+    size.on_update(resize)
+    return server
+
+
+def _add_model(
+    server: Any, name: str, model: colmap.ModelArrays, root: Path | None
+) -> tuple[Any, float]:
+    """The cloud and its point size. A click on a frustum flies to where its photo was taken."""
+    centers = model.centers
+    spread = float(np.ptp(centers, axis=0).max()) if len(centers) else 1.0
+    base = 0.002 * max(spread, 1e-6)
+    cloud = server.scene.add_point_cloud(
+        f"{name}/points", model.xyz.astype(np.float32), model.colors, point_size=base
+    )
+    for i, camera in enumerate(model.cameras):
+        slope = camera.height / 2 / camera.focal_length_y
+        frustum = server.scene.add_camera_frustum(
+            f"{name}/cameras/{i}",
+            fov=float(2 * np.arctan(slope)),
+            aspect=camera.width / camera.height,
+            scale=FRUSTUM * max(spread, 1e-6),
+            image=_small(root, model.names[i]),
+            wxyz=tuple(quaternion(model.poses[i, :, :3].T)),
+            position=tuple(centers[i]),
+        )
+        _fly_on_click(frustum)
+    return cloud, base
+
+
+def _fly_on_click(frustum: Any) -> None:
+    def fly(event: Any) -> None:
+        event.client.camera.wxyz = frustum.wxyz
+        event.client.camera.position = frustum.position
+
+    frustum.on_click(fly)
+
+
+def _photos(output: Path) -> Path | None:
+    """The folder that the run read its photos from."""
+    workspace = Workspace(output)
+    try:
+        content = yaml.safe_load(workspace.config.read_text(encoding="utf-8"))
+        images = content["config"]["dataset"].get("images")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return None
+    folder = Path(images) if images else workspace.dataset / "images"
+    return folder if folder.is_dir() else None
+
+
+def _small(root: Path | None, name: str) -> Any:
+    if root is None:
+        return None
+    try:
+        image = read_image(root / name)
+    except ImageError:
+        return None
+    step = max(1, max(image.shape[:2]) // PHOTO_PX)
+    return np.ascontiguousarray(image[::step, ::step])

@@ -1,0 +1,139 @@
+"""Statistics, the match graph and GPS residuals, on numbers worked out by hand."""
+
+from __future__ import annotations
+
+import base64
+import math
+
+import numpy as np
+import pytest
+
+from reconstruct import colmap
+from reconstruct.geometry import rotation_matrix
+from reconstruct.report.gps import gps_residuals_m, local_metres
+from reconstruct.report.graph import cut_photos, graph_sentences, match_graph
+from reconstruct.report.pairs import chosen_pairs, failed_pairs
+from reconstruct.report.scene import model_view
+from reconstruct.report.statistics import (
+    errors_before,
+    errors_px,
+    histogram,
+    residual_fields,
+    triangulation_angles_deg,
+)
+
+
+def two_views() -> colmap.ModelArrays:
+    """Cameras at the origin and at x = 2, looking along z; a point at (0, 0, 2), which the second
+    sees at 45 degrees, and one at (1, 0, 1)."""
+    camera = colmap.make_camera("PINHOLE", (100.0, 100.0, 200.0, 200.0), (400, 400))
+    camera.camera_id = 1
+    poses = np.stack([np.eye(3, 4), np.eye(3, 4)])
+    poses[1, 0, 3] = -2
+    return colmap.ModelArrays(
+        names=("a", "b"),
+        cameras=(camera, camera),
+        poses=poses,
+        xyz=np.array([[0.0, 0, 2], [1, 0, 1]]),
+        colors=np.array([[255, 0, 0], [0, 255, 0]], np.uint8),
+        image=np.array([0, 0, 1, 1]),
+        keypoint=np.array([0, 1, 0, 2]),
+        point=np.array([0, 1, 0, 1]),
+        xy=np.array([[200.0, 200], [303, 204], [100, 200], [100, 200]]),
+    )
+
+
+def test_errors_and_angles() -> None:
+    model = two_views()
+    assert model.centers.tolist() == [[0, 0, 0], [2, 0, 0]]
+    np.testing.assert_allclose(errors_px(model), [0, 5, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(triangulation_angles_deg(model), [45, 90], atol=1e-9)
+
+
+def test_errors_before_refinement_are_at_the_keypoints_that_the_model_uses() -> None:
+    found = {"a": np.array([[200, 203], [300, 200]], np.float32), "b": None}
+    both = errors_before(two_views(), lambda name: found[name])
+    assert both is not None
+    np.testing.assert_allclose(both[0], [3, 0], atol=1e-5)
+    np.testing.assert_allclose(both[1], [0, 5], atol=1e-9)
+    assert errors_before(two_views(), lambda name: None) is None
+
+
+def test_residuals_are_means_of_a_cell() -> None:
+    model = two_views()
+    many = np.repeat([1], 5)
+    crowded = colmap.ModelArrays(
+        names=model.names,
+        cameras=model.cameras,
+        poses=model.poses,
+        xyz=model.xyz,
+        colors=model.colors,
+        image=model.image[many],
+        keypoint=many,
+        point=model.point[many],
+        xy=model.xy[many],
+    )
+    (field,) = residual_fields(crowded)
+    ((_, _, u, v, count),) = field.cells
+    assert (u, v, count) == (pytest.approx(3), pytest.approx(4), 5)
+    assert residual_fields(model)[0].cells == (), "fewer than five say nothing"
+
+
+def test_histograms_keep_every_value() -> None:
+    values = np.array([2, 2, 3, 3, 3, 100])
+    chart = histogram("t", "x", "c", {"a": values}, whole=True)
+    assert sum(chart.series[0][1]) == 6
+    assert chart.edges[0] == 1.5
+    assert sum(histogram("t", "x", "c", {"a": np.zeros(0)}).series[0][1]) == 0
+
+
+def test_points_are_quantised_to_sixteen_bits_of_their_box() -> None:
+    view = model_view("m", two_views(), {"a": 7}, 50)
+    points = np.frombuffer(base64.b64decode(view.points), "<u2").reshape(-1, 3)
+    places = np.array(view.low) + points / 65535 * view.size
+    np.testing.assert_allclose(places, [[0, 0, 2], [1, 0, 1]], atol=view.size / 65535)
+    assert view.colors == base64.b64encode(bytes([255, 0, 0, 0, 255, 0])).decode()
+    assert [camera.photo for camera in view.cameras] == [7, -1]
+    assert view.cameras[0].slopes == (2.0, 2.0)
+    assert view.up == (0, -1, 0)
+    assert model_view("m", two_views(), {}, 1).shown == 1
+
+
+def test_the_photo_between_two_groups_holds_them_together() -> None:
+    names = list("abcde")
+    pairs = {
+        ("a", "b"): 9,
+        ("a", "c"): 9,
+        ("b", "c"): 9,
+        ("c", "d"): 9,
+        ("c", "e"): 9,
+        ("d", "e"): 5,
+    }
+    assert cut_photos(names, pairs) == {"c": [2, 2]}
+    first = graph_sentences(names, pairs, cut_photos(names, pairs))[0]
+    assert first.startswith("c holds the model together")
+    assert cut_photos(["a", "b", "c"], {("a", "b"): 1, ("a", "c"): 1, ("b", "c"): 1}) == {}
+    assert match_graph(names, {}, None, {}) is None
+
+
+def test_pairs_worth_a_look() -> None:
+    verified = {("a", "b"): 90, ("a", "c"): 50, ("b", "c"): 20}
+    assert [pair for _, pair in chosen_pairs(verified)] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert len(chosen_pairs({("a", "b"): 5})) == 1
+    assert chosen_pairs({}) == []
+    counts = {("a", "d"): 70, ("c", "d"): 3, ("b", "d"): 8}
+    failed = failed_pairs([*verified, *counts], verified, counts.__getitem__)
+    assert failed == [("c", "d"), ("a", "d"), ("b", "d")], "neighbours first, then most matches"
+
+
+def test_gps_of_a_moved_and_turned_model_fits() -> None:
+    # One degree of latitude at the equator: a (1 - e2) pi / 180 = 110574.3 m for WGS 84.
+    rows = local_metres(np.array([[-0.5, 10.0, 5.0], [0.5, 10.0, 7.0]]))
+    np.testing.assert_allclose(rows[1] - rows[0], [0, 110574.3, 2], atol=0.5)
+    rng = np.random.default_rng(0)
+    gps = {str(i): (48 + a, 2 + b, c) for i, (a, b, c) in enumerate(rng.uniform(0, 1e-3, (6, 3)))}
+    metres = local_metres(np.array(list(gps.values())))
+    turn = rotation_matrix([math.cos(0.4), 0, math.sin(0.4), 0])
+    centers = dict(zip(gps, 0.1 * metres @ turn.T + [3, 4, 5], strict=True))
+    assert max(gps_residuals_m(gps, centers).values()) < 1e-6
+    assert gps_residuals_m(gps, {"0": centers["0"]}) == {}
