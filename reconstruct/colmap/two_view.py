@@ -26,9 +26,9 @@ class TwoViewOptions(Section):
     min_inliers: int = Field(15, ge=1)
     """A geometry with fewer inliers is none."""
     search: Literal["poselib", "colmap"] = "poselib"
-    """Who looks for the geometry among all matches. COLMAP alone, as `colmap
-    geometric_verifier` does, is many times slower and surer of nothing: it is there for
-    comparisons. Its own settings are 10,000 trials and a ratio of 0.25."""
+    """Who looks for the geometry among all matches. ``colmap`` is COLMAP alone, as its own program
+    does it: slower for most pairs, and less sure where most matches are wrong. Its own settings
+    are 10,000 trials and a smallest ratio of 0.25."""
     max_trials: int = Field(20_000, ge=1)
     """Most samples drawn for a model."""
     min_inlier_ratio: float = Field(0.1, ge=0, le=1)
