@@ -65,7 +65,7 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Matches:
+class MatchedPairs:
     """The matches of pairs of photos, read from disk as they are asked for."""
 
     stage: Match
@@ -159,7 +159,7 @@ def extract_features(
 
 def match_features(
     features: Features, pairs: Sequence[ImagePair], output: Path | str, **settings: Any
-) -> Matches:
+) -> MatchedPairs:
     """Match the features of pairs of photos.
 
     Args:
@@ -189,12 +189,12 @@ def match_features(
     stage = Match(context, config, features.stage, GivenPairs(features.stage, chosen))
     with _locked(context):
         stage.run()
-    return Matches(stage)
+    return MatchedPairs(stage)
 
 
 def verify_pairs(
     features: Features,
-    matches: Matches,
+    matches: MatchedPairs,
     output: Path | str,
     cameras: colmap.Camera | Path | str | None = None,
     **settings: Any,
@@ -327,7 +327,7 @@ def _camera_config(cameras: colmap.Camera | Path | str | None) -> CamerasConfig:
 __all__ = [
     "Features",
     "Geometries",
-    "Matches",
+    "MatchedPairs",
     "VerifiedDatabase",
     "build_database",
     "exhaustive_pairs",

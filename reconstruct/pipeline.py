@@ -55,7 +55,7 @@ from reconstruct.workspace import Workspace, atomic_path
 logger = logging.getLogger("reconstruct")
 
 RGBD_FORMATS = ("inloc", "rgbd")
-"""Of data sets that bring a map: images with depth or scans."""
+"""Data sets that are a map themselves: images with depth or scans."""
 
 
 class PipelineConfig(Section):
@@ -66,7 +66,7 @@ class PipelineConfig(Section):
     output: Annotated[str | None, NotIdentity] = None
     """Output folder."""
     seed: int = 0
-    """Of every random choice."""
+    """Seed of every random choice."""
     dataset: DatasetConfig
     extract: ExtractConfig
     pair: PairConfig | None = None

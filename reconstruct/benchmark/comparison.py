@@ -49,7 +49,7 @@ class BenchmarkConfig(Section):
     output: str | None = None
     """Output folder."""
     seed: int = 0
-    """Of every random choice."""
+    """Seed of every random choice."""
     dataset: Annotated[HPatchesConfig | WxBSConfig, Field(discriminator="format")]
     methods: tuple[MethodConfig, ...] = Field(min_length=1, strict=False)
     ransac: MagsacConfig = MagsacConfig()

@@ -84,7 +84,7 @@ class SparseConfig(_MatchedConfig):
     match: MatchConfig = default_match()
 
 
-class DenseConfig(_MatchedConfig):
+class DenseCandidatesConfig(_MatchedConfig):
     """Dense PE: grids of descriptors matched coarse to fine with those of retrieved images."""
 
     method: Literal["dense"]
@@ -92,10 +92,12 @@ class DenseConfig(_MatchedConfig):
     """The grid."""
     compact: CompactConfig = CompactConfig.model_validate({"encoding": "float16"})
     """How descriptors are stored; a grid has many, so dim: 128 and uint8 pay for large maps."""
-    match: MatchConfig = dense.DenseConfig(method="dense")
+    match: MatchConfig = dense.DenseCandidatesConfig(method="dense")
 
 
-PoseConfig = Annotated[DirectConfig | SparseConfig | DenseConfig, Field(discriminator="method")]
+PoseConfig = Annotated[
+    DirectConfig | SparseConfig | DenseCandidatesConfig, Field(discriminator="method")
+]
 
 
 class Candidates(KeyedStage):
@@ -109,7 +111,7 @@ class Candidates(KeyedStage):
     def __init__(
         self,
         context: Context,
-        config: DirectConfig | SparseConfig | DenseConfig,
+        config: DirectConfig | SparseConfig | DenseCandidatesConfig,
         extract: Extract,
         match: Match | None,
         scans: RgbdMap,

@@ -31,7 +31,7 @@ from reconstruct.evaluation.localization import (
 from reconstruct.evaluation.submission import check_submission, write_submission
 from reconstruct.indoor.candidates import (
     Candidates,
-    DenseConfig,
+    DenseCandidatesConfig,
     DirectConfig,
     PoseConfig,
     SparseConfig,
@@ -76,7 +76,7 @@ class IndoorConfig(Section):
     output: Annotated[str | None, NotIdentity] = None
     """Output folder."""
     seed: int = 0
-    """Of every random choice."""
+    """Seed of every random choice."""
     dataset: Annotated[InLocConfig | DepthFolderConfig, Field(discriminator="format")]
     retrieval: RetrievalSection
     rows: tuple[RowConfig, ...] = Field(strict=False)
@@ -147,7 +147,7 @@ class SharedParts:
             self._extracts[folder] = Extract(self._inner("extractors", folder), config)
         return self._extracts[folder]
 
-    def _match(self, way: SparseConfig | DenseConfig, extract: Extract) -> Match:
+    def _match(self, way: SparseConfig | DenseCandidatesConfig, extract: Extract) -> Match:
         folder = (
             f"{way.local.identity()['name']}-{_hash(way.local, way.compact, way.match)}-matched"
         )

@@ -28,7 +28,7 @@ from reconstruct.workspace import Workspace, fingerprint
 logger = logging.getLogger(__name__)
 
 SECONDS = "seconds_a_pair.txt"
-"""What matching took, beside the matches: no part of any result."""
+"""Holds the time of matching, beside the matches; no result depends on it."""
 
 
 class RowConfig(Section):
@@ -164,7 +164,7 @@ class Row(WholeStage):
         write_poses(self.artifact, poses)
 
     def estimates(self) -> list[PoseEstimate]:
-        """Of each query whose features are there, the best candidate, or a status without pose."""
+        """The best candidate of each query with features, or a status without a pose."""
         names = {name for s in self.sources for name in s.candidates.known_fingerprints()}
         return [self._best(name) for name in sorted(names)]
 

@@ -45,13 +45,13 @@ class AnyMap(Protocol):
         """Where its poses were given; None: its frame is its own."""
 
     def fingerprint(self) -> str | None:
-        """Of the map; None while it cannot be known."""
+        """Fingerprint of the map; None while it is unknown."""
 
     def current(self) -> bool:
         """Whether it is up to date."""
 
     def plan(self) -> Plan:
-        """What has to be done before it is."""
+        """What has to be done before it is up to date."""
 
     def points(self, extract: Extract) -> tuple[PointMap, Mapping[str, colmap.Camera]]:
         """The points that its images' keypoints see, and its cameras."""

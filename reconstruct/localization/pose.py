@@ -32,7 +32,11 @@ class LocalizeConfig(Section):
     min_inliers: int = Field(12, ge=4)
     """A pose with fewer is a failure; so is a query with fewer 2D-3D matches."""
     max_trials: int = Field(10_000, ge=1)
-    """Of RANSAC."""
+    """Largest number of RANSAC samples."""
+    min_inlier_ratio: float = Field(0.1, ge=0, le=1)
+    """Share of inliers to search for: no more samples are drawn than are needed to find it."""
+    confidence: float = Field(0.99999, gt=0, lt=1)
+    """Probability, by the best pose found so far, that a sample without outliers was drawn."""
     verify_pairs: bool = False
     """Keep of each pair only the matches that agree with one two-view geometry (section
     ``verify``) before they are merged."""
@@ -93,6 +97,8 @@ def estimate(
         camera,
         max_error_px=config.max_error_px,
         max_trials=config.max_trials,
+        min_inlier_ratio=config.min_inlier_ratio,
+        confidence=config.confidence,
         refine_focal=refine_focal,
         seed=seed,
     )

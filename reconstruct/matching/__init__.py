@@ -19,7 +19,7 @@ from reconstruct.types import LocalFeatures, Matches
 
 MATCHERS: dict[str, tuple[str, str, str]] = {
     # method: (module, settings, class)
-    "dense": ("reconstruct.matching.dense", "DenseConfig", "Dense"),
+    "dense": ("reconstruct.matching.dense", "DenseMatcherConfig", "Dense"),
     "mutual_nn": ("reconstruct.matching.mutual_nn", "MutualNNConfig", "MutualNN"),
 }
 

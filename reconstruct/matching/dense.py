@@ -27,7 +27,7 @@ CHUNK = 64
 """Blocks refined at once: some 50 MB at 512 channels."""
 
 
-class DenseConfig(MatcherConfig):
+class DenseMatcherConfig(MatcherConfig):
     """Coarse to fine, of grids of descriptors (``extract.local: {name: grid}``)."""
 
     method: Literal["dense"]
@@ -39,12 +39,12 @@ class DenseConfig(MatcherConfig):
     """Keep a match only if the cosine of its descriptors is at least this."""
 
     def identity(self) -> dict[str, Any]:
-        """As when all matchers shared one section, so that matches made then stay valid."""
+        """The same as when all matchers shared one section, so that matches made then stay valid."""
         return {**super().identity(), "ratio": None}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grid:
+class CellGrid:
     """A grid of descriptors and its blocks.
 
     cells: (rows * columns, C) unit descriptors, row by row. shape: (rows, columns). blocks: (B, C)
@@ -64,11 +64,11 @@ class Grid:
 
 
 class Dense:
-    """See `reconstruct.matching.Matcher`; a prepared image is a `Grid`."""
+    """See `reconstruct.matching.Matcher`; a prepared image is a `CellGrid`."""
 
     reads = ("keypoints", "descriptors")
 
-    def __init__(self, config: DenseConfig, *, device: str = "auto") -> None:
+    def __init__(self, config: DenseMatcherConfig, *, device: str = "auto") -> None:
         self.config = config
         self.device = resolve_device(device)
 
@@ -76,12 +76,12 @@ class Dense:
         """The settings."""
         return self.config.identity()
 
-    def prepare(self, features: LocalFeatures) -> Grid:
+    def prepare(self, features: LocalFeatures) -> CellGrid:
         """Raises ValueError if the keypoints are not on a grid."""
         cells = unit_vectors(features.descriptors, self.device)
         return make_grid(cells, grid_shape(features.keypoints), self.config.coarse)
 
-    def match(self, first: Grid, second: Grid) -> Matches:
+    def match(self, first: CellGrid, second: CellGrid) -> Matches:
         """Matching cells; scores are cosines."""
         config = self.config
         return match_grids(
@@ -107,17 +107,17 @@ def grid_shape(keypoints: NDArray[np.floating]) -> tuple[int, int]:
     return rows, columns
 
 
-def make_grid(cells: Tensor, shape: tuple[int, int], coarse: int) -> Grid:
-    """A grid of ``shape`` with blocks of ``coarse`` cells a side. cells: see `Grid`."""
+def make_grid(cells: Tensor, shape: tuple[int, int], coarse: int) -> CellGrid:
+    """A grid of ``shape`` with blocks of ``coarse`` cells a side. cells: see `CellGrid`."""
     if min(shape) < coarse:
-        return Grid(cells, shape, cells[:0], 0)
+        return CellGrid(cells, shape, cells[:0], 0)
     pooled = F.avg_pool2d(cells.view(*shape, -1).permute(2, 0, 1), coarse)
     blocks = F.normalize(pooled.flatten(1).T, dim=1).contiguous()
-    return Grid(cells, shape, blocks, pooled.shape[2])
+    return CellGrid(cells, shape, blocks, pooled.shape[2])
 
 
 def match_grids(
-    first: Grid, second: Grid, *, coarse: int, margin: int, min_score: float | None = None
+    first: CellGrid, second: CellGrid, *, coarse: int, margin: int, min_score: float | None = None
 ) -> Matches:
     """Matching cells, each at most once on each side.
 

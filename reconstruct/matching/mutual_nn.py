@@ -27,7 +27,7 @@ class MutualNNConfig(MatcherConfig):
     """Keep a match only if the cosine of its descriptors is at least this."""
 
     def identity(self) -> dict[str, Any]:
-        """As when all matchers shared one section, so that matches made then stay valid; but the
+        """The same as when all matchers shared one section, so that matches made then stay valid; but the
         ratio test went one way then."""
         shared = {"coarse": 4, "margin": 2}
         both_ways = {} if self.ratio is None else {"ratio_test": "both ways"}

@@ -52,7 +52,7 @@ class Align(KeyedStage):
         return {key: fingerprint("alignment", identity, geometries[key]) for key in keys}
 
     def order(self, keys: Sequence[str]) -> list[str]:
-        """As matches are made: photos are read seldom."""
+        """The order of matching, in which photos are read seldom."""
         return self.verify.order(keys)
 
     def worker(self, fingerprints: Mapping[str, str]) -> Worker:

@@ -38,9 +38,9 @@ class EvaluateConfig(Section):
     thresholds: tuple[Annotated[tuple[float, float], Field(strict=False)], ...] = Field(
         THRESHOLDS, strict=False
     )
-    """Of queries: largest position error in metres and rotation error in degrees."""
+    """Limits for queries: position error in metres and rotation error in degrees."""
     submission: str | None = None
-    """Of queries: write ``Aachen_eval_[NAME].txt`` for visuallocalization.net."""
+    """Write ``Aachen_eval_[NAME].txt`` for visuallocalization.net, the poses of queries."""
 
 
 def similarity_to(estimated: Poses, reference: Poses) -> Similarity:

@@ -144,7 +144,7 @@ class Extract(KeyedStage):
         return self.available() if self.settled else list(self.known_fingerprints())
 
     def to_map(self) -> list[str]:
-        """Those of `names` that are no queries."""
+        """`names` without the queries: the images to map."""
         queries = self.context.dataset.query_names
         return [name for name in self.names() if name not in queries]
 
@@ -210,7 +210,7 @@ class _Identities:
     describer: Any
 
     def as_float32(self) -> _Identities | None:
-        """What was the default before float16, and holds all that this one does."""
+        """The same with float32 descriptors, the earlier default, which hold more than float16."""
         dim, encoding, basis = self.stored
         return replace(self, stored=[dim, "float32", basis]) if encoding == "float16" else None
 

@@ -36,7 +36,7 @@ class QueryRetrieval(Section):
 
     method: Literal["retrieval"]
     neighbors: int = Field(20, ge=1)
-    """How many for each image (or query)."""
+    """Neighbours of each image (or query)."""
 
 
 class QueryList(Section):
@@ -83,19 +83,19 @@ class PosesConfig(_MapPairs):
     reference: Annotated[str | None, NotIdentity] = None
     """COLMAP model folder with poses; null: that from which the map is triangulated."""
     neighbors: int = Field(20, ge=1)
-    """How many for each image."""
+    """Neighbours of each image."""
     max_angle_deg: float = Field(45.0, gt=0, le=180)
     """Images that look farther apart than this are not matched."""
 
 
 class CovisibilityConfig(_MapPairs):
-    """Those that share most points of a reference model."""
+    """Images that share most points of a reference model."""
 
     method: Literal["covisibility"]
     reference: Annotated[str | None, NotIdentity] = None
     """COLMAP model folder with points; null: that from which the map is triangulated."""
     neighbors: int = Field(20, ge=1)
-    """How many for each image."""
+    """Neighbours of each image."""
 
 
 class ListConfig(_MapPairs, QueryList):
@@ -338,7 +338,7 @@ class GivenPairs:
     name: str = "pairs"
 
     def pairs(self) -> list[ImagePair]:
-        """Those of which both images have features."""
+        """The pairs of which both images have features."""
         known = set(self.extract.names())
         return [pair for pair in self.all_pairs if known.issuperset(pair)]
 

@@ -198,7 +198,7 @@ class VerifyRefined(KeyedStage):
         return found
 
     def order(self, keys: Sequence[str]) -> list[str]:
-        """As matches are made: keypoints are read seldom."""
+        """The order of matching, in which keypoints are read seldom."""
         return self.verify.order(keys)
 
     def worker(self, fingerprints: Mapping[str, str]) -> Worker:

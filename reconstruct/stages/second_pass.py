@@ -44,11 +44,11 @@ class SecondPassConfig(RefineConfig):
     neighbors: int = Field(default=12, ge=3)
     """Nearest points that a surface is fitted to."""
     max_move_px: float = Field(default=4.0, gt=0)
-    """As in ``refine``; the first pass leaves little to move."""
+    """The same as in ``refine``; the first pass leaves little to move."""
     prior_sigma_px: float = Field(default=0.5, gt=0)
-    """As in ``refine``: the first pass has placed the keypoints."""
+    """The same as in ``refine``; the first pass has placed the keypoints."""
     min_correlation: float = Field(default=0.85, ge=-1, le=1)
-    """As in ``refine``: started from the right warp, patches of one surface look alike."""
+    """The same as in ``refine``; from the right warp, patches of one surface look alike."""
     images: int = Field(default=20, ge=1)
     """Photos that each photo is aligned with: those that share most points with it."""
     extend: bool = True

@@ -164,7 +164,7 @@ class Verify(KeyedStage):
         return found
 
     def order(self, keys: Sequence[str]) -> list[str]:
-        """As matches are made: keypoints are read seldom."""
+        """The order of matching, in which keypoints are read seldom."""
         return self.match.order(keys)
 
     def worker(self, fingerprints: Mapping[str, str]) -> Worker:

@@ -1,7 +1,7 @@
 """Scores of a benchmark: the parts that all protocols have in common.
 
 A protocol scores one pair at a time (`PairScore`) and names groups of pairs; `summarise` combines
-the scores of a method into a `Result`. Positions are COLMAP pixels.
+the scores of a method into a `MethodScores`. Positions are COLMAP pixels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PairScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class MethodScores:
     """Scores of a method on a group of pairs. Shares and areas are 0 to 1.
 
     Attributes:
@@ -124,7 +124,7 @@ def summarise(
     pairs: Sequence[ImagePair],
     thresholds_px: Sequence[float],
     auc_thresholds_px: Sequence[float],
-) -> Result:
+) -> MethodScores:
     """Means over the pairs of a group; every pair has the same weight.
 
     Args:
@@ -136,7 +136,7 @@ def summarise(
     found = [scores[pair] for pair in pairs if pair in scores]
     shares = np.array([score.shares for score in found]).reshape(-1, len(thresholds_px))
     areas = area_under_recall([score.error_px for score in found], auc_thresholds_px)
-    return Result(
+    return MethodScores(
         pairs=len(found),
         matches=float(np.mean([score.matches for score in found])) if found else 0.0,
         shares=_by_threshold(thresholds_px, shares.mean(0) if found else [0.0] * shares.shape[1]),

@@ -19,7 +19,7 @@ def benchmark_tables(benchmark: Benchmark, methods: Mapping[str, Any]) -> dict[s
 
     Args:
         benchmark: The protocol.
-        methods: Label -> ``{"features": mean, "groups": {group: Result as a dict}}``, as in
+        methods: Label -> ``{"features": mean, "groups": {group: MethodScores as a dict}}``, as in
             metrics.json.
 
     Returns:
