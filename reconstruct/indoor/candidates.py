@@ -92,7 +92,7 @@ class DenseCandidatesConfig(_MatchedConfig):
     """The grid."""
     compact: CompactConfig = CompactConfig.model_validate({"encoding": "float16"})
     """How descriptors are stored; a grid has many, so dim: 128 and uint8 pay for large maps."""
-    match: MatchConfig = dense.DenseCandidatesConfig(method="dense")
+    match: MatchConfig = dense.DenseMatcherConfig(method="dense")
 
 
 PoseConfig = Annotated[

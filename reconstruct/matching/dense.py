@@ -39,7 +39,7 @@ class DenseMatcherConfig(MatcherConfig):
     """Keep a match only if the cosine of its descriptors is at least this."""
 
     def identity(self) -> dict[str, Any]:
-        """The same as when all matchers shared one section, so that matches made then stay valid."""
+        """The same as when all matchers shared one section, so that older matches stay valid."""
         return {**super().identity(), "ratio": None}
 
 

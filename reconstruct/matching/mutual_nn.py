@@ -27,8 +27,10 @@ class MutualNNConfig(MatcherConfig):
     """Keep a match only if the cosine of its descriptors is at least this."""
 
     def identity(self) -> dict[str, Any]:
-        """The same as when all matchers shared one section, so that matches made then stay valid; but the
-        ratio test went one way then."""
+        """The same as when all matchers shared one section, so that older matches stay valid.
+
+        The ratio test went one way then.
+        """
         shared = {"coarse": 4, "margin": 2}
         both_ways = {} if self.ratio is None else {"ratio_test": "both ways"}
         return {**super().identity(), **shared, **both_ways}
