@@ -15,7 +15,7 @@ import reconstruct
 PACKAGE = Path(reconstruct.__file__).parent
 
 LEVELS = [
-    {"types", "errors", "files", "geometry", "orientation", "progress", "parallel"},
+    {"types", "errors", "files", "geometry", "orientation", "progress", "parallel", "yaml_text"},
     {"config", "images", "workspace", "torch_device"},
     {"storage", "colmap", "refinement"},
     {"features", "evaluation", "datasets", "export"},

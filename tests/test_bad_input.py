@@ -175,6 +175,8 @@ WRONG_USE = [
     (["--set", "evaluate.reference=nowhere"], "nowhere: no COLMAP model here"),
     (["--set", "evaluate={}"], "evaluate.reference: required"),
     (["--set", "map.options={no_such: 1}"], "has no option 'no_such'"),
+    (["--set", "map.options={min_model_size: -1}"], "COLMAP refuses these values"),
+    (["--set", "map.options={min_model_size: 1000000000000}"], "does not take"),
 ]
 
 

@@ -40,7 +40,7 @@ class MegaDepthConfig(DepthPairsConfig):
     """Names of the scenes; null: all files in the folder."""
     overlap: tuple[float, float] = Field((0.5, 1.0), strict=False)
     """Range of the scene file's overlap: shared points, of those of the first photo."""
-    max_scale_ratio: float = Field(float("inf"), ge=1)
+    max_scale_ratio: float = Field(float("inf"), ge=1, allow_inf_nan=True)
     """Largest mean ratio of the sizes at which two photos show a point."""
 
 
