@@ -24,7 +24,7 @@ from reconstruct.yaml_text import parse_yaml
 
 SectionT = TypeVar("SectionT", bound="Section")
 
-YAML_LIMIT_BYTES = 1 << 20
+YAML_LIMIT_BYTES = 1 << 18
 MAX_MISTAKES = 20
 """Lines of an error about one file."""
 
