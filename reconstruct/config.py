@@ -61,6 +61,8 @@ class Section(BaseModel):
     def _fits(cls, value: Any) -> Any:
         if isinstance(value, int) and not -_INT32_LIMIT <= value < _INT32_LIMIT:
             raise ValueError(f"expected a whole number below 2**31, got {shown(value)}")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"expected text without zero bytes, got {shown(value)}")
         return value
 
     def identity(self) -> dict[str, Any]:

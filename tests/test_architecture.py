@@ -15,7 +15,17 @@ import reconstruct
 PACKAGE = Path(reconstruct.__file__).parent
 
 LEVELS = [
-    {"types", "errors", "files", "geometry", "orientation", "progress", "parallel", "yaml_text"},
+    {
+        "types",
+        "errors",
+        "files",
+        "geometry",
+        "orientation",
+        "progress",
+        "parallel",
+        "stopping",
+        "yaml_text",
+    },
     {"config", "images", "workspace", "torch_device"},
     {"storage", "colmap", "refinement"},
     {"features", "evaluation", "datasets", "export"},

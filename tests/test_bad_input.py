@@ -222,6 +222,56 @@ def test_evaluate_and_export_without_a_model(
         assert len(error_lines(found)) == 1
 
 
+def test_a_path_that_cannot_be_used_is_no_matter_of_the_disk(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "out" / ".lock").mkdir(parents=True)
+    for output in (tmp_path / "out", tmp_path / ("x" * 300)):
+        found = run(output=output)
+        assert found.status == 2
+        (line,) = error_lines(found)
+        assert "the disk" not in line
+
+
+def test_a_name_with_brackets_and_backslashes_is_shown_as_it_is(run: Command, photos: Path) -> None:
+    names = [r"a\[b].jpg", "[red].jpg", r"c[d]\.jpg"]
+    for name in names:
+        (photos / name).write_text("not a photo")
+    found = run()
+    assert found.status == 1
+    for name in names:
+        assert name in found.out
+
+
+STOPPED = """
+import hashlib, os, signal, sys, threading, time
+from reconstruct import pipeline, stopping
+from reconstruct.__main__ import main
+
+def compute():
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in C, as COLMAP's mapping
+
+def wait(*arguments, **settings):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    compute() if len(sys.argv) > 1 else time.sleep(60)
+
+pipeline.run = wait
+stopping.GRACE_S = 1.0
+sys.exit(main(["run", "any.yaml"]))
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["in C"]], ids=["between steps", "in a computation"])
+def test_sigterm_ends_cleanly(arguments: list[str]) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", STOPPED, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert found.returncode == 143
+    assert found.stderr == "terminated; run again to go on\n", "and no C++ stack dump"
+
+
 FULL_DISK = """
 import json, resource, sys
 from reconstruct.__main__ import main

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from reconstruct.evaluation.poses import PoseMetrics
@@ -95,4 +96,4 @@ def _text(value: Any) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("[", r"\[")  # rich would read it as markup
+    return escape(text)  # rich would read brackets as markup, and a backslash before one as escape
