@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,18 @@ def test_a_damaged_database_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.db").write_bytes(b"not a database" * 400)
     with pytest.raises(OSError, match=r"bad\.db: COLMAP cannot read or write"):
         colmap.verified_matches(tmp_path / "bad.db")
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        "from PIL import Image; Image.new('RGB', (64, 64)).save(path)",
+        "import cv2, numpy; cv2.imwrite(path, numpy.zeros((64, 64, 3), numpy.uint8))",
+    ],
+)
+def test_a_png_can_be_written_after_colmap_was_loaded_first(tmp_path: Path, save: str) -> None:
+    code = f"import reconstruct.colmap; path = {str(tmp_path / 'a.png')!r}; {save}"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_models_that_cannot_be_read(finished: Path, tmp_path: Path) -> None:

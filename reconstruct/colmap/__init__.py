@@ -7,6 +7,10 @@ import this package, not its files.
 
 from __future__ import annotations
 
+# Before pycolmap, whose libraries else serve numpy's and Pillow's symbols: then the first PNG that
+# is written ends Python with "free(): invalid pointer" (pycolmap 4.2.1, numpy 2.4, Linux).
+import numpy  # noqa: F401
+import PIL.Image  # noqa: F401
 import pycolmap
 
 if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
