@@ -38,9 +38,10 @@ def open_regular(path: Path | str) -> BufferedReader:
 def read_bytes(path: Path | str, limit: int) -> bytes:
     """The content of a regular file. Raises OSError, as for one of more than ``limit`` bytes."""
     with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > limit:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-        return file.read(limit)
+        return file.read(size)
 
 
 def read_text(path: Path | str, limit: int = TEXT_LIMIT_BYTES) -> str:
