@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,28 @@ def test_unreadable_photos_are_named_and_left_out(
         assert "3 input(s) skipped, see the summary: exit status 1" in found.err
         assert len(registered(tmp_path / "out")) == 4
         assert f"extracted now │ {extracted_now}" in " ".join(found.out.split())
+
+
+def test_what_is_no_photo_is_named_in_summary_and_log(
+    run: Command, photos: Path, tmp_path: Path
+) -> None:
+    Image.open(photos / "day-00.jpg").save(photos / "web.jpg", "WEBP")
+    Image.open(photos / "day-00.jpg").save(photos / "icon.png", "ICO")
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "line\nbreak.jpg").write_bytes(b"")
+    (photos / "loop").symlink_to(photos)
+    found = run()
+    assert found.status == 1, found.err
+    assert "4 input(s) skipped" in found.err
+    assert len(registered(tmp_path / "out")) == 4
+    log = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+    for told in (
+        "web.jpg: its content is WebP",
+        "icon.png: its content is ICO",
+        "pipe.jpg: not a regular file",
+        "its name holds a control character",
+    ):
+        assert told in log
 
 
 def test_no_photo_can_be_read(run: Command, tmp_path: Path) -> None:

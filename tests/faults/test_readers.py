@@ -1,7 +1,7 @@
 """No file that is read, however damaged, brings a traceback, a hang or all of the memory.
 
-The slow part runs RECONSTRUCT_FAULTS cases (1,000 if unset), spread over the formats, and prints how
-many of them were read and how many refused. All of docs/SECURITY.md's:
+The slow part runs RECONSTRUCT_FAULTS cases (1,000 if unset), spread over the formats, and prints
+how many of them were read and how many refused. All of docs/SECURITY.md's:
 
     RECONSTRUCT_FAULTS=10000 pytest -m slow tests/faults
 """
