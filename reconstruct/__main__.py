@@ -2,12 +2,14 @@
 
 Parsed arguments end here.
 
-Exit status: 0 done; 1 the data did not allow it, or some photos were skipped; 2 wrong use.
+Exit status: 0 done; 1 the data did not allow it, or some photos were skipped; 2 wrong use;
+130 and 143 interrupted by Ctrl-C and by SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import sys
 from collections.abc import Sequence
@@ -15,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct.config import parse_override
-from reconstruct.errors import ReconstructError
+from reconstruct.errors import ReconstructError, UsageError
+from reconstruct.stopping import STATUS, Terminated, stopping_on_sigterm
+
+_WRONG_PATH = {
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO),
+}
+"""What the system says of a path that cannot be used, the disk being well."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,18 +86,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "export": _export,
         "prepare": _prepare,
     }
+    import reconstruct.colmap  # noqa: F401  before the handler of SIGTERM: see stopping.py
+
     try:
-        return commands[args.command](args)
+        with stopping_on_sigterm():
+            return commands[args.command](args)
     except ReconstructError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except OSError as error:
+        if error.errno in _WRONG_PATH:
+            print(f"error: {error}; give another path, or mend this one", file=sys.stderr)
+            return UsageError.exit_status
         # Nothing half-written counts as done (see workspace.py), so running again goes on.
         print(f"error: {error}; free or repair the disk, then run again to go on", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run again to go on", file=sys.stderr)
         return 130
+    except Terminated:
+        print("terminated; run again to go on", file=sys.stderr)
+        return STATUS
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ the wording of errors.
 
 from __future__ import annotations
 
+import reprlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from reconstruct.errors import ConfigError, suggestion
+from reconstruct.files import read_text
+from reconstruct.yaml_text import parse_yaml
 
 SectionT = TypeVar("SectionT", bound="Section")
+
+YAML_LIMIT_BYTES = 1 << 18
+MAX_MISTAKES = 20
+"""Lines of an error about one file."""
+
+_INT32_LIMIT = 2**31
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """``value`` in an error message: its `repr`, cut where it is long or deep."""
+    return _short.repr(value)
 
 
 class NotIdentity:
@@ -31,9 +48,22 @@ class NotIdentity:
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration. Unknown keys are errors, and values are not converted."""
+    """A frozen part of the configuration. Unknown keys are errors, and values are not converted.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    Whole numbers fit into 32 bits, as COLMAP, torch and OpenCV take them; numbers are finite where
+    a field does not say otherwise.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        if isinstance(value, int) and not -_INT32_LIMIT <= value < _INT32_LIMIT:
+            raise ValueError(f"expected a whole number below 2**31, got {shown(value)}")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"expected text without zero bytes, got {shown(value)}")
+        return value
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as JSON types: the input of fingerprints."""
@@ -55,32 +85,24 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a section that stands twice is an error, instead of the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                message = f"the key {key!r} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError naming the file and the line."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, YAML_LIMIT_BYTES)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the pipeline file ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: the pipeline file is not UTF-8 text ({error})") from error
+        raise ConfigError(
+            f"{path}: the pipeline file is not UTF-8 text ({error.reason})"
+        ) from error
     try:
-        data = yaml.load(text, _UniqueKeys)
+        data = parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected sections (`dataset:`, `extract:` ...), got {data!r}")
+        raise ConfigError(
+            f"{path}: expected sections (`dataset:`, `extract:` ...), got {shown(data)}"
+        )
     return data
 
 
@@ -88,11 +110,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     """``"a.b.c=value"`` as ("a.b.c", value), with the value read as YAML. Raises ConfigError."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise ConfigError(f"--set {text!r}: expected key=value, e.g. match.ratio=0.9")
+        raise ConfigError(f"--set {shown(text)}: expected key=value, e.g. match.ratio=0.9")
     try:
-        return key.strip(), yaml.safe_load(value)
+        return key.strip(), parse_yaml(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text!r}: the value is not valid YAML: {error}") from error
+        raise ConfigError(f"--set {shown(text)}: the value is not valid YAML: {error}") from error
 
 
 def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,8 +136,8 @@ def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
         for depth, key in enumerate(parents):
             child = node.get(key)
             if child is not None and not isinstance(child, Mapping):
-                section = ".".join(parents[: depth + 1])
-                raise ConfigError(f"{dotted}: {section} is {child!r}, not a section")
+                place = ".".join(parents[: depth + 1])
+                raise ConfigError(f"{dotted}: {place} is {shown(child)}, not a section")
             node[key] = dict(child or {})
             node = node[key]
         node[last] = value
@@ -137,7 +159,10 @@ def validate(model: type[SectionT], data: Mapping[str, Any], source: str) -> Sec
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_describe(model, item) for item in _telling([dict(e) for e in error.errors()])]
+        mistakes = _telling([dict(e) for e in error.errors()])
+        lines = [_describe(model, item) for item in mistakes[:MAX_MISTAKES]]
+        if len(mistakes) > MAX_MISTAKES:
+            lines.append(f"and {len(mistakes) - MAX_MISTAKES} more mistakes")
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from error
 
 
@@ -165,8 +190,8 @@ def _describe(model: type[Section], item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         key = str(loc[-1])
         keys = _by_alias(owner) if owner else ()
-        return f"{'.'.join([*path, key])}: unknown key{suggestion(key, keys)}"
-    where = ".".join(path) or "(whole file)"
+        return f"{_place([*path, key])}: unknown key{suggestion(key[:80], keys)}"
+    where = _place(path) or "(whole file)"
     if item["type"] == "missing":
         return f"{where}: required, but absent"
     if item["type"].startswith("union_tag"):
@@ -175,13 +200,17 @@ def _describe(model: type[Section], item: dict[str, Any]) -> str:
         if "tag" not in item["ctx"]:
             return f"{where}.{field}: required, but absent; valid: {', '.join(sorted(valid))}"
         tag = item["ctx"]["tag"]
-        return f"{where}.{field}: unknown name {tag!r}{suggestion(tag, valid)}"
+        return f"{where}.{field}: unknown name {shown(tag)}{suggestion(tag[:80], valid)}"
     if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{where}: expected a section of `key: value` lines, got {item['input']!r}"
+        return f"{where}: expected a section of `key: value` lines, got {shown(item['input'])}"
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if item["type"] in ("value_error", "assertion_error"):
         return f"{where}: {message}"
-    return f"{where}: expected {message}, got {item['input']!r}"
+    return f"{where}: expected {message}, got {shown(item['input'])}"
+
+
+def _place(path: Sequence[str]) -> str:
+    return ".".join(key if len(key) <= 80 else f"{key[:80]}..." for key in path)
 
 
 def _locate(

@@ -1,21 +1,31 @@
 """Reading photos: whatever is stored, out comes uint8 RGB with the pixels as stored.
 
-EXIF orientation is ignored, as in COLMAP's default: features and cameras then agree.
+A file's content decides what it is, not its name: only formats that COLMAP's own programs open too
+are read, so that a finished model can be used with them.
+
+Pixels are never turned here, whatever the EXIF orientation says: keypoints, cameras and COLMAP all
+mean the stored picture. `exif_orientation` tells what a viewer would do, and
+`reconstruct.orientation` does it for a network that needs upright photos.
 """
 
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from struct import error as StructError
+from typing import BinaryIO, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from reconstruct.errors import ImageError
+from reconstruct.files import open_regular, read_bytes
 from reconstruct.geometry import fit_size
 from reconstruct.types import ImageArray
 
@@ -25,56 +35,166 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif",
 FOREIGN = frozenset({".avif", ".heic", ".heif", ".jxl", ".webp"})
 """Photos that COLMAP's own programs do not open, and so could not use the model of."""
 
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF")
+"""Pillow's names of what is opened. Not among them is EPS, for which Pillow runs Ghostscript."""
 
-def read_image(path: Path | str) -> ImageArray:
+MAX_MEGAPIXELS = 200.0
+"""Default limit on the size of a photo; decoding takes some 10 bytes a pixel."""
+
+_SIGNATURES = (
+    (b"GIF8", 0, "GIF"),
+    (b"WEBP", 8, "WebP"),
+    (b"ftypavi", 4, "AVIF"),
+    (b"ftyp", 4, "HEIC"),
+    (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
+    (b"\0\0\0\x0cJXL ", 0, "JPEG XL"),
+    (b"\xff\x0a", 0, "JPEG XL"),
+    (b"\0\0\1\0", 0, "ICO"),
+    (b"\x0a\5\1", 0, "PCX"),
+    (b"8BPS", 0, "Photoshop"),
+    (b"%!PS", 0, "PostScript"),
+    (b"%PDF", 0, "PDF"),
+)
+"""First bytes, where they stand, and what they tell: only to word the reason."""
+
+_ORIENTATION_TAG = 0x0112
+_MAX_FILE_BYTES = 1 << 32
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, OverflowError, MemoryError, EOFError),
+    *(TypeError, LookupError, AttributeError, RuntimeError, StructError),
+)
+"""What Pillow raises for a damaged file: mostly the first two, but its readers of TIFF and EXIF
+trust what a file says of itself."""
+
+_OPENING = threading.RLock()
+
+
+def read_image(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> ImageArray:
     """Read an image file as (H, W, 3) uint8 RGB.
+
+    Args:
+        path: a regular file.
+        max_megapixels: larger photos are refused before any pixel is decoded.
+
+    Raises:
+        ImageError: naming the file, if it is missing, truncated, too large, or not an image of
+            one of `FORMATS`.
+    """
+    return decode_image(read_image_bytes(path), str(path), max_megapixels=max_megapixels)
+
+
+def read_image_bytes(path: Path | str) -> bytes:
+    """The content of a photo's file, for `decode_image`. Raises ImageError naming the file."""
+    try:
+        return read_bytes(path, _MAX_FILE_BYTES)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ImageError(
+            f"{path}: not a readable image ({error.strerror}); replace or remove it"
+        ) from error
+
+
+def decode_image(data: bytes, name: str, *, max_megapixels: float = MAX_MEGAPIXELS) -> ImageArray:
+    """Decode the content of an image file as (H, W, 3) uint8 RGB.
 
     Grey is repeated over the channels, an alpha channel is dropped, CMYK is converted, 16-bit
     values keep their high byte. Truncated files are an error, never a half-grey picture.
 
-    Raises ImageError with the file's name if it is missing, truncated, or not an image.
+    Args:
+        data: what stands in the file, so that what is decoded is exactly what was hashed.
+        name: the file, for the error message.
+        max_megapixels: see `read_image`.
+
+    Raises:
+        ImageError: see `read_image`.
     """
-    return decode_image(read_bytes(path), path)
+    with _naming(name), _open(io.BytesIO(data), max_megapixels) as image:
+        image.load()
+        return _to_rgb(image)
 
 
-def read_bytes(path: Path | str) -> bytes:
-    """The bytes of a file. Raises ImageError naming it."""
+def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
+    """(width, height) in pixels from the header alone. Raises ImageError as `read_image`."""
+    with _naming(str(path)), open_regular(path) as file, _open(file, max_megapixels) as image:
+        return image.size
+
+
+def exif_orientation(data: bytes) -> int:
+    """EXIF orientation (1 to 8) of the content of an image file; 1, as stored, where none is told.
+
+    Broken EXIF data counts as none: it says nothing about the pixels.
+    """
     try:
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _open(io.BytesIO(data), float("inf")) as image:
+                if image.format == "PNG" and not _EXIF_SOURCES & set(image.info):
+                    return 1  # Pillow would decode all pixels to look for a tag behind them
+                value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _UNREADABLE:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def decode_image(data: bytes, path: Path | str) -> ImageArray:
-    """`read_image` of bytes that were read from ``path``."""
+_EXIF_SOURCES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turns what goes wrong while an image is read into an ImageError that names it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # e.g. palette transparency, broken EXIF: not pixels
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                return np.array(_to_rgb(image))  # a copy: Pillow's own memory is read-only
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({error}); replace or remove it") from error
+            yield
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file") from error
+    except _UNREADABLE as error:
+        reason = str(error) or type(error).__name__
+        raise ImageError(
+            f"{name}: not a readable image ({reason[:200]}); replace or remove it"
+        ) from error
+
+
+def _open(file: BinaryIO, max_megapixels: float) -> Image.Image:
+    """The image in a file of one of `FORMATS`, its pixels not decoded yet."""
+    head = file.read(16)
+    file.seek(0)
+    try:
+        with _OPENING:  # Pillow's own limit is a global, lower than some phones' photos
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(file, formats=FORMATS)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+    except UnidentifiedImageError as error:
+        for signature, start, kind in _SIGNATURES:
+            if head[start:].startswith(signature):
+                raise ImageError(
+                    f"its content is {kind}, whatever its name, which COLMAP does not read; "
+                    "convert it to JPEG or PNG"
+                ) from error
+        raise ValueError("not the content of a JPEG, PNG, PPM, BMP or TIFF file") from error
+    width, height = image.size
+    if width * height > max_megapixels * 1e6:
+        raise ImageError(
+            f"{width} x {height} pixels are more than the limit of {max_megapixels:g} megapixels; "
+            "shrink the photo, or raise the limit"
+        )
+    return image
 
 
 def _to_rgb(image: Image.Image) -> ImageArray:
+    """A writeable copy of the pixels: Pillow's own memory is read-only."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
         grey = np.asarray(image).astype(np.uint32)
         return np.repeat((grey >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range")
-    return np.asarray(image.convert("RGB"))
-
-
-def image_size(path: Path | str) -> tuple[int, int]:
-    """(width, height) in pixels from the header alone. Raises ImageError."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: not a readable image ({error}); replace or remove it") from error
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def to_grey(image: ImageArray) -> ImageArray:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError, UsageError, WorkspaceBusyError
+from reconstruct.files import open_regular
 
 SCHEMA_VERSION = 1
 """Part of every fingerprint: raise it when the meaning of a stored artifact changes."""
@@ -233,9 +234,9 @@ def fingerprint(kind: str, *parts: Any) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes. Raises ArtifactError naming the file."""
+    """SHA-256 (hex) of a regular file's bytes. Raises ArtifactError naming the file."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error

@@ -16,7 +16,18 @@ from reconstruct import errors
 PACKAGE = Path(reconstruct.__file__).parent
 
 LEVELS = [
-    {"types", "errors", "geometry", "progress", "parallel", "executor"},
+    {
+        "types",
+        "errors",
+        "executor",
+        "files",
+        "geometry",
+        "orientation",
+        "progress",
+        "parallel",
+        "stopping",
+        "yaml_text",
+    },
     {"config", "images", "workspace", "torch_device"},
     {"storage", "colmap", "refinement"},
     {"features", "evaluation", "datasets", "export"},

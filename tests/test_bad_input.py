@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,28 @@ def test_unreadable_photos_are_named_and_left_out(
         assert "3 input(s) skipped, see the summary: exit status 1" in found.err
         assert len(registered(tmp_path / "out")) == 4
         assert f"extracted now {extracted_now}" in " ".join(found.out.split())
+
+
+def test_what_is_no_photo_is_named_in_summary_and_log(
+    run: Command, photos: Path, tmp_path: Path
+) -> None:
+    Image.open(photos / "day-00.jpg").save(photos / "web.jpg", "WEBP")
+    Image.open(photos / "day-00.jpg").save(photos / "icon.png", "ICO")
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "line\nbreak.jpg").write_bytes(b"")
+    (photos / "loop").symlink_to(photos)
+    found = run()
+    assert found.status == 1, found.err
+    assert "4 input(s) skipped" in found.err
+    assert len(registered(tmp_path / "out")) == 4
+    log = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+    for told in (
+        "web.jpg: its content is WebP",
+        "icon.png: its content is ICO",
+        "pipe.jpg: not a regular file",
+        "its name holds a control character",
+    ):
+        assert told in log
 
 
 def test_no_photo_can_be_read(run: Command, tmp_path: Path) -> None:
@@ -175,6 +198,8 @@ WRONG_USE = [
     (["--set", "evaluate.reference=nowhere"], "nowhere: no COLMAP model here"),
     (["--set", "evaluate={}"], "evaluate.reference: required"),
     (["--set", "map.options={no_such: 1}"], "has no option 'no_such'"),
+    (["--set", "map.options={min_model_size: -1}"], "COLMAP refuses these values"),
+    (["--set", "map.options={min_model_size: 1000000000000}"], "does not take"),
 ]
 
 
@@ -218,6 +243,56 @@ def test_evaluate_and_export_without_a_model(
         found = command(*arguments)
         assert found.status == 2
         assert len(error_lines(found)) == 1
+
+
+def test_a_path_that_cannot_be_used_is_no_matter_of_the_disk(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "out" / ".lock").mkdir(parents=True)
+    for output in (tmp_path / "out", tmp_path / ("x" * 300)):
+        found = run(output=output)
+        assert found.status == 2
+        (line,) = error_lines(found)
+        assert "the disk" not in line
+
+
+def test_a_name_with_brackets_and_backslashes_is_shown_as_it_is(run: Command, photos: Path) -> None:
+    names = [r"a\[b].jpg", "[red].jpg", r"c[d]\.jpg"]
+    for name in names:
+        (photos / name).write_text("not a photo")
+    found = run()
+    assert found.status == 1
+    for name in names:
+        assert name in found.out
+
+
+STOPPED = """
+import hashlib, os, signal, sys, threading, time
+from reconstruct import pipeline, stopping
+from reconstruct.__main__ import main
+
+def compute():
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in C, as COLMAP's mapping
+
+def wait(*arguments, **settings):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    compute() if len(sys.argv) > 1 else time.sleep(60)
+
+pipeline.run = wait
+stopping.GRACE_S = 1.0
+sys.exit(main(["run", "any.yaml"]))
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["in C"]], ids=["between steps", "in a computation"])
+def test_sigterm_ends_cleanly(arguments: list[str]) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", STOPPED, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert found.returncode == 143
+    assert found.stderr == "terminated; run again to go on\n", "and no C++ stack dump"
 
 
 FULL_DISK = """

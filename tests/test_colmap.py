@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +229,18 @@ def test_a_damaged_database_is_an_error(tmp_path: Path) -> None:
         colmap.verified_matches(tmp_path / "bad.db")
 
 
+@pytest.mark.parametrize(
+    "save",
+    [
+        "from PIL import Image; Image.new('RGB', (64, 64)).save(path)",
+        "import cv2, numpy; cv2.imwrite(path, numpy.zeros((64, 64, 3), numpy.uint8))",
+    ],
+)
+def test_a_png_can_be_written_after_colmap_was_loaded_first(tmp_path: Path, save: str) -> None:
+    code = f"import reconstruct.colmap; path = {str(tmp_path / 'a.png')!r}; {save}"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_models_that_cannot_be_read(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no COLMAP model here"):
         colmap.read_model(tmp_path)
@@ -235,6 +250,69 @@ def test_models_that_cannot_be_read(finished: Path, tmp_path: Path) -> None:
         (tmp_path / file.name).write_bytes(content[:cut])
     with pytest.raises(UsageError, match="not a readable COLMAP model"):
         colmap.read_model(tmp_path)
+
+
+def _text_model(folder: Path, camera: str, pose: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "cameras.txt").write_text(f"1 {camera}\n")
+    (folder / "images.txt").write_text(f"1 {pose} 1 a b.jpg\n\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("camera", "pose", "reason"),
+    [
+        ("SIMPLE_PINHOLE 10 10 -5 5 5", "1 0 0 0 0 0 0", "camera 1: its focal length is not above"),
+        ("PINHOLE 10 10 5 0 5 5", "1 0 0 0 0 0 0", "camera 1: its focal length is not above 0"),
+        ("SIMPLE_PINHOLE 10 10 nan 5 5", "1 0 0 0 0 0 0", "not a readable COLMAP model"),
+        ("SIMPLE_PINHOLE 10 10 5 inf 5", "1 0 0 0 0 0 0", "not a readable COLMAP model"),
+        ("SIMPLE_PINHOLE 0 10 5 5 5", "1 0 0 0 0 0 0", "0 x 10 pixels is no size"),
+        (
+            "SIMPLE_PINHOLE 10 10 5 5 5",
+            "0 0 0 0 0 0 0",
+            r"a b\.jpg: its quaternion has length 0",
+        ),
+        (
+            "SIMPLE_PINHOLE 10 10 5 5 5",
+            "2 0 0 0 0 0 0",
+            r"a b\.jpg: its quaternion has length 2",
+        ),
+        ("SIMPLE_PINHOLE 10 10 5 5 5", "1 0 0 0 nan 0 0", "not a readable COLMAP model"),
+    ],
+)
+def test_impossible_cameras_and_poses_of_a_model_are_named(
+    tmp_path: Path, camera: str, pose: str, reason: str
+) -> None:
+    with pytest.raises(UsageError, match=reason):
+        colmap.read_model(_text_model(tmp_path, camera, pose))
+
+
+def test_a_rounded_quaternion_is_brought_to_unit_length(tmp_path: Path) -> None:
+    folder = _text_model(tmp_path, "SIMPLE_PINHOLE 10 10 5 5 5", "0.71 0 0 0.71 1 2 3")
+    (pose,) = colmap.model_poses(colmap.read_model(folder)).values()
+    np.testing.assert_allclose(pose, [[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3]], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("file", "offset", "what"),
+    [
+        ("cameras.bin", 0, "claims 1000000000 records"),
+        ("images.bin", 0, "claims 1000000000 records"),
+        ("points3D.bin", 0, "claims 1000000000 records"),
+        ("points3D.bin", 8 + 43, "ends too early"),  # the length of the first track
+        ("points3D.bin", 8, "observes points that are not in"),  # the first point's id
+        ("frames.bin", 0, "claims 1000000000 records"),
+    ],
+)
+def test_counts_beyond_the_file_are_refused_before_colmap_believes_them(
+    finished: Path, tmp_path: Path, file: str, offset: int, what: str
+) -> None:
+    shutil.copytree(finished / "sparse", tmp_path / "model")
+    content = bytearray((tmp_path / "model" / file).read_bytes())
+    content[offset : offset + 8] = (10**9).to_bytes(8, "little")
+    (tmp_path / "model" / file).write_bytes(content)
+    with pytest.raises(UsageError, match=what):
+        colmap.read_model(tmp_path / "model")
 
 
 @pytest.mark.parametrize("extension", ["txt", "bin"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reconstruct.errors import ImageError
+from reconstruct.errors import ArtifactError, ImageError
 from reconstruct.images import image_size, read_image, shrink, to_grey
+from reconstruct.workspace import file_hash
 
 
 @pytest.fixture
@@ -81,6 +83,54 @@ def test_what_is_no_image_says_so(tmp_path: Path) -> None:
     deep = save(tmp_path / "float.tif", Image.fromarray(np.zeros((4, 4), np.float32)))
     with pytest.raises(ImageError, match="floating-point"):
         read_image(deep)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("WEBP", "WebP"),
+        ("GIF", "GIF"),
+        ("AVIF", "AVIF"),
+        ("JPEG2000", "JPEG 2000"),
+        ("PCX", "PCX"),
+        ("ICO", "ICO"),
+        ("EPS", "PostScript"),
+    ],
+)
+def test_content_that_colmap_does_not_read_is_refused_by_name(
+    kind: str, told: str, rgb: np.ndarray, tmp_path: Path
+) -> None:
+    path = save(tmp_path / "photo.jpg", Image.fromarray(rgb), format=kind)
+    for read in (read_image, image_size):
+        with pytest.raises(ImageError, match=rf"photo\.jpg: its content is {told}.*convert"):
+            read(path)
+
+
+def test_content_decides_and_not_the_name(rgb: np.ndarray, tmp_path: Path) -> None:
+    path = save(tmp_path / "really-a-tiff.jpg", Image.fromarray(rgb), format="TIFF")
+    np.testing.assert_array_equal(read_image(path), rgb)
+
+
+def test_pipes_and_devices_do_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "device.jpg"):
+        for read in (read_image, image_size):
+            with pytest.raises(ImageError, match=rf"{name}: .*not a regular file"):
+                read(tmp_path / name)
+        with pytest.raises(ArtifactError, match="not a regular file"):
+            file_hash(tmp_path / name)
+
+
+def test_a_limit_on_megapixels(tmp_path: Path) -> None:
+    path = save(tmp_path / "wide.png", Image.new("L", (2000, 1000)))
+    assert read_image(path, max_megapixels=2.0).shape == (1000, 2000, 3)
+    with pytest.raises(ImageError, match=r"2000 x 1000 pixels are more than the limit of 1\.9"):
+        read_image(path, max_megapixels=1.9)
+    before = Image.MAX_IMAGE_PIXELS
+    huge = save(tmp_path / "huge.png", Image.new("1", (20_000, 10_000)))  # as of some phones
+    assert image_size(huge) == (20_000, 10_000), "Pillow alone would refuse it"
+    assert before == Image.MAX_IMAGE_PIXELS
 
 
 def test_a_palette_with_transparency_warns_nobody(rgb: np.ndarray, tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     counter: Work = Counter()
 
     def counted(kind: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             counter[kind] += 1
-            return function(*args)
+            return function(*args, **kwargs)
 
         return call
 

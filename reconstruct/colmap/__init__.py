@@ -7,6 +7,10 @@ package, not its files.
 
 from __future__ import annotations
 
+# Before pycolmap, whose libraries else serve numpy's and Pillow's symbols: then the first PNG that
+# is written ends Python with "free(): invalid pointer" (pycolmap 4.2.1, numpy 2.4, Linux).
+import numpy  # noqa: F401
+import PIL.Image  # noqa: F401
 import pycolmap
 
 if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
@@ -24,6 +28,7 @@ from reconstruct.colmap.cameras import (
     CameraAssignment,
     assign_cameras,
     camera_models,
+    check_intrinsics,
     guess_camera,
     intrinsics,
     is_camera_model,
@@ -101,6 +106,7 @@ __all__ = [
     "assign_cameras",
     "build_model",
     "camera_models",
+    "check_intrinsics",
     "check_model",
     "check_options",
     "database_cameras",

@@ -11,6 +11,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from reconstruct.colmap.model_check import bad_intrinsics
 from reconstruct.errors import DataError, UnknownNameError, UsageError
 from reconstruct.types import Intrinsics
 
@@ -56,6 +57,7 @@ def assign_cameras(
 
     Raises:
         UsageError: A given camera is for images of another size.
+        DataError: COLMAP sees another picture in a file than this package.
     """
     result = CameraAssignment()
     ids: dict[Any, int] = {}
@@ -70,6 +72,11 @@ def assign_cameras(
         if key not in ids:
             ids[key] = len(ids) + 1
             camera = pycolmap.Camera((known or guess(name)).todict())
+            if (camera.width, camera.height) != sizes[name]:  # a guess: COLMAP saw another picture
+                raise DataError(
+                    f"{name}: the picture is {sizes[name][0]} x {sizes[name][1]} pixels, but "
+                    f"COLMAP reads {camera.width} x {camera.height}; save it as JPEG or PNG"
+                )
             camera.camera_id = ids[key]
             camera.has_prior_focal_length |= known is not None
             result.cameras[ids[key]] = camera
@@ -97,6 +104,8 @@ def make_camera(model: str, params: Sequence[float], size: tuple[int, int]) -> C
     """
     if model not in camera_models():
         raise UnknownNameError("camera model", model, camera_models())
+    if not 0 < min(size) <= max(size) < 2**31:
+        raise UsageError(f"{size[0]} x {size[1]} pixels is no size of a photo")
     camera = pycolmap.Camera(
         {"model": model, "width": size[0], "height": size[1], "params": list(params)}
     )
@@ -105,7 +114,15 @@ def make_camera(model: str, params: Sequence[float], size: tuple[int, int]) -> C
             f"camera model {model} takes other parameters than the {len(params)} given: "
             f"{camera.params_info}"
         )
+    reason = bad_intrinsics(camera)
+    if reason:
+        raise UsageError(f"camera model {model}: {reason}")
     return camera
+
+
+def check_intrinsics(known: Intrinsics) -> None:
+    """Raises UsageError if there can be no camera with these intrinsics."""
+    make_camera(known.model, known.params, known.size)
 
 
 def is_camera_model(name: str) -> bool:

@@ -11,6 +11,7 @@ import pycolmap
 
 from reconstruct.colmap.database import opened
 from reconstruct.colmap.models import Reconstruction
+from reconstruct.config import shown
 from reconstruct.errors import EstimationError, UsageError
 
 MIN_OBSERVATIONS = 10
@@ -135,21 +136,24 @@ def check_options(method: str, values: Mapping[str, Any]) -> None:
         "global": pycolmap.GlobalPipelineOptions,
         "hierarchical": pycolmap.HierarchicalPipelineOptions,
     }
-    merge_options(kinds.get(method, pycolmap.IncrementalPipelineOptions)(), values)
+    options = kinds.get(method, pycolmap.IncrementalPipelineOptions)()
+    merge_options(options, values)
+    if hasattr(options, "check") and not options.check():  # COLMAP's own message is on stderr
+        raise UsageError(f"map.options: COLMAP refuses these values: {shown(dict(values))}")
 
 
 def merge_options(target: Any, values: Mapping[str, Any]) -> None:
     """Set nested COLMAP options by name. Raises UsageError naming what COLMAP rejects."""
     for name, value in values.items():
-        if not hasattr(target, name):
-            raise UsageError(f"options: {type(target).__name__} has no option {name!r}")
+        if not isinstance(name, str) or not hasattr(target, name):
+            raise UsageError(f"options: {type(target).__name__} has no option {shown(name)}")
         if isinstance(value, Mapping):
             merge_options(getattr(target, name), value)
             continue
         try:
             setattr(target, name, value)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise UsageError(f"options: {name} does not take {value!r}") from error
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
+            raise UsageError(f"options: {name} does not take {shown(value)}") from error
 
 
 def adjust_robustly(

@@ -14,7 +14,9 @@ import pycolmap
 from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import Camera, make_camera
+from reconstruct.colmap.model_check import check_content, check_files
 from reconstruct.errors import UsageError
+from reconstruct.files import read_text
 from reconstruct.types import Intrinsics
 from reconstruct.workspace import reserve
 
@@ -35,25 +37,30 @@ def check_model(path: Path) -> str:
 def read_model(path: Path) -> Reconstruction:
     """Read a COLMAP model folder, binary or text; images.txt and cameras.txt alone will do.
 
-    Raises UsageError if there is no model.
+    Quaternions are brought to unit length. Raises UsageError if there is no model, or if it is
+    damaged or holds impossible intrinsics or poses.
     """
     kind = check_model(path)
     model = pycolmap.Reconstruction()
     try:
         with _with_points(path, kind) as folder:
+            if kind == "bin":
+                check_files(folder)
             (model.read_binary if kind == "bin" else model.read_text)(folder)
         if kind == "txt":  # where COLMAP cuts names at their first space
             for image_id, name in _names_in_text(path / "images.txt").items():
                 model.images[image_id].name = name
-    except (ValueError, RuntimeError, OSError, IndexError, MemoryError) as error:
-        raise UsageError(f"{path}: not a readable COLMAP model ({error})") from error
+        check_content(model)
+    except (ValueError, RuntimeError, OSError, LookupError, MemoryError) as error:
+        reason = str(error).strip()[:300] or type(error).__name__
+        raise UsageError(f"{path}: not a readable COLMAP model ({reason})") from error
     return model
 
 
 def _names_in_text(path: Path) -> dict[int, str]:
     """Image id -> name in an images.txt: two lines an image, the name after nine numbers."""
     names = {}
-    lines = iter(path.read_text(encoding="utf-8").splitlines())
+    lines = iter(read_text(path).split("\n"))
     for line in lines:
         if line.strip() and not line.startswith("#"):
             image_id, *_, name = line.strip().split(" ", 9)

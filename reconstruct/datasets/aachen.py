@@ -20,10 +20,9 @@ from reconstruct import colmap
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.nvm import NvmCamera, NvmModel, read_nvm
-from reconstruct.datasets.queries import MISSING, check_size, query_group
+from reconstruct.datasets.queries import MISSING, check_size, query_group, read_list
 from reconstruct.errors import DataError, ImageError, UsageError
 from reconstruct.images import image_size
-from reconstruct.storage.queries import read_intrinsics
 from reconstruct.types import Intrinsics, Query
 from reconstruct.workspace import atomic_path, file_hash, fingerprint
 
@@ -96,7 +95,7 @@ def _queries(folder: Path, pattern: str) -> tuple[Query, ...]:
         raise UsageError(f"{folder}/{pattern}: no such list of queries (dataset.queries)")
     by_name: dict[str, Query] = {}
     for path in lists:
-        for name, intrinsics in read_intrinsics(path, colmap.is_camera_model).items():
+        for name, intrinsics in read_list(path).items():
             if name in by_name and by_name[name].intrinsics != intrinsics:
                 raise UsageError(f"{path}: {name} has other intrinsics in another list")
             query = Query(name=name, intrinsics=intrinsics, group=query_group(path))
@@ -113,7 +112,7 @@ def _reference_model(config: AachenConfig, root: Path, images: Path, scratch: Pa
     value = fingerprint("nvm", file_hash(path), listed and file_hash(listed))
     stamp = scratch / "fingerprint"
     if not stamp.is_file() or stamp.read_text() != value:
-        known = read_intrinsics(listed, colmap.is_camera_model) if listed else {}
+        known = read_list(listed) if listed else {}
         model = nvm_model(read_nvm(path), images, known)
         with atomic_path(scratch) as temporary:
             temporary.mkdir(parents=True)

@@ -212,7 +212,8 @@ def read_xyz(path: Path) -> FloatArray:
         raise ImageError(f"{path}: no readable XYZcut in it ({error})") from error
     if values.ndim != 3 or values.shape[2] != 3:
         raise ImageError(f"{path}: expected XYZcut of shape (H, W, 3), got {values.shape}")
-    points = np.asarray(values, np.float32)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite: not measured
+        points = np.asarray(values, np.float32)
     # The scanner stands in the origin: a point there was not measured.
     invalid = np.asarray(~np.isfinite(points).all(axis=2) | ~points.any(axis=2))
     return np.where(invalid[..., None], np.float32(np.nan), points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,12 +20,14 @@ from reconstruct.datasets.synthetic import write_dataset
 from reconstruct.errors import UsageError
 from reconstruct.workspace import atomic_path, fingerprint
 
+logger = logging.getLogger(__name__)
+
 
 class FolderConfig(CamerasConfig):
     """A folder of photos."""
 
     format: Literal["folder"]
-    images: Annotated[str, NotIdentity]
+    images: Annotated[str, NotIdentity] = Field(min_length=1)
     """The folder, subfolders included; names are relative to it."""
     masks: Annotated[str | None, NotIdentity] = None
     """Folder with NAME.png (so photo.jpg.png) for images with masks: 0 = no keypoints there."""
@@ -53,7 +56,7 @@ DatasetConfig = Annotated[
 
 
 def load_dataset(config: Section, scratch: Path) -> Dataset:
-    """The data set that a section describes.
+    """The data set that a section describes; what it leaves out is logged.
 
     Args:
         config: The section.
@@ -63,6 +66,13 @@ def load_dataset(config: Section, scratch: Path) -> Dataset:
         UsageError: A folder is missing.
         DataError: There is no image.
     """
+    dataset = _load(config, scratch)
+    for name, reason in dataset.skipped.items():
+        logger.warning("skipped %s: %s", name, reason)
+    return dataset
+
+
+def _load(config: Section, scratch: Path) -> Dataset:
     if isinstance(config, SyntheticConfig):
         return _synthetic(config, scratch)
     if isinstance(config, AachenConfig):

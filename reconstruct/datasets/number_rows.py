@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from reconstruct.config import shown
 from reconstruct.errors import DataError
+from reconstruct.files import read_text
 from reconstruct.geometry import Float64
 
 
@@ -16,7 +18,7 @@ def read_rows(path: Path, columns: int) -> Float64:
     Raises DataError naming the file and the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text ({error})") from error
     rows = [
@@ -35,5 +37,5 @@ def _numbers(line: str, columns: int, where: str) -> list[float]:
     except ValueError:
         values = []
     if len(values) != columns or not np.isfinite(values).all():
-        raise DataError(f"{where}: expected {columns} finite numbers, got {line!r}")
+        raise DataError(f"{where}: expected {columns} finite numbers, got {shown(line)}")
     return values

@@ -8,6 +8,7 @@ Format: http://ccwu.me/vsfm/doc.html#nvm. A space in a name is written as ``"``.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import UsageError
+from reconstruct.files import read_text
 from reconstruct.geometry import projection_center, quaternion, rotation_matrix
+from reconstruct.storage.poses import UNIT_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,17 +69,21 @@ def read_nvm(path: Path) -> NvmModel:
         positions: list[tuple[float, float]] = []
         for point in range(int(next(reader, "0"))):  # a model without points may end here
             words = next(reader).split()
-            xyz.append([float(word) for word in words[:3]])
+            xyz.append([float(words[axis]) for axis in range(3)])
             for start in range(7, 7 + 4 * int(words[6]), 4):
                 image, _, u, v = words[start : start + 4]
+                if not 0 <= int(image) < len(cameras):
+                    raise ValueError(f"point {point} is seen by camera {image}, which is not there")
                 observations.append((point, int(image)))
                 positions.append((float(u), float(v)))
     except (StopIteration, RuntimeError) as error:  # a generator turns the first into the second
         raise UsageError(f"{path}: ends before all its cameras and points") from error
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise UsageError(
             f"{path}:{reader.number}: not understood as a row of an NVM model ({error})"
         ) from error
+    if not np.isfinite([*itertools.chain(*xyz)]).all():
+        raise UsageError(f"{path}: a point is not at a finite position")
     return NvmModel(
         cameras=cameras,
         xyz=np.array(xyz, np.float64).reshape(-1, 3),
@@ -90,7 +97,7 @@ class _Rows(Iterator[str]):
 
     def __init__(self, path: Path) -> None:
         try:
-            self._lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            self._lines = enumerate(read_text(path).split("\n"), 1)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: cannot be read as an NVM model ({error})") from error
         self.number = 0
@@ -105,6 +112,11 @@ class _Rows(Iterator[str]):
 def _camera(line: str) -> NvmCamera:
     name, *words = line.split()
     focal, qw, qx, qy, qz, cx, cy, cz, radial, *_ = (float(word) for word in words)
+    if not np.isfinite([focal, cx, cy, cz, radial]).all() or focal <= 0:
+        raise ValueError(f"{name}: numbers must be finite, and the focal length above 0")
+    length = float(np.linalg.norm([qw, qx, qy, qz]))
+    if not abs(length - 1.0) <= UNIT_TOLERANCE:
+        raise ValueError(f"{name}: its quaternion has length {length:.3g}, not 1")
     rotation = rotation_matrix(np.array([qw, qx, qy, qz]))
     return NvmCamera(
         name=name.replace('"', " "),

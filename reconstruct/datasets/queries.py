@@ -36,7 +36,7 @@ def find_queries(
         queries = [Query(name=name) for name in names if name.startswith(prefix)]
         missing: dict[str, str] = {}
     elif path.is_file():
-        listed = read_intrinsics(path, colmap.is_camera_model)
+        listed = read_list(path)
         group, known = query_group(path), set(names)
         queries = [
             Query(name=n, intrinsics=c, group=group) for n, c in listed.items() if n in known
@@ -47,6 +47,18 @@ def find_queries(
     if not queries:
         raise UsageError(f"{path}: none of the photos below {root} is a query of this")
     return tuple(sorted(queries, key=lambda query: query.name)), missing
+
+
+def read_list(path: Path) -> dict[str, Intrinsics | None]:
+    """A list of photos with intrinsics that COLMAP takes. Raises UsageError naming both."""
+    listed = read_intrinsics(path, colmap.is_camera_model)
+    for name, known in listed.items():
+        try:
+            if known is not None:
+                colmap.check_intrinsics(known)
+        except UsageError as error:
+            raise UsageError(f"{path}: {name}: {error}") from error
+    return listed
 
 
 def query_group(path: Path) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from reconstruct import colmap
 from reconstruct.datasets.scene import PinholeCamera, View, back_project
 from reconstruct.errors import ImageError
+from reconstruct.files import read_bytes
 from reconstruct.geometry import Float64, projection_center
 from reconstruct.types import FloatArray
 
@@ -107,7 +108,9 @@ def depth_file(folder: Path, name: str) -> Path:
 def read_depth(path: Path, unit_m: float) -> FloatArray:
     """(H, W) metres, 0 where there is no depth. Raises ImageError naming the file."""
     try:
-        stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        stored = cv2.imdecode(
+            np.frombuffer(read_bytes(path, 1 << 31), np.uint8), cv2.IMREAD_UNCHANGED
+        )
     except (OSError, cv2.error) as error:
         raise ImageError(f"{path}: no readable depth image ({error})") from error
     if stored is None or stored.ndim != 2 or stored.dtype != np.uint16:

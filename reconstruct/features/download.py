@@ -1,20 +1,18 @@
 """Files that are downloaded once, kept in a cache, and checked each time they are used.
 
-Beside ``NAME`` is ``NAME.sha256`` with the hash of the download. A file that was placed there by
-hand is accepted as it is, and its hash recorded on first use.
+Beside ``NAME`` lies ``NAME.sha256`` with the hash of what was downloaded. A file that someone put
+there by hand is taken as it is, and its hash recorded on first use; a ``NAME.sha256`` that was put
+there before is what a download must have, whatever mirror it comes from.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import (
@@ -27,9 +25,11 @@ from rich.progress import (
 )
 
 from reconstruct.errors import WeightsError
+from reconstruct.workspace import file_hash
 
 CACHE_VARIABLE: Final = "RECONSTRUCT_CACHE"
-_CHUNK_BYTES: Final = 1 << 20
+MAX_BYTES: Final = 1 << 32
+_CHUNK_BYTES: Final = 1 << 16
 _TIMEOUT_S: Final = 30.0
 
 
@@ -40,17 +40,25 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "reconstruct"
 
 
-def cached_download(name: str, urls: Sequence[str], cache_dir: Path | None = None) -> Path:
-    """Path of a file in the cache; it is downloaded if it is not there.
+def cached_download(
+    name: str,
+    urls: Sequence[str],
+    cache_dir: Path | None = None,
+    *,
+    accept: Callable[[Path], object] = lambda path: None,
+) -> Path:
+    """The path of ``name`` in the cache, downloaded from the first of ``urls`` that has it.
 
     Args:
-        name: Name of the file in the cache.
-        urls: Addresses; the first that answers is used.
-        cache_dir: The cache folder; None: `default_cache_dir`.
+        name: the file's name.
+        urls: http or https addresses, tried in this order.
+        cache_dir: where it is kept; None: `default_cache_dir`.
+        accept: raises WeightsError for a file that is not what was meant, such as the page of a
+            login; the next address is tried then.
 
     Raises:
-        WeightsError: No address answers (the message names them, and the path where the file may be
-            placed by hand), or the cached file is not what was downloaded.
+        WeightsError: if no address has it (naming them and the path where the file may be put by
+            hand), or if the cached file is not what was downloaded.
     """
     path = (cache_dir or default_cache_dir()) / name
     if path.is_file():
@@ -59,10 +67,10 @@ def cached_download(name: str, urls: Sequence[str], cache_dir: Path | None = Non
     failures: list[str] = []
     for url in urls:
         try:
-            _download(url, path)
+            _download(url, path, accept)
             return path
-        except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
-            failures.append(f"  {url}: {error}")
+        except (OSError, ValueError, WeightsError) as error:  # those of requests are OSErrors
+            failures.append(f"  {url}: {str(error)[:300]}")
     raise WeightsError(
         f"{name}: not in the cache, and the download failed:\n"
         + "\n".join(failures)
@@ -71,78 +79,93 @@ def cached_download(name: str, urls: Sequence[str], cache_dir: Path | None = Non
     )
 
 
-def _download(url: str, path: Path) -> None:
-    """Fetch ``url`` to ``path``; the file appears complete or not at all."""
+def _download(url: str, path: Path, accept: Callable[[Path], object]) -> None:
+    """Fetch ``url`` to ``path``, which appears complete or not at all."""
+    import pooch
+
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError("not an http or https address")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(path) as (temporary, file):
-        digest = hashlib.sha256()
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
-            total = int(response.headers.get("Content-Length") or 0)
-            received = 0
-            for chunk in _with_progress(response, path.name, total):
-                file.write(chunk)
-                digest.update(chunk)
-                received += len(chunk)
-        if not received or (total and received != total):
-            raise OSError(f"incomplete: {received} of {total} bytes")
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        with _Bar(path.name) as bar:
+            fetch = pooch.HTTPDownloader(
+                progressbar=bar, chunk_size=_CHUNK_BYTES, timeout=_TIMEOUT_S
+            )
+            fetch(url, str(temporary), None)
+        if not temporary.stat().st_size:
+            raise OSError("an empty answer")
+        digest, pinned = file_hash(temporary), _recorded(path)
+        if pinned not in (None, digest):
+            raise OSError(f"its SHA-256 is {digest}, but {_hash_path(path)} asks for {pinned}")
+        accept(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
         # The hash first: killed in between, the next run sees no file and downloads again.
-        _hash_path(path).write_text(f"{digest.hexdigest()}  {path.name}\n", encoding="ascii")
+        _record(path, digest)
         os.replace(temporary, path)
 
 
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield name, file
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+class _Bar:
+    """What pooch tells its progress to. Also where an endless answer is stopped."""
 
+    def __init__(self, name: str) -> None:
+        self.name, self.total, self._received = name, 0, 0
 
-def _with_progress(response: BinaryIO, name: str, total: int) -> Iterator[bytes]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    # A console of its own: the run's progress display may be live on the shared one.
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task(name, total=total or None)
-        while chunk := response.read(_CHUNK_BYTES):
-            progress.advance(task, len(chunk))
-            yield chunk
+    def __enter__(self) -> _Bar:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        # A console of its own: the run's progress display may be live on the shared one.
+        self._progress = Progress(*columns, transient=True, console=Console(stderr=True))
+        self._progress.start()
+        self._task = self._progress.add_task(self.name, total=None)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._progress.stop()
+
+    def update(self, received: int) -> None:
+        self._received += received
+        if self._received > MAX_BYTES:
+            raise OSError(f"more than {MAX_BYTES} bytes")
+        self._progress.update(self._task, advance=received, total=self.total or None)
+
+    def reset(self) -> None:
+        """pooch sets the bar back and fills it at the end, as chunks may have been shorter."""
+        self._received = 0
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        pass
 
 
 def _check(path: Path) -> None:
-    """Compare a cached file with its recorded hash; record the hash if there is none."""
-    digest = _sha256(path)
-    try:
-        recorded = _hash_path(path).read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError):
-        recorded = []
-    if not recorded:
-        _hash_path(path).write_text(f"{digest}  {path.name}\n", encoding="ascii")
-    elif recorded[0] != digest:
+    """Compare a cached file with its recorded hash; record it if there is none."""
+    found, recorded = file_hash(path), _recorded(path)
+    if recorded is None:
+        _record(path, found)
+    elif recorded != found:
         raise WeightsError(
-            f"{path}: its SHA-256 is {digest}, but {recorded[0]} was recorded when it came; "
+            f"{path}: its SHA-256 is {found}, but {recorded} was recorded when it came; "
             f"delete it and {_hash_path(path).name} to fetch it again"
         )
 
 
+def _recorded(path: Path) -> str | None:
+    try:
+        return next(iter(_hash_path(path).read_text(encoding="ascii").split()), None)
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _record(path: Path, digest: str) -> None:
+    _hash_path(path).write_text(f"{digest}  {path.name}\n", encoding="ascii")
+
+
 def _hash_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

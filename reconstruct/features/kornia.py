@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -23,6 +22,7 @@ from reconstruct.config import Section
 from reconstruct.errors import UsageError, WeightsError
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
+from reconstruct.features.weights import UNREADABLE, read_checkpoint
 from reconstruct.geometry import rescale_points
 from reconstruct.types import ImageArray, LocalFeatures
 
@@ -207,15 +207,10 @@ def _hesaffnet_hardnet(library: Any, config: KorniaConfig, pretrained: bool) -> 
 
 
 def _fill(network: torch.nn.Module, path: Path) -> None:
-    import torch
-
-    try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: not a readable state dict ({error})") from error
+    entries = read_checkpoint(path)
     if isinstance(entries, Mapping) and isinstance(entries.get("extractor"), Mapping):
         entries = entries["extractor"]  # the layout of DISK's own checkpoints
     try:
         network.load_state_dict(entries)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise WeightsError(f"{path}: not a state dict of this model ({error})") from error

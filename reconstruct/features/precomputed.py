@@ -10,8 +10,9 @@ The layout is that of D2-Net's release: for ``a/1.ppm`` and method ``lf-net`` th
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import threading
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,12 @@ from pydantic import Field
 from reconstruct.config import Section
 from reconstruct.errors import ImageError, UsageError
 from reconstruct.images import image_size
+from reconstruct.storage.arrays import read_npz
 from reconstruct.types import ImageArray, LocalFeatures
 
-_READING = threading.Lock()
-"""numpy parses an array's head as Python, at which Python 3.11 fails now and then if two threads do
-so at once (SystemError: AST constructor recursion depth mismatch)."""
+LIMIT_BYTES = 1 << 30
+"""Of one image's features."""
+_JUDGES = 9
 
 
 class PrecomputedConfig(Section):
@@ -59,6 +61,8 @@ class Precomputed:
 
     def __init__(self, config: PrecomputedConfig, *, device: str = "auto") -> None:
         self.config = config
+        self._dimension: int | None = None
+        self._looking = threading.Lock()
 
     def identity(self) -> dict[str, Any]:
         """The settings; the content of the files is part of the fingerprint of each image."""
@@ -81,9 +85,32 @@ class Precomputed:
         return folder / f"{name}.{self.config.method}"
 
     def prepare_file(self, root: Path, name: str) -> _Prepared:
-        """The features of image ``name``. Raises ImageError if they cannot be read."""
+        """The features of image ``name``.
+
+        Raises ImageError if they cannot be read, or if their descriptors have another dimension
+        than those of most images: they could not be compared.
+        """
         path = self.file(root, name)
-        return _Prepared(read_precomputed(path, image_size(root / name), self.config.first_pixel))
+        found = read_precomputed(path, image_size(root / name), self.config.first_pixel)
+        expected = self._usual_dimension(root)
+        if expected is not None and not len(found):  # then its width says nothing
+            found = LocalFeatures.empty(found.image_size, expected)
+        if expected is not None and found.descriptors.shape[1] != expected:
+            raise ImageError(
+                f"{path}: descriptors of {found.descriptors.shape[1]} dimensions, where others "
+                f"have {expected}"
+            )
+        return _Prepared(found)
+
+    def _usual_dimension(self, root: Path) -> int | None:
+        """That of most of the first files with keypoints: it must not depend on which image is
+        read first, as threads and resumed runs differ in that."""
+        with self._looking:
+            if self._dimension is None:
+                folder = root if self.config.folder is None else Path(self.config.folder)
+                files = sorted(folder.rglob(f"*.{glob.escape(self.config.method)}"))
+                self._dimension = _most_common(files)
+            return self._dimension
 
     def extract(self, batch: Sequence[_Prepared]) -> list[LocalFeatures]:
         """The features that `prepare_file` read."""
@@ -104,20 +131,19 @@ def read_precomputed(
         ImageError: The file is missing, unreadable, or of another layout.
     """
     try:
-        with _READING, open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+        arrays = read_npz(path, LIMIT_BYTES)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no precomputed features") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise ImageError(f"{path}: not a readable .npz archive ({error})") from error
     keypoints, descriptors = (_array(arrays, n, path) for n in ("keypoints", "descriptors"))
-    count = len(keypoints)
-    scores = _array(arrays, "scores", path) if "scores" in arrays else np.ones(count)
-    if keypoints.shape[1:] not in ((2,), (3,)) or descriptors.ndim != 2:
+    if keypoints.ndim != 2 or keypoints.shape[1] not in (2, 3) or descriptors.ndim != 2:
         raise ImageError(
             f"{path}: expected keypoints (N, 2) or (N, 3) and descriptors (N, D), got "
             f"{keypoints.shape} and {descriptors.shape}"
         )
+    count = len(keypoints)
+    scores = _array(arrays, "scores", path) if "scores" in arrays else np.ones(count)
     if len(descriptors) != count or scores.size != count:
         raise ImageError(
             f"{path}: {count} keypoints, {len(descriptors)} descriptors, {scores.size} scores"
@@ -132,6 +158,17 @@ def read_precomputed(
         descriptors=(descriptors / np.maximum(lengths, 1e-12)).astype(np.float32),
         image_size=image_size,
     )
+
+
+def _most_common(files: Sequence[Path]) -> int | None:
+    found: list[int] = []
+    for path in files:
+        with contextlib.suppress(ImageError):
+            features = read_precomputed(path, (1, 1))
+            found += [features.descriptors.shape[1]] if len(features) else []
+        if len(found) == _JUDGES:
+            break
+    return max(sorted(set(found)), key=found.count, default=None)
 
 
 def _array(arrays: dict[str, Any], name: str, path: Path) -> Any:

@@ -10,7 +10,6 @@ package, and Magic Leap's licence allows them for non-commercial use only.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -22,6 +21,7 @@ from reconstruct.config import Section
 from reconstruct.errors import WeightsError
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
+from reconstruct.features.weights import dense_array, read_checkpoint
 from reconstruct.geometry import rescale_points
 from reconstruct.images import to_grey
 from reconstruct.types import ImageArray, LocalFeatures
@@ -229,10 +229,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: no such weights file; give the path of a superpoint_v1.pth (from the "
             "authors' repository, magicleap/SuperPointPretrainedNetwork)"
         )
-    try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: not a readable PyTorch checkpoint ({error})") from error
+    entries = read_checkpoint(path)
     result = {}
     for name, (inputs, outputs, kernel) in LAYERS.items():
         shapes = {"weight": (outputs, inputs, kernel, kernel), "bias": (outputs,)}
@@ -244,5 +241,5 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
                     f"{path}: no tensor {key!r} of shape {shape}, so this is not in the layout of "
                     "superpoint_v1.pth"
                 )
-            result[key] = value.float()
+            result[key] = torch.from_numpy(dense_array(value, shape, f"{path}: {key}"))
     return result

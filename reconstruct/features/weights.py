@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -29,8 +30,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from reconstruct.errors import WeightsError
 from reconstruct.features.download import cached_download
@@ -133,13 +133,13 @@ def load_weights(
     if source in DOWNLOADS:
         file = DOWNLOADS[source]
         urls = [f"{base.rstrip('/')}/{file}" for base in (*mirrors, RELEASE_URL)]
-        return read_weights(cached_download(file, urls, cache_dir))
+        return read_weights(cached_download(file, urls, cache_dir, accept=read_weights))
     return read_weights(Path(source).expanduser())
 
 
 def read_weights(path: Path) -> TrunkWeights:
     """The trunk in a file of one of the layouts above. Raises WeightsError."""
-    if not path.is_file():
+    if not path.is_file():  # a pipe is none either
         raise WeightsError(
             f"{path}: no such weights file; give a path to {', '.join(SUFFIXES)} "
             f"or one of {', '.join(valid_names())}"
@@ -155,30 +155,83 @@ def read_weights(path: Path) -> TrunkWeights:
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
+        with safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            kinds = {file.get_slice(name).get_dtype() for name in names}
+            if kinds <= _NUMPY_KINDS:
+                return {name: file.get_tensor(name) for name in names}
+        from safetensors.torch import load_file  # NumPy has no bfloat16, and no 8-bit floats
+
         entries: dict[str, Any] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
+    except (SafetensorError, *UNREADABLE) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({_short(error)})") from error
     return entries
+
+
+_NUMPY_KINDS: Final = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
+
+UNREADABLE: Final = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(RuntimeError, MemoryError, AssertionError),
+)
+"""What torch and safetensors raise for files that are damaged, or of another kind."""
+
+
+def read_checkpoint(path: Path) -> Any:
+    """What a PyTorch file holds, on the CPU; nothing but tensors and plain values is made.
+
+    Raises WeightsError naming the file.
+    """
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about formats of old
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_foreign_objects(path, str(error))) from error
+    except UNREADABLE as error:
+        raise WeightsError(
+            f"{path}: not a readable PyTorch checkpoint ({_short(error)})"
+        ) from error
 
 
 def _read_checkpoint(path: Path) -> Mapping[str, Any]:
     import torch
 
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(_foreign_objects(path, str(error))) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not a readable PyTorch checkpoint ({error})") from error
+    checkpoint = read_checkpoint(path)
     if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("model"), Mapping):
         checkpoint = checkpoint["model"]
     if not isinstance(checkpoint, Mapping):
         raise WeightsError(f"{path}: expected a dict of tensors, got {type(checkpoint).__name__}")
     return {
-        str(name): value.detach().float().numpy()
-        for name, value in checkpoint.items()
-        if isinstance(value, torch.Tensor)
+        str(name): value for name, value in checkpoint.items() if isinstance(value, torch.Tensor)
     }
+
+
+def dense_array(value: Any, shape: tuple[int, ...], place: str) -> NDArray[np.float32]:
+    """A tensor (of NumPy or torch) as finite float32 numbers of a certain shape.
+
+    Raises WeightsError that begins with ``place``, before anything of another shape is converted.
+    """
+    if tuple(value.shape) != shape:
+        raise WeightsError(f"{place} has shape {tuple(value.shape)}, expected {shape}")
+    try:
+        with np.errstate(over="ignore"):
+            if not isinstance(value, np.ndarray):
+                if not value.is_floating_point():
+                    raise TypeError(f"of {value.dtype}")
+                value = value.detach().float().numpy()
+            array = np.array(value, np.float32)
+    except UNREADABLE as error:  # sparse, without data (meta), quantized, complex ...
+        raise WeightsError(f"{place} is no plain tensor of numbers ({_short(error)})") from error
+    if not np.isfinite(array).all():
+        raise WeightsError(f"{place} holds values that are not finite")
+    return array
+
+
+def _short(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__)[:300]
 
 
 def _foreign_objects(path: Path, reason: str) -> str:
@@ -189,7 +242,12 @@ def _foreign_objects(path: Path, reason: str) -> str:
             "once: `c = torch.load(path, weights_only=False); "
             "torch.save({'model': c['model']}, 'converted.pth')`, then use converted.pth"
         )
-    return f"{path}: damaged, or holds more than tensors, which is not read ({reason})"
+    # torch goes on to say how to read it all the same, which runs what the file says.
+    cause = reason.partition("WeightsUnpickler error:")[2].strip().split("\n")[0][:200]
+    return (
+        f"{path}: not a readable PyTorch checkpoint: damaged, or holds more than tensors, which is "
+        f"not read ({cause or 'no tensors'})"
+    )
 
 
 def _from_entries(entries: Mapping[str, Any], source: str) -> TrunkWeights:
@@ -218,9 +276,4 @@ def _entry(
             f"{source}: no entry {key!r}, so this is not VGG-16 up to conv4_3 in one of the "
             f"layouts that are read (ours, D2-Net's release, torchvision); found {present} ..."
         )
-    value = np.array(entries[key], np.float32)
-    if value.shape != shape:
-        raise WeightsError(f"{source}: {key} has shape {value.shape}, expected {shape}")
-    if not np.isfinite(value).all():
-        raise WeightsError(f"{source}: {key} holds values that are not finite")
-    return value
+    return dense_array(entries[key], shape, f"{source}: {key}")

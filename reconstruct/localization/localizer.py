@@ -19,11 +19,12 @@ from reconstruct.config import Section, validate
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import DataError, UsageError
 from reconstruct.features.compaction import compact, read_basis
-from reconstruct.images import read_image
+from reconstruct.images import decode_image, exif_orientation, read_image_bytes
 from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.query import MatchedQuery, QueryLocalizer
 from reconstruct.localization.refine_query import RefineQueryConfig
 from reconstruct.matching.config import MatchConfig, default_match
+from reconstruct.orientation import AS_STORED, stored_features, upright
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.retrieval.describers import create_describer
 from reconstruct.retrieval.index import GlobalIndex, read_index
@@ -115,6 +116,7 @@ class Localizer:
         model = colmap.read_model(workspace.sparse)
         tracks = colmap.Tracks(model)
         self._local = settings.extract.local
+        self._turns = settings.extract.orientation == "exif"
         self._extractor = features.create(self._local, device)
         stored_as = settings.extract.compact
         own = workspace.features / "basis.safetensors"
@@ -156,8 +158,16 @@ class Localizer:
             ImageError: The file cannot be read.
             UsageError: An array without a camera, or a camera of another size.
         """
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
-        local, descriptor = self._describe(pixels)
+        orientation = AS_STORED
+        if isinstance(image, np.ndarray):
+            pixels = image
+        else:
+            data = read_image_bytes(image)
+            pixels = decode_image(data, str(image))
+            orientation = exif_orientation(data) if self._turns else AS_STORED
+        size = (pixels.shape[1], pixels.shape[0])
+        local, descriptor = self._describe(upright(pixels, orientation))
+        local = stored_features(local, size, orientation)
         others = self._candidates(descriptor)
         keypoints = {name: self._store.keypoints(name) for name in others}
         return self._localize(
@@ -165,7 +175,7 @@ class Localizer:
                 name="query" if isinstance(image, np.ndarray) else str(image),
                 image=pixels,
                 keypoints=local.keypoints,
-                camera=_as_camera(image, camera, (pixels.shape[1], pixels.shape[0])),
+                camera=_as_camera(image, camera, size),
                 camera_known=camera is not None,
                 matches=self._match_with(local, others),
                 map_keypoints=keypoints,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from reconstruct.evaluation.poses import PoseMetrics
@@ -111,4 +112,4 @@ def _console() -> Console:
 
 
 def _escape(text: str) -> str:
-    return text.replace("[", r"\[")  # rich would read it as markup
+    return escape(text)  # rich would read brackets as markup, and a backslash before one as escape

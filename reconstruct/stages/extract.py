@@ -8,10 +8,12 @@ the network works on the images before.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,15 @@ from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets import Dataset
 from reconstruct.errors import ArtifactError, DataError, ImageError
 from reconstruct.features.selection import drop_masked
-from reconstruct.images import decode_image, read_bytes, to_grey
+from reconstruct.images import (
+    MAX_MEGAPIXELS,
+    decode_image,
+    exif_orientation,
+    image_size,
+    read_image_bytes,
+    to_grey,
+)
+from reconstruct.orientation import AS_STORED, stored_features, upright
 from reconstruct.parallel import ahead
 from reconstruct.retrieval.describers import Describer, GlobalConfig, create_describer
 from reconstruct.stages import Context
@@ -50,6 +60,11 @@ class ExtractConfig(Section):
     extractor is d2net."""
     compact: CompactConfig = CompactConfig()
     """How descriptors are stored."""
+    orientation: Literal["exif", "stored"] = "exif"
+    """exif: the network sees a photo turned as its EXIF data say, and keypoints are given in pixels
+    of the picture as stored; stored: it sees the stored picture."""
+    max_megapixels: Annotated[float, NotIdentity] = Field(MAX_MEGAPIXELS, gt=0)
+    """Larger photos are skipped."""
     loaders: Annotated[int, NotIdentity] = Field(2, ge=1)
     """Threads that decode and resize."""
     batch_size: Annotated[int, NotIdentity] = Field(1, ge=1)
@@ -101,16 +116,24 @@ class Extract(KeyedStage):
         found = {}
         self._row_fingerprints = {}
         for name in self.context.dataset.names:
-            image = _hash(self.context.dataset.path(name))
-            contents = [image, _mask_hash(self.context.dataset, name)]
+            image, orientation = self._content(name)
+            contents = [image, _mask_hash(self.context.dataset, name), *orientation]
             if isinstance(self.extractor, features.ReadsFiles):
                 contents += [_hash(self.extractor.file(self.context.dataset.root, name))]
             found[name] = identities.features(contents)
             if older is not None and stored.get(name) == older.features(contents):
                 found[name] = older.features(contents)
             if self.describer is not None:
-                self._row_fingerprints[name] = identities.rows(image)
+                self._row_fingerprints[name] = identities.rows([image, *orientation])
         return found
+
+    def _content(self, name: str) -> tuple[str | None, list[str]]:
+        """Hash of a photo (None: unreadable), and how it is turned if it is."""
+        try:
+            data = read_image_bytes(self.context.dataset.path(name))
+        except ImageError:
+            return None, []  # to read it as an image will say why, and skip it
+        return hashlib.sha256(data).hexdigest(), _turned(_orientation(data, self.config))
 
     def row_fingerprints(self) -> Mapping[str, str]:
         """Image name -> fingerprint of its rows in global/; empty without global descriptors."""
@@ -217,8 +240,8 @@ class _Identities:
     def features(self, contents: Sequence[str | None]) -> str:
         return fingerprint("features", self.extractor, self.stored, *contents)
 
-    def rows(self, image: str | None) -> str:
-        return fingerprint("rows", self.describer, image)
+    def rows(self, contents: Sequence[str | None]) -> str:
+        return fingerprint("rows", self.describer, *contents)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,6 +254,8 @@ class _Loaded:
         prepared: Input of the extractor.
         described: Input of the describer beside it.
         mask: (H, W) uint8, zero where there are to be no keypoints.
+        size: (width, height) of the stored picture.
+        orientation: EXIF orientation by which the extractor's input was turned.
     """
 
     name: str
@@ -238,6 +263,8 @@ class _Loaded:
     prepared: Any
     described: Any
     mask: ImageArray | None
+    size: tuple[int, int]
+    orientation: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -265,7 +292,8 @@ class ExtractWorker:
                 yield batch
                 continue
             for item, local, rows in zip(batch, *self._extract(batch), strict=True):
-                kept = local if item.mask is None else drop_masked(local, item.mask)
+                kept = stored_features(local, item.size, item.orientation)
+                kept = kept if item.mask is None else drop_masked(kept, item.mask)
                 kept = replace(kept, descriptors=self.compact(kept.descriptors))
                 records = [FeatureStore.record(item.name, item.fingerprints[0], kept)]
                 if rows is not None:
@@ -286,17 +314,34 @@ class ExtractWorker:
         """A photo made ready for the network, or why it cannot be."""
         path = self.dataset.path(name)
         try:
-            data = read_bytes(path)
-            image = decode_image(data, path)
-            content = hashlib.sha256(data).hexdigest()
-            described = self.describer.prepare(image) if self.describer is not None else None
-            mask, mask_hash = self._mask(name, image)
-            contents = [content, mask_hash]
-            prepared = self._prepare(name, image, contents)
+            size = image_size(path, max_megapixels=self.config.max_megapixels)
+            with _ONE_LARGE if size[0] * size[1] > LARGE_PIXELS else nullcontext():
+                return self._load(name, path)
         except ImageError as error:
             return Result(name, skipped=str(error).removeprefix(f"{path}: "))
-        found = self.identities.features(contents), self.identities.rows(content)
-        return _Loaded(name, found, prepared, described, mask)
+
+    def _load(self, name: str, path: Path) -> _Loaded:
+        data = read_image_bytes(path)
+        image = decode_image(data, str(path), max_megapixels=self.config.max_megapixels)
+        orientation = _orientation(data, self.config)
+        seen = upright(image, orientation)
+        described = self.describer.prepare(seen) if self.describer is not None else None
+        mask, mask_hash = self._mask(name, image)
+        content = [hashlib.sha256(data).hexdigest()]
+        turned = _turned(orientation)
+        contents = [*content, mask_hash, *turned]
+        if isinstance(self.extractor, features.ReadsFiles):  # made from the picture as stored
+            orientation = AS_STORED
+        prepared = self._prepare(name, seen, contents)
+        return _Loaded(
+            name,
+            (self.identities.features(contents), self.identities.rows([*content, *turned])),
+            prepared,
+            described,
+            mask,
+            (image.shape[1], image.shape[0]),
+            orientation,
+        )
 
     def _prepare(self, name: str, image: ImageArray, contents: list[str | None]) -> Any:
         if not isinstance(self.extractor, features.ReadsFiles):
@@ -309,11 +354,26 @@ class ExtractWorker:
         path = _mask_path(self.dataset, name)
         if path is None:
             return None, None
-        data = read_bytes(path)
-        mask = to_grey(decode_image(data, path))
+        data = read_image_bytes(path)
+        mask = to_grey(decode_image(data, str(path), max_megapixels=self.config.max_megapixels))
         if mask.shape != image.shape[:2]:
             raise ImageError(f"its mask {path} has another size than the image")
         return mask, hashlib.sha256(data).hexdigest()
+
+
+LARGE_PIXELS = 50_000_000
+"""Photos of more pixels are decoded one at a time: some 500 MB each."""
+_ONE_LARGE = threading.Lock()
+
+
+def _orientation(data: bytes, config: ExtractConfig) -> int:
+    """EXIF orientation by which a photo is turned for the network."""
+    return exif_orientation(data) if config.orientation == "exif" else AS_STORED
+
+
+def _turned(orientation: int) -> list[str]:
+    """What a turned photo's fingerprint has more; nothing for others, whose features stay valid."""
+    return [] if orientation == AS_STORED else [f"turned by EXIF orientation {orientation}"]
 
 
 def _unchanged(descriptors: NDArray[Any]) -> NDArray[Any]:

@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from reconstruct.config import shown
 from reconstruct.errors import ArtifactError
+from reconstruct.files import read_text
 from reconstruct.types import ImagePair
 from reconstruct.workspace import atomic_path
+
+LONGEST_LINE = 2 * 4096
+"""Characters of a line that can be two names: Linux has no longer paths."""
 
 
 def ordered(first: str, second: str) -> ImagePair:
@@ -46,7 +51,7 @@ def read_pairs(path: Path, names: Collection[str]) -> tuple[list[ImagePair], lis
         ArtifactError: The file is unreadable, or a line is not two names.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: cannot be read as a list of pairs ({error})") from error
     known = set(names)
@@ -63,19 +68,20 @@ def read_pairs(path: Path, names: Collection[str]) -> tuple[list[ImagePair], lis
     return sorted(pairs), absent
 
 
-def _split(line: str, known: set[str], where: str) -> ImagePair | None:
-    if "\t" in line:
-        candidates = [tuple(line.split("\t"))]
-    else:
-        words = line.split(" ")
-        cuts = range(1, len(words))
-        candidates = [(" ".join(words[:cut]), " ".join(words[cut:])) for cut in cuts]
-    candidates = [pair for pair in candidates if len(pair) == 2]
-    if not candidates and not line.startswith("#"):
-        raise ArtifactError(f"{where}: expected two image names, got {line!r}")
-    found = [pair for pair in candidates if set(pair) <= known]
+def _split(line: str, known: set[str], place: str) -> ImagePair | None:
+    separator = "\t" if "\t" in line else " "
+    cuts = [i for i, character in enumerate(line) if character == separator]
+    if separator == "\t":
+        cuts = cuts if len(cuts) == 1 else []
+    if not line.startswith("#") and (not cuts or len(line) > LONGEST_LINE):
+        raise ArtifactError(f"{place}: expected two image names, got {shown(line)}")
+    found = [
+        (line[:cut], line[cut + 1 :])
+        for cut in cuts[:LONGEST_LINE]
+        if line[:cut] in known and line[cut + 1 :] in known
+    ]
     if len(found) > 1:
         raise ArtifactError(
-            f"{where}: {line!r} can be cut in two ways; put a tab between the names"
+            f"{place}: {shown(line)} can be cut in two ways; put a tab between the names"
         )
     return ordered(*found[0]) if found else None

@@ -1,15 +1,22 @@
 """Lists of images with intrinsics: ``name camera_model width height params...`` a line.
 
 The form of Aachen Day-Night's ``*_with_intrinsics.txt`` and ``database_intrinsics.txt``. A name
-may hold spaces; a line that is a name alone is an image without known intrinsics.
+may hold spaces; a line that is a name alone is an image without known intrinsics. ``./`` before a
+name counts as nothing: it is written where a name begins with a space or a ``#``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
+
+from reconstruct.config import shown
 from reconstruct.errors import UsageError
+from reconstruct.files import read_text
+from reconstruct.storage.names import listed_name, name_in_list
 from reconstruct.types import Intrinsics
 from reconstruct.workspace import atomic_path
 
@@ -28,7 +35,7 @@ def read_intrinsics(path: Path, is_model: Callable[[str], bool]) -> dict[str, In
             with different intrinsics.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as a list of images ({error})") from error
     found: dict[str, Intrinsics | None] = {}
@@ -49,26 +56,36 @@ def write_intrinsics(path: Path, images: Iterable[tuple[str, Intrinsics]]) -> No
     lines = []
     for name, camera in images:
         params = " ".join(f"{value:.17g}" for value in camera.params)
-        lines.append(f"{name} {camera.model} {camera.size[0]} {camera.size[1]} {params}\n")
+        lines.append(
+            f"{listed_name(name)} {camera.model} {camera.size[0]} {camera.size[1]} {params}\n"
+        )
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def _parse(line: str, is_model: Callable[[str], bool], where: str) -> tuple[str, Intrinsics | None]:
-    words = line.split()
+def _parse(line: str, is_model: Callable[[str], bool], place: str) -> tuple[str, Intrinsics | None]:
+    words = [match.group() for match in re.finditer(r"\S+", line)]
+    starts = [match.start() for match in re.finditer(r"\S+", line)]
     cut = next((i for i, word in enumerate(words) if i and is_model(word)), None)
     if cut is None and len(words) > 1 and _is_number(words[-1]):
-        raise UsageError(f"{where}: no camera model of COLMAP in {line!r}")
+        raise UsageError(f"{place}: no camera model of COLMAP in {shown(line)}")
     if cut is None:
-        return line.strip(), None
+        return name_in_list(line), None
     try:
         width, height = int(words[cut + 1]), int(words[cut + 2])
         params = tuple(float(word) for word in words[cut + 3 :])
     except (IndexError, ValueError) as error:
         raise UsageError(
-            f"{where}: expected `name camera_model width height params...`, got {line!r}"
+            f"{place}: expected `name camera_model width height params...`, got {shown(line)}"
         ) from error
-    name = line[: line.index(f" {words[cut]} ")].strip() if cut > 1 else words[0]
+    # In every model of COLMAP the first parameter is a focal length.
+    if not (0 < min(width, height) <= max(width, height) < 2**31):
+        raise UsageError(f"{place}: {width} x {height} pixels is no size of a photo")
+    if not np.isfinite(params).all() or not params or params[0] <= 0:
+        raise UsageError(
+            f"{place}: intrinsics are finite numbers, the focal length above 0; got {shown(line)}"
+        )
+    name = name_in_list(line[: starts[cut]])
     return name, Intrinsics(model=words[cut], size=(width, height), params=params)
 
 

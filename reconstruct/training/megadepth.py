@@ -41,7 +41,7 @@ class MegaDepthConfig(DepthPairsConfig):
     overlap: tuple[float, float] = Field((0.5, 1.0), strict=False)
     """Range of the overlap in the scene file: share of the points of the first photo that the
     second also observes."""
-    max_scale_ratio: float = Field(float("inf"), ge=1)
+    max_scale_ratio: float = Field(float("inf"), ge=1, allow_inf_nan=True)
     """Largest mean ratio of the scales at which two photos see their shared points."""
 
 

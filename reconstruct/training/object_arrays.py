@@ -8,14 +8,13 @@ numbers, strings and the containers around them are created.
 from __future__ import annotations
 
 import pickle
-import zipfile
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.lib import format as npy
+from typing import IO, Any
 
 from reconstruct.errors import DataError
+from reconstruct.storage import arrays as storage
+
+LIMIT_BYTES = 1 << 33
 
 _ALLOWED = {
     (f"numpy.{core}.multiarray", name)
@@ -40,22 +39,13 @@ class _Plain(pickle.Unpickler):
 def read_npz(path: Path) -> dict[str, Any]:
     """Array name -> array. Raises DataError naming the file."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {
-                Path(entry).stem: _read(archive, entry)
-                for entry in archive.namelist()
-                if entry.endswith(".npy")
-            }
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        return storage.read_npz(path, LIMIT_BYTES, _objects)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a scene file that can be read ({error})") from error
 
 
-def _read(archive: zipfile.ZipFile, entry: str) -> Any:
-    with archive.open(entry) as file:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        if dtype.hasobject:
-            return np.asarray(_Plain(file, encoding="latin1").load()).reshape(shape)
-    with archive.open(entry) as file:
-        return npy.read_array(file, allow_pickle=False)
+def _objects(file: IO[bytes]) -> Any:
+    try:
+        return _Plain(file, encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise ValueError(str(error)) from error

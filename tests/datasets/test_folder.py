@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,30 @@ def test_folders_behind_links_belong_to_it(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere")
     assert list_images(tmp_path / "root")[0] == ("linked/a.jpg",)
+
+
+def test_a_folder_that_links_lead_to_again_counts_once(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    touch(root, "a/1.jpg", "a/b/2.jpg", "z/3.jpg")
+    touch(tmp_path / "elsewhere", "4.jpg")
+    (root / "a" / "loop").symlink_to(root)
+    (root / "a" / "up").symlink_to(tmp_path)  # from which root is seen again
+    (root / "again").symlink_to(root / "z")
+    for name in ("first", "second"):
+        (root / name).symlink_to(tmp_path / "elsewhere")
+    assert list_images(root)[0] == ("a/1.jpg", "a/b/2.jpg", "first/4.jpg", "z/3.jpg")
+
+
+def test_pipes_sockets_and_devices_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "good.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.jpg"))
+        names, skipped = list_images(tmp_path)
+    assert names == ("good.jpg",)
+    kinds = ("device.jpg", "pipe.jpg", "socket.jpg")
+    assert skipped == dict.fromkeys(kinds, "not a regular file")
 
 
 def test_nothing_to_list(tmp_path: Path) -> None:

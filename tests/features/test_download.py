@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import threading
 from collections.abc import Iterator
@@ -17,14 +18,26 @@ from reconstruct.features.download import cached_download
 from reconstruct.features.weights import CONVOLUTIONS, load_weights
 
 CONTENT = b"weights" * 1000
+PAGES = {"/empty": b"", "/login": b"<html>log in first</html>"}
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        if self.path == "/absent":
+        if self.path.startswith("/absent"):
             self.send_error(404)
             return
         self.send_response(200)
+        if self.path == "/chunked":  # and cut off between its chunks
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"4\r\nweig\r\n")
+            return
+        if self.path in PAGES:
+            content = PAGES[self.path]
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            return
         self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
         self.wfile.write(CONTENT[:100] if self.path == "/cut" else CONTENT)
@@ -54,7 +67,26 @@ def test_a_file_is_fetched_once_and_checked_after(server: str, tmp_path: Path) -
 
 
 def test_mirrors_are_tried_in_order(server: str, tmp_path: Path) -> None:
-    urls = [f"{server}/absent", f"{server}/cut", f"{server}/good"]
+    bad = ("absent", "cut", "chunked", "empty", "login")
+    urls = [f"{server}/{name}" for name in bad]
+    urls += ["file:///etc/hostname", "ftp://x/y", "http://[", "no address", f"{server}/good"]
+
+    def accept(path: Path) -> None:
+        if path.read_bytes().startswith(b"<html>"):
+            raise WeightsError("a page")
+
+    assert cached_download("w.pth", urls, tmp_path, accept=accept).read_bytes() == CONTENT
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.pth", "w.pth.sha256"]
+
+
+def test_a_hash_that_was_put_there_before_is_asked_of_every_mirror(
+    server: str, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    (tmp_path / "w.pth.sha256").write_text(f"{digest}  w.pth\n")
+    with pytest.raises(WeightsError, match=f"asks for {digest}"):
+        cached_download("w.pth", [f"{server}/login"], tmp_path)
+    urls = [f"{server}/login", f"{server}/good"]
     assert cached_download("w.pth", urls, tmp_path).read_bytes() == CONTENT
 
 
@@ -75,7 +107,7 @@ def test_a_file_put_there_by_hand_is_taken_and_its_hash_recorded(tmp_path: Path)
 
 
 def test_named_weights_come_from_a_mirror_into_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, mirror = blob_weights(), tmp_path / "mirror"
     mirror.mkdir()
@@ -88,9 +120,10 @@ def test_named_weights_come_from_a_mirror_into_the_cache(
     }
     torch.save({"model": entries}, mirror / "d2_tf.pth")
     monkeypatch.setenv("RECONSTRUCT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights_module, "RELEASE_URL", "file:///absent/")
-    read = load_weights("d2_tf", mirrors=[mirror.as_uri()])
+    monkeypatch.setattr(weights_module, "RELEASE_URL", f"{server}/absent/")
+    monkeypatch.setitem(PAGES, "/mirror/d2_tf.pth", (mirror / "d2_tf.pth").read_bytes())
+    read = load_weights("d2_tf", mirrors=[f"{server}/login", f"{server}/mirror"])
     assert read.content_hash() == weights.content_hash()
     assert (tmp_path / "cache" / "d2_tf.pth.sha256").is_file()
-    with pytest.raises(WeightsError, match=r"file:///absent/d2_ots\.pth"):
+    with pytest.raises(WeightsError, match=r"absent/d2_ots\.pth"):
         load_weights("d2_ots")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,60 @@ def test_unusable_files(tmp_path: Path) -> None:
         (tmp_path / "bad").write_bytes(content)
         with pytest.raises(ImageError, match="not a readable"):
             read_precomputed(tmp_path / "bad", (8, 8))
+
+
+def head(shape: str, kind: str = "<f8") -> bytes:
+    text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text = text.ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        head("(1000000000000, 2)") + bytes(32),
+        head("(-1, 2)") + bytes(32),
+        head("(1000000000000,)", "|V0"),
+        head("()") + bytes(8),
+        head("(10**12, 2)") + bytes(32),
+        b"\x93NUMPY\x09\x00" + bytes(100),
+        b"",
+    ],
+)
+def test_arrays_that_claim_what_they_are_not(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("keypoints.npy", content)
+        archive.writestr("descriptors.npy", head("(2, 2)") + bytes(32))
+    with pytest.raises(ImageError, match=f"{path}"):
+        read_precomputed(path, (8, 8))
+
+
+def test_an_encrypted_archive_and_a_bare_array(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", keypoints=np.zeros((2, 2)), descriptors=np.ones((2, 8)))
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(signature) + offset] |= 1  # the flag of encryption
+    path.write_bytes(content)
+    np.save(tmp_path / "b.npy", np.zeros((2, 2)))
+    for file in (path, tmp_path / "b.npy"):
+        with pytest.raises(ImageError, match=r"not a readable \.npz archive"):
+            read_precomputed(file, (8, 8))
+
+
+def test_one_file_of_another_dimension_is_named(tmp_path: Path) -> None:
+    for name, dimension in (("a", 3), ("b", 4), ("c", 4)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((6, 8, 3), np.uint8))
+        arrays = {"keypoints": np.ones((1, 2)), "descriptors": np.ones((1, dimension))}
+        write(tmp_path / f"{name}.png.delf", **arrays)
+    cv2.imwrite(str(tmp_path / "d.png"), np.zeros((6, 8, 3), np.uint8))
+    write(tmp_path / "d.png.delf", keypoints=np.ones((0, 2)), descriptors=np.ones((0, 0)))
+    extractor = Precomputed(PrecomputedConfig(method="delf"))
+    with pytest.raises(ImageError, match=r"a\.png\.delf: descriptors of 3 dim.* others have 4"):
+        extractor.prepare_file(tmp_path, "a.png")
+    for name in ("b.png", "c.png", "d.png"):
+        (found,) = extractor.extract([extractor.prepare_file(tmp_path, name)])
+        assert found.descriptors.shape[1] == 4
 
 
 def test_found_by_the_images_name(tmp_path: Path) -> None:

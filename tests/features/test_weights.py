@@ -11,6 +11,7 @@ import pytest
 import torch
 from fixtures import blob_weights
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from reconstruct.errors import WeightsError
 from reconstruct.features.weights import (
@@ -112,6 +113,20 @@ def _write_wrong_shape(path: Path) -> None:
     save_file({"conv1_1.weight": np.zeros((64, 3, 5, 5), np.float32)}, path)
 
 
+def test_bfloat16_is_read(weights: TrunkWeights, tmp_path: Path) -> None:
+    tensors = {k: torch.from_numpy(v).bfloat16() for k, v in weights.tensors.items()}
+    save_torch(tensors, tmp_path / "b.safetensors")
+    found = read_weights(tmp_path / "b.safetensors").tensors["conv3_1.weight"]
+    np.testing.assert_array_equal(found, tensors["conv3_1.weight"].float().numpy())
+
+
+def _write_tensor(tensor: torch.Tensor) -> Any:
+    return lambda path: torch.save({"conv1_1.weight": tensor}, path)
+
+
+_FIRST = (64, 3, 3, 3)
+
+
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
@@ -121,6 +136,10 @@ def _write_wrong_shape(path: Path) -> None:
         ("a.pth", lambda path: path.write_bytes(b"<html>"), "a.pth"),
         ("a.pth", lambda path: torch.save([1, 2], path), "expected a dict"),
         ("a.pth", _write_other_network, "no entry 'conv1_1.weight'.*backbone"),
+        ("a.pth", _write_tensor(torch.zeros(_FIRST).to_sparse()), "is no plain tensor"),
+        ("a.pth", _write_tensor(torch.zeros(_FIRST, device="meta")), "is no plain tensor"),
+        ("a.pth", _write_tensor(torch.zeros(_FIRST, dtype=torch.complex64)), "is no plain tensor"),
+        ("a.pth", _write_tensor(torch.zeros(1).expand(10**12)), "has shape"),
         ("a.safetensors", _write_wrong_shape, r"shape \(64, 3, 5, 5\), expected \(64, 3, 3, 3\)"),
         ("a.safetensors", lambda path: path.write_bytes(b"{}"), "not a readable safetensors"),
         ("a.bin", lambda path: path.write_bytes(b"x"), "expected a name that ends in"),

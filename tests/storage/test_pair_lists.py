@@ -50,6 +50,13 @@ def test_a_line_that_can_be_cut_in_two_ways(tmp_path: Path) -> None:
         read_pairs(tmp_path / "list.txt", ["a", "b c", "a b", "c"])
 
 
+def test_a_line_of_a_million_spaces_is_no_work(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a.jpg" + " " * 10**6 + "b.jpg\n")
+    with pytest.raises(ArtifactError, match="expected two image names") as error:
+        read_pairs(tmp_path / "list.txt", NAMES)
+    assert len(str(error.value)) < 400
+
+
 def test_an_unreadable_list(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / "binary", tmp_path / "absent"):

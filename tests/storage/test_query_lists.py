@@ -39,6 +39,36 @@ def test_round_trip(tmp_path: Path) -> None:
     assert list(read_intrinsics(tmp_path / "list.txt", is_camera_model).items()) == rows
 
 
+def test_names_that_look_like_comments_come_back(tmp_path: Path) -> None:
+    rows = [("#1.jpg", RADIAL), (" # 2.jpg", RADIAL), ("a\u2028b.jpg", RADIAL)]
+    write_intrinsics(tmp_path / "list.txt", rows)
+    assert list(read_intrinsics(tmp_path / "list.txt", is_camera_model).items()) == rows
+
+
+def test_tabs_between_the_words(tmp_path: Path) -> None:
+    assert _read(tmp_path, "q/a b.jpg\tSIMPLE_RADIAL\t1600 1200 1469.2 800 600 -0.03\r\n") == {
+        "q/a b.jpg": RADIAL
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.jpg SIMPLE_PINHOLE 10 20 -5 5 10", "focal length above 0"),
+        ("a.jpg SIMPLE_PINHOLE 10 20 0 5 10", "focal length above 0"),
+        ("a.jpg SIMPLE_PINHOLE 10 20 nan 5 10", "finite numbers"),
+        ("a.jpg SIMPLE_PINHOLE 10 20 5 inf 10", "finite numbers"),
+        ("a.jpg SIMPLE_PINHOLE 10 20", "finite numbers"),
+        ("a.jpg SIMPLE_PINHOLE 0 20 5 5 10", "no size of a photo"),
+        ("a.jpg SIMPLE_PINHOLE 10 -20 5 5 10", "no size of a photo"),
+        ("a.jpg SIMPLE_PINHOLE 10 9999999999999999999 5 5 10", "no size of a photo"),
+    ],
+)
+def test_impossible_intrinsics_are_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(UsageError, match=rf"queries\.txt:2: .*{message}"):
+        _read(tmp_path, f"\n{line}\n")
+
+
 def test_listed_twice(tmp_path: Path) -> None:
     line = "a.jpg SIMPLE_PINHOLE 10 20 5 5 10\n"
     assert len(_read(tmp_path, line + line)) == 1
