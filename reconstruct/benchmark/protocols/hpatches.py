@@ -45,6 +45,7 @@ class HPatchesBenchmark:
     reported: ClassVar[tuple[Reported, ...]] = REPORTED
     source: ClassVar[str] = "Dusmanu et al., CVPR 2019, on all 108 sequences"
     thresholds_px: ClassVar[tuple[float, ...]] = tuple(float(t) for t in range(1, 11))
+    correct_px: ClassVar[float | None] = None
     auc_thresholds_px: ClassVar[tuple[float, ...]] = (1.0, 3.0, 5.0)
 
     @property
