@@ -22,12 +22,14 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy.spatial import cKDTree
 
+from reconstruct.config import Section
 from reconstruct.geometry import Float64
 
 MAX_SCALE: Final = 4.0
-"""One image does not show a surface larger than the other by more than this."""
+"""One image does not show a surface larger than the other by more than this, in extents."""
 MIN_SUPPORT: Final = 2
 """Neighbours that have to agree with a hypothesis, beside the one that proposes it."""
 ROUNDS: Final = 2
@@ -38,77 +40,79 @@ CHUNK: Final = 128
 Complex = NDArray[np.complex128]
 
 
+class ConsensusConfig(Section):
+    """How far matches may differ and still agree. Lengths are relative to the extent of an image,
+    the square root of the area that holds its matches: 800 pixels in a photo of 1024 x 680."""
+
+    neighbors: int = Field(64, ge=3)
+    """Nearest matches in image 0 that are asked about each match."""
+    tolerance: float = Field(0.005, gt=0)
+    """How far, in image 1, a neighbour may be from where a hypothesis puts it..."""
+    stretch: float = Field(0.15, ge=0)
+    """...plus this share of its distance from the match: surfaces are curved and slanted..."""
+    max_tolerance: float = Field(0.02, gt=0)
+    """...but no more than this."""
+
+
 def consistent(
-    first: NDArray[Any],
-    second: NDArray[Any],
-    *,
-    neighbors: int = 64,
-    tolerance_px: float = 4.0,
-    stretch: float = 0.15,
-    max_tolerance_px: float = 15.0,
+    first: NDArray[Any], second: NDArray[Any], config: ConsensusConfig | None = None
 ) -> NDArray[np.bool_]:
     """Which matches move along with matches around them.
 
     Args:
-        first: (M, 2) positions in image 0, in pixels.
-        second: (M, 2) the matching positions in image 1.
-        neighbors: nearest matches in image 0 that are asked about each match.
-        tolerance_px: how far, in image 1, a neighbour may be from where a hypothesis puts it...
-        stretch: ...plus this share of its distance from the match: surfaces are curved and slanted.
-        max_tolerance_px: ...but no more than this.
+        first: (M, 2) positions in image 0, in any unit.
+        second: (M, 2) the matching positions in image 1, in any unit.
+        config: None: the default settings.
 
     Returns:
         (M,) bool. Fewer than four matches never agree.
     """
-    x, y = (np.asarray(points, np.float64) @ [1.0, 1.0j] for points in (first, second))
+    config = config or ConsensusConfig.model_validate({})
+    x, y = (_normalised(points) for points in (first, second))
     kept = np.arange(len(x))
-    limits = tolerance_px, stretch, max_tolerance_px
     for _ in range(ROUNDS):
         if len(kept) < MIN_SUPPORT + 2:
             return np.zeros(len(x), np.bool_)
-        near = _nearest(x[kept], neighbors)
-        needed = np.log(len(x) * near.shape[1])
-        area = _area(y)
-        evidence = np.concatenate(
-            [
-                _evidence(
-                    *(z[kept[near[rows]]] - z[kept[rows], None] for z in (x, y)), area, limits
-                )
-                for rows in np.split(np.arange(len(kept)), range(CHUNK, len(kept), CHUNK))
-            ]
-        )
-        kept = kept[evidence > needed]
+        evidence = _evidence(x[kept], y[kept], config)
+        hypotheses = len(x) * min(config.neighbors, len(kept) - 1)
+        kept = kept[evidence > np.log(hypotheses)]
     mask = np.zeros(len(x), np.bool_)
     mask[kept] = True
     return mask
 
 
-def _nearest(x: Complex, neighbors: int) -> NDArray[np.intp]:
-    """(M, K) indices of each position's nearest others."""
+def _normalised(points: NDArray[Any]) -> Complex:
+    """(M,) positions in extents of their image: the rectangle that holds them has area 1."""
+    z = np.asarray(points, np.float64) @ np.array([1.0, 1.0j])
+    area = float(np.ptp(z.real) * np.ptp(z.imag)) if len(z) else 0.0
+    return np.asarray(z / np.sqrt(area) if area > 0 else z)
+
+
+def _evidence(x: Complex, y: Complex, config: ConsensusConfig) -> Float64:
+    """(M,) evidence (see above, a logarithm) for the best hypothesis about each match."""
     points = np.column_stack([x.real, x.imag])
-    _, near = cKDTree(points).query(points, min(neighbors, len(x) - 1) + 1)
-    # The position itself comes first, or another at the very same place: that one says nothing.
-    return np.asarray(near[:, 1:], np.intp)
+    _, near = cKDTree(points).query(points, min(config.neighbors, len(x) - 1) + 1)
+    near = near[:, 1:]  # the match itself comes first, or another at the very same place
+    chunks = np.split(np.arange(len(x)), range(CHUNK, len(x), CHUNK))
+    parts = [
+        _best_hypothesis(x[near[rows]] - x[rows, None], y[near[rows]] - y[rows, None], config)
+        for rows in chunks
+    ]
+    return np.concatenate(parts)
 
 
-def _area(y: Complex) -> float:
-    """Of the part of image 1 that holds matches, in square pixels."""
-    return max(1.0, float(np.ptp(y.real) * np.ptp(y.imag)))
-
-
-def _evidence(dx: Complex, dy: Complex, area: float, limits: tuple[float, float, float]) -> Float64:
-    """(M,) evidence (see above, a logarithm) for the best hypothesis of (M, K) neighbours."""
-    tolerance_px, stretch, largest = limits
+def _best_hypothesis(dx: Complex, dy: Complex, config: ConsensusConfig) -> Float64:
+    """(M,) largest evidence among the hypotheses of (M, K) neighbours."""
     distance = np.abs(dx)
     s = np.divide(dy, dx, out=np.zeros_like(dy), where=distance > 0)
     possible = (np.abs(s) >= 1 / MAX_SCALE) & (np.abs(s) <= MAX_SCALE)
     s[~possible] = 0
-    tolerance = tolerance_px + stretch * np.abs(s)[:, :, None] * distance[:, None, :]
-    tolerance = np.minimum(tolerance, largest)
+    tolerance = config.tolerance + config.stretch * np.abs(s)[:, :, None] * distance[:, None, :]
+    tolerance = np.minimum(tolerance, config.max_tolerance)
     agree = np.abs(dy[:, None, :] - s[:, :, None] * dx[:, None, :]) <= tolerance
     agree &= possible[:, :, None] & possible[:, None, :]
     support = agree.sum(2) - 1.0  # without the neighbour that proposes
-    chance = np.minimum(np.pi * tolerance**2 / area, 1.0).sum(2)
+    chance = np.pi * np.square(tolerance).sum(2)  # image 1 has area 1
     many = (support >= MIN_SUPPORT) & (support > chance)
     ratio = np.divide(support, chance, out=np.ones_like(chance), where=many)
     evidence = np.where(many, support * np.log(ratio) - support + chance, 0.0)

@@ -43,10 +43,10 @@ def test_noise_alone_leaves_nothing() -> None:
     assert kept.sum() <= 10
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 4])
+@pytest.mark.parametrize("count", [0, 1, 3])
 def test_few_matches(count: int) -> None:
     points = np.arange(2.0 * count).reshape(-1, 2) * [10, 7]
-    assert consistent(points, points).tolist() == [False] * count  # too few to be no chance
+    assert consistent(points, points).tolist() == [False] * count
 
 
 def test_many_matches_on_one_place_do_not_vouch_for_each_other() -> None:
