@@ -4,8 +4,8 @@ It marginalises over the noise level, so features of any precision are judged al
 inlier threshold to be tuned to them. (The reconstruction itself verifies with COLMAP.) Every
 estimate starts from the given seed and runs in one thread: equal matches give equal results.
 
-A homography is polished by least squares over all its inliers: OpenCV's last step alone leaves up
-to a pixel at the corners of a photo, and a different one for each seed.
+A homography is polished by least squares over all its inliers: where some matches are exact and
+others pixels off, as after refinement, OpenCV's last step leaves twice the error at the corners.
 """
 
 from __future__ import annotations

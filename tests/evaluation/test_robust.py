@@ -47,20 +47,19 @@ def test_homography_among_outliers() -> None:
     assert transfer_errors_px(*plane(), found).max() < 0.5
 
 
-def test_a_homography_is_as_exact_as_its_inliers_allow() -> None:
-    # 400 inliers off by 0.5 px: their mean is known to 0.5 / 20 px, a corner to some times that.
-    first, second = plane(800)
-    rng = np.random.default_rng(1)
-    wrong = np.arange(800)[:, None] % 2 == 1
-    noisy = np.where(
-        wrong, rng.uniform(0, 600, second.shape), second + rng.normal(0, 0.5, second.shape)
-    )
+def test_exact_matches_count_among_inexact_ones() -> None:
+    # As refinement leaves them: most right matches are off by 0.3 px, the others by pixels.
     errors = []
-    for seed in range(5):
-        found = estimate_homography(first, noisy, max_error_px=1.0, seed=seed)
-        errors.append(corner_error_px(found, TILT, (600, 600)))
-    assert max(errors) < 0.25
-    assert np.ptp(errors) < 0.02  # whichever sample it started from
+    for trial in range(4):
+        rng = np.random.default_rng(trial)
+        first, second = plane(800)
+        sigma = np.where(rng.random((800, 1)) < 0.3, 4.0, 0.3)
+        noisy = second + sigma * rng.normal(size=second.shape)
+        noisy = np.where(rng.random((800, 1)) < 0.3, rng.uniform(0, 600, second.shape), noisy)
+        for seed in range(2):
+            found = estimate_homography(first, noisy, max_error_px=1.0, seed=seed)
+            errors.append(corner_error_px(found, TILT, (600, 600)))
+    assert np.mean(errors) < 0.2  # MAGSAC++ alone: 0.26
 
 
 def test_fundamental_among_outliers() -> None:
