@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import typing
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from reconstruct.config import NotIdentity, Section, parse_override
+from reconstruct.config import NotIdentity, Section, parse_override, validate
 from reconstruct.errors import ConfigError
 from reconstruct.indoor.comparison import IndoorConfig
 from reconstruct.pipeline import PipelineConfig, load_config
-from reconstruct.training.settings import TrainingConfig
+from reconstruct.training.settings import TrainingConfig, ValidationConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 
@@ -153,6 +154,15 @@ def test_cameras_take_a_folder_or_one_camera(chain: Path) -> None:
 @pytest.mark.parametrize("path", sorted(PIPELINES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_pipeline_loads(path: Path) -> None:
     assert load_config(path).name == yaml.safe_load(path.read_text(encoding="utf-8"))["name"]
+
+
+def test_sections_in_a_list_are_part_of_the_identity() -> None:
+    def identity(variants: int) -> str:
+        source = {"format": "homographies", "images": "x", "variants": variants}
+        mix = {"format": "mix", "sources": [source], "weights": [1.0]}
+        return json.dumps(validate(ValidationConfig, {"dataset": mix}, "test").identity())
+
+    assert identity(3) == identity(3) != identity(4)
 
 
 def sections(annotation: Any) -> set[type[Section]]:

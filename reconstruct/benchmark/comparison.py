@@ -18,10 +18,12 @@ from pydantic import Field, model_validator
 
 from reconstruct.benchmark.method import Method, MethodConfig, shared_extracts, write_json
 from reconstruct.benchmark.protocols import Benchmark, summarise
+from reconstruct.benchmark.protocols.daynight import DayNightBenchmark
 from reconstruct.benchmark.protocols.hpatches import HPatchesBenchmark
 from reconstruct.benchmark.protocols.tables import benchmark_tables
 from reconstruct.benchmark.protocols.wxbs import WxBSBenchmark
 from reconstruct.config import Section
+from reconstruct.datasets.daynight import DayNightConfig, load_daynight
 from reconstruct.datasets.hpatches import HPatchesConfig, load_hpatches
 from reconstruct.datasets.wxbs import WxBSConfig, load_wxbs
 from reconstruct.evaluation.plots import draw_curves
@@ -50,7 +52,7 @@ class BenchmarkConfig(Section):
     """Output folder."""
     seed: int = 0
     """Seed of every random choice."""
-    dataset: Annotated[HPatchesConfig | WxBSConfig, Field(discriminator="format")]
+    dataset: Annotated[HPatchesConfig | WxBSConfig | DayNightConfig, Field(discriminator="format")]
     methods: tuple[MethodConfig, ...] = Field(min_length=1, strict=False)
     ransac: MagsacConfig = MagsacConfig()
 
@@ -67,6 +69,8 @@ class BenchmarkConfig(Section):
 
 def load_benchmark(config: BenchmarkConfig) -> Benchmark:
     """Data and protocol. Raises UsageError for missing folders, DataError for unusable data."""
+    if isinstance(config.dataset, DayNightConfig):
+        return DayNightBenchmark(data=load_daynight(config.dataset))
     settings: dict[str, Any] = {"max_error_px": config.ransac.max_error_px, "seed": config.seed}
     if isinstance(config.dataset, HPatchesConfig):
         return HPatchesBenchmark(data=load_hpatches(config.dataset), **settings)
@@ -152,7 +156,7 @@ class Compare(WholeStage):
 
     def _figures(self, method: Method) -> dict[str, Any]:
         scores, benchmark = method.scores(), self.benchmark
-        thresholds = benchmark.thresholds_px, benchmark.auc_thresholds_px
+        thresholds = benchmark.thresholds_px, benchmark.auc_thresholds_px, benchmark.correct_px
         groups = {
             name: asdict(summarise(scores, pairs, *thresholds))
             for name, pairs in benchmark.groups.items()

@@ -1,7 +1,9 @@
-"""Mutual nearest neighbours of descriptors, with Lowe's ratio test where it is asked for."""
+"""Mutual nearest neighbours of descriptors; where it is asked for, with Lowe's ratio test, and
+only those that agree with the matches around them (`reconstruct.matching.consensus`)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +13,10 @@ from pydantic import Field
 from torch import Tensor
 
 from reconstruct.matching import MatcherConfig
+from reconstruct.matching.consensus import ConsensusConfig, consistent
 from reconstruct.matching.nearest import Best, nearest_both_ways, unit_vectors
 from reconstruct.torch_device import resolve_device
-from reconstruct.types import IndexArray, LocalFeatures, Matches
+from reconstruct.types import FloatArray, IndexArray, LocalFeatures, Matches
 
 
 class MutualNNConfig(MatcherConfig):
@@ -25,38 +28,64 @@ class MutualNNConfig(MatcherConfig):
     either image (Lowe's test; null: no test, as in the D2-Net paper; 0.8 to 0.9 suits SIFT)."""
     min_score: float | None = Field(None, ge=-1, le=1)
     """Keep a match only if the cosine of its descriptors is at least this."""
+    filter: ConsensusConfig | None = None
+    """Keep a match only if those around it move along with it ({}: with the default settings)."""
 
     def identity(self) -> dict[str, Any]:
         """The same as when all matchers shared one section, so that older matches stay valid.
 
         The ratio test went one way then.
         """
+        own = super().identity()
+        if self.filter is None:
+            del own["filter"]
         shared = {"coarse": 4, "margin": 2}
         both_ways = {} if self.ratio is None else {"ratio_test": "both ways"}
-        return {**super().identity(), **shared, **both_ways}
+        return {**own, **shared, **both_ways}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """An image: (N, D) unit descriptors on the device; (N, 2) keypoints, or none where no filter
+    asks for them."""
+
+    descriptors: Tensor
+    keypoints: FloatArray
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.descriptors.nbytes + self.keypoints.nbytes
 
 
 class MutualNN:
-    """See `reconstruct.matching.Matcher`; a prepared image is an (N, D) tensor."""
-
-    reads = ("descriptors",)
+    """See `reconstruct.matching.Matcher`."""
 
     def __init__(self, config: MutualNNConfig, *, device: str = "auto") -> None:
         self.config = config
+        self.reads: tuple[str, ...] = ("descriptors",)
+        if config.filter is not None:
+            self.reads = ("descriptors", "keypoints")
         self.device = resolve_device(device)
 
     def identity(self) -> dict[str, Any]:
         """The settings."""
         return self.config.identity()
 
-    def prepare(self, features: LocalFeatures) -> Tensor:
-        """Unit descriptors on the device."""
-        return unit_vectors(features.descriptors, self.device)
+    def prepare(self, features: LocalFeatures) -> Prepared:
+        """Unit descriptors on the device, and keypoints."""
+        return Prepared(unit_vectors(features.descriptors, self.device), features.keypoints)
 
-    def match(self, first: Tensor, second: Tensor) -> Matches:
+    def match(self, first: Prepared, second: Prepared) -> Matches:
         """Mutual nearest neighbours; scores are cosines."""
         config = self.config
-        return mutual_nearest(first, second, ratio=config.ratio, min_score=config.min_score)
+        given = first.descriptors, second.descriptors
+        found = mutual_nearest(*given, ratio=config.ratio, min_score=config.min_score)
+        if config.filter is None:
+            return found
+        rows0, rows1 = found.indices.T
+        keep = consistent(first.keypoints[rows0], second.keypoints[rows1], config.filter)
+        return Matches(indices=found.indices[keep], scores=found.scores[keep])
 
 
 def match(

@@ -29,7 +29,8 @@ class PairAlignment:
             stayed.
         affinity: (M, 2, 2) ``1 from 0``: the residual of two displacements is delta1 - affinity
             delta0 - displacement.
-        covariance: (M, 2, 2) of the displacement, due to image noise.
+        covariance: (M, 2, 2) of the displacement, due to image noise (and, where edges were
+            aligned, to ``edge_sigma_px``).
         correlation: (M,) of the patches, -1 where a patch cannot be aligned.
         aligned: (M,) bool, which alignments are accepted.
     """
@@ -53,7 +54,8 @@ def align_pair(
     """Align the patches of all matches of two images.
 
     The template comes from the image that shows a patch coarser: the finer one can be blurred to
-    match it, but not the other way round.
+    match it, but not the other way round. Where grey values do not align, the strength of edges may
+    (``min_edge_correlation``).
 
     Args:
         pyramid0: Of image 0.
@@ -69,6 +71,29 @@ def align_pair(
     second = keypoints1[matches[:, 1]].astype(np.float64) * pyramid1.scale
     if affinity is None:
         affinity = local_affinities(first, second, config.neighbors)
+    by_grey = _align(pyramid0, pyramid1, first, second, affinity, config)
+    accepted = by_grey.accepted(config.min_correlation, config)
+    if config.min_edge_correlation is None or accepted.all():
+        return by_grey.judged(accepted)
+    left = np.flatnonzero(~accepted)
+    edges = pyramid0.edges, pyramid1.edges
+    by_edges = _align(*edges, first[left], second[left], affinity[left], config)
+    better = by_edges.accepted(config.min_edge_correlation, config)
+    by_edges.covariance[:] += config.edge_sigma_px**2 * np.eye(2)
+    by_grey.put(left[better], by_edges.select(better))
+    accepted[left[better]] = True
+    return by_grey.judged(accepted)
+
+
+def _align(
+    pyramid0: Pyramid,
+    pyramid1: Pyramid,
+    first: Float64,
+    second: Float64,
+    affinity: Float64,
+    config: RefineConfig,
+) -> _Columns:
+    """Alignments of the patches at matching positions in both level 0, from ``1 from 0`` on."""
     alignments = _Columns.start(affinity)
     finer = np.linalg.det(affinity) >= 1  # image 1 shows the patch finer: image 0 is the template
     inverse = np.linalg.inv(affinity)
@@ -82,7 +107,7 @@ def align_pair(
             pyramid1, pyramid0, second[index], first[index], inverse[index], config
         )
         alignments.put(index, part.reversed())
-    return alignments.judged(config)
+    return alignments
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,19 +144,27 @@ class _Columns:
             np.where(singular, -1.0, self.correlation),
         )
 
-    def judged(self, config: RefineConfig) -> PairAlignment:
-        """The alignments, with those accepted by the settings marked."""
+    def select(self, index: NDArray[Any]) -> _Columns:
+        """Some of the rows."""
+        columns = self.displacement, self.affinity, self.covariance, self.correlation
+        return _Columns(*(column[index] for column in columns))
+
+    def accepted(self, min_correlation: float, config: RefineConfig) -> NDArray[np.bool_]:
+        """(M,) which alignments are good enough for the settings."""
         sigma = np.sqrt(np.linalg.eigvalsh(self.covariance)[:, 1].clip(min=0))
         back = np.linalg.norm(self.reversed().displacement, axis=1)
         move = np.minimum(np.linalg.norm(self.displacement, axis=1), back)
-        aligned = self.correlation > config.min_correlation
-        aligned &= (move < config.max_move_px) & (sigma < config.max_sigma_px)
+        good = self.correlation > min_correlation
+        return np.asarray(good & (move < config.max_move_px) & (sigma < config.max_sigma_px))
+
+    def judged(self, accepted: NDArray[np.bool_]) -> PairAlignment:
+        """The alignments, with the accepted ones marked."""
         return PairAlignment(
             displacement=self.displacement.astype(np.float32),
             affinity=self.affinity.astype(np.float32),
             covariance=self.covariance.astype(np.float32),
             correlation=self.correlation.astype(np.float32),
-            aligned=aligned,
+            aligned=accepted,
         )
 
 

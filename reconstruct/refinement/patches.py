@@ -7,6 +7,7 @@ pixel, so a position at level l is the one at level 0 divided by 2 ** l and noth
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import cv2
@@ -28,7 +29,7 @@ NOISE: Final = 3.0
 """Contrast, in grey values, that is not amplified: noise must not become texture."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Pyramid:
     """Grey values of one photo, normalised in contrast, each level half the size of the one before.
 
@@ -47,8 +48,17 @@ class Pyramid:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the levels in bytes."""
-        return sum(level.nbytes for level in self.levels)
+        """Memory of the levels in bytes, and of as many `edges`."""
+        return 2 * sum(level.nbytes for level in self.levels)
+
+    @cached_property
+    def edges(self) -> Pyramid:
+        """How strong edges are: lengths of the gradients, on every level.
+
+        Between day and night lamps and shadows turn bright to dark and back, but edges stay edges.
+        """
+        levels = tuple(_gradient_lengths(level) for level in self.levels)
+        return Pyramid(levels=levels, scale=self.scale)
 
 
 def level0_scale(size: tuple[int, int], max_edge: int | None) -> tuple[float, float]:
@@ -91,6 +101,13 @@ def _even_contrast(level: Tensor) -> Tensor:
     power = cv2.GaussianBlur(np.square(detail), (0, 0), CONTRAST_SIGMA_PX)
     even = np.asarray(detail / np.sqrt(power + NOISE**2), np.float32)
     return torch.from_numpy(even)[None].to(level.device)
+
+
+def _gradient_lengths(level: Tensor) -> Tensor:
+    """Lengths of the gradients by Sobel's filter, in grey values per pixel."""
+    grey = level[0].cpu().numpy()
+    x, y = (cv2.Sobel(grey, cv2.CV_32F, i, 1 - i, scale=1 / 8) for i in (1, 0))
+    return torch.from_numpy(np.hypot(x, y))[None].to(level.device)
 
 
 def _halve(level: Tensor) -> Tensor:

@@ -26,6 +26,13 @@ class RefineConfig(Section):
     min_correlation: float = Field(default=0.7, ge=-1, le=1)
     """An alignment is accepted if the weighted correlation of the two patches is at least this."""
 
+    min_edge_correlation: float | None = Field(default=None, ge=-1, le=1)
+    """Where grey values do not align, the strength of edges is compared, as between day and night;
+    such an alignment is accepted at this correlation (0.4 suits). null: it is not tried."""
+
+    edge_sigma_px: float = Field(default=1.0, gt=0)
+    """Error of an alignment of edges: added to its covariance."""
+
     max_move_px: float = Field(default=12.0, gt=0)
     """It is accepted only if it moves the match by no more than this (D2-Net's cells are 4 network
     pixels wide)."""

@@ -6,6 +6,7 @@ different light; every two of them are a pair with exact correspondences.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,12 +28,9 @@ SUPERSAMPLING = 2
 """Crops are warped at twice their size and averaged, so that shrinking leaves no aliasing."""
 
 
-class HomographiesConfig(Section):
-    """Photos warped by random homographies."""
+class WarpsConfig(Section):
+    """How a photo is warped, and under what light it is put."""
 
-    format: Literal["homographies"]
-    images: Annotated[str, NotIdentity]
-    """Folder of photos, subfolders included."""
     max_edge: int | None = Field(1024, ge=64)
     """Larger photos are shrunk to this edge first."""
     variants: int = Field(4, ge=2, le=8)
@@ -55,6 +53,14 @@ class HomographiesConfig(Section):
     photometric: PhotometricConfig = PhotometricConfig()
 
 
+class HomographiesConfig(WarpsConfig):
+    """Photos warped by random homographies."""
+
+    format: Literal["homographies"]
+    images: Annotated[str, NotIdentity]
+    """Folder of photos, subfolders included."""
+
+
 class Homographies:
     """See `reconstruct.training.groups.TrainingSet`."""
 
@@ -70,28 +76,31 @@ class Homographies:
 
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
         """A group of crops of one area of one photo."""
-        config = self.config
         photo = self.photos.read(int(rng.integers(len(self.photos))))
-        size = (photo.shape[1], photo.shape[0])
-        zoom = float(np.exp(rng.uniform(*np.log(config.zoom))))
-        centre = _place(size, shape.crop_px / zoom, rng)
-        homographies = [
-            random_homography(config, shape.crop_px, zoom, centre, rng)
-            for _ in range(config.variants)
-        ]
-        images = [
-            vary(warp(photo, homography, shape.crop_px), config.photometric, rng)
-            for homography in homographies
-        ]
-        pairs = [
-            CropPair(first=i, second=j, cells=_cells(shape, homographies[i], homographies[j], size))
-            for i, j in combinations(range(config.variants), 2)
-        ]
-        return Group(images=np.stack(images), pairs=shape.usable(pairs))
+        return warped_group([photo] * self.config.variants, self.config, shape, rng)
+
+
+def warped_group(
+    photos: Sequence[ImageArray], config: WarpsConfig, shape: Shape, rng: np.random.Generator
+) -> Group:
+    """Crops of one area, each from its own of ``photos``, which agree pixel by pixel."""
+    size = (photos[0].shape[1], photos[0].shape[0])
+    zoom = float(np.exp(rng.uniform(*np.log(config.zoom))))
+    centre = _place(size, shape.crop_px / zoom, rng)
+    homographies = [random_homography(config, shape.crop_px, zoom, centre, rng) for _ in photos]
+    images = [
+        vary(warp(photo, homography, shape.crop_px), config.photometric, rng)
+        for photo, homography in zip(photos, homographies, strict=True)
+    ]
+    pairs = [
+        CropPair(first=i, second=j, cells=_cells(shape, homographies[i], homographies[j], size))
+        for i, j in combinations(range(len(photos)), 2)
+    ]
+    return Group(images=np.stack(images), pairs=shape.usable(pairs))
 
 
 def random_homography(
-    config: HomographiesConfig,
+    config: WarpsConfig,
     crop_px: int,
     zoom: float,
     centre: Float64,

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from reconstruct.config import NotIdentity, Section
 from reconstruct.training.colmap_depth import ColmapDepth, ColmapDepthConfig
+from reconstruct.training.fixed_views import FixedViews, FixedViewsConfig
 from reconstruct.training.groups import Group, Shape, TrainingSet
 from reconstruct.training.homographies import Homographies, HomographiesConfig
 from reconstruct.training.megadepth import MegaDepth, MegaDepthConfig
@@ -17,7 +18,12 @@ from reconstruct.training.rgbd import Rgbd, RgbdConfig
 from reconstruct.training.sparse_points import SparsePoints, SparsePointsConfig
 
 OneSource = Annotated[
-    HomographiesConfig | RgbdConfig | SparsePointsConfig | ColmapDepthConfig | MegaDepthConfig,
+    HomographiesConfig
+    | FixedViewsConfig
+    | RgbdConfig
+    | SparsePointsConfig
+    | ColmapDepthConfig
+    | MegaDepthConfig,
     Field(discriminator="format"),
 ]
 
@@ -73,6 +79,7 @@ def load_source(config: Any, root: Path = Path()) -> TrainingSet:
     folder."""
     classes: dict[type[Section], Any] = {
         HomographiesConfig: Homographies,
+        FixedViewsConfig: FixedViews,
         RgbdConfig: Rgbd,
         SparsePointsConfig: SparsePoints,
         ColmapDepthConfig: ColmapDepth,

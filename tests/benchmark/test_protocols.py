@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from reconstruct.benchmark.protocols import PairScore, summarise
+from reconstruct.benchmark.protocols.daynight import DayNightBenchmark
 from reconstruct.benchmark.protocols.hpatches import HPatchesBenchmark
 from reconstruct.benchmark.protocols.tables import benchmark_tables
 from reconstruct.benchmark.protocols.wxbs import WxBSBenchmark
 from reconstruct.datasets import Dataset
+from reconstruct.datasets.daynight import DayNight
 from reconstruct.datasets.hpatches import HPatches
 from reconstruct.datasets.wxbs import WxBS
 
@@ -89,6 +91,43 @@ def test_the_estimate_does_not_change_from_run_to_run() -> None:
     second = grid() + RIGHT + rng.normal(0, 3, grid().shape)
     scores = {hpatches().score(A, grid(), second, (220, 180)).error_px for _ in range(3)}
     assert len(scores) == 1
+
+
+def daynight() -> DayNightBenchmark:
+    a, b, c, d = names = ("x/day-0.jpg", "x/day-1.jpg", "x/night-0.jpg", "x/night-1.jpg")
+    pairs = {"day-day": ((a, b),), "day-night": ((a, c), (a, d)), "night-night": ((c, d),)}
+    dataset = Dataset(root=Path("unused"), names=names)
+    return DayNightBenchmark(data=DayNight(dataset=dataset, pairs=pairs, cameras=("x",)))
+
+
+def test_daynight_counts_correct_matches() -> None:
+    benchmark = daynight()
+    pairs = benchmark.groups["day-night"]
+    assert benchmark.groups["overall"] == tuple(sorted(sum(benchmark.data.pairs.values(), ())))
+    first = grid()[:20]
+    off = np.zeros_like(first)
+    off[:2, 0], off[2:5, 1], off[5:] = 0.5, -2.0, [3.0, 4.0]  # 2, 3 and 15 of them
+    scores = {pair: benchmark.score(pair, first, first + off, (220, 180)) for pair in pairs[:1]}
+    assert scores[pairs[0]].shares == (0.1, 0.25, 1.0)
+    assert scores[pairs[0]].error_px == 5.0
+    scores[pairs[1]] = benchmark.score(pairs[1], first, first + off / 5, (220, 180))
+    result = summarise(scores, pairs, benchmark.thresholds_px, (), benchmark.correct_px)
+    assert (result.correct, result.matched) == (12.5, 0.5)  # 5 of 20, and 20 of 20
+    rows = {"m": {"features": 20.0, "groups": dict.fromkeys(benchmark.groups, asdict(result))}}
+    head, row = benchmark_tables(benchmark, rows)[
+        "daynight, day-night, 2 pairs: matches near the truth, %"
+    ]
+    assert head == ["method", "features", "matches", "1", "3", "5", "correct", ">=15"]
+    assert row == ["m", "20", "20", "55.0", "62.5", "100.0", "12", "50"]
+
+
+def test_daynight_without_matches() -> None:
+    benchmark = daynight()
+    (pair,) = benchmark.groups["day-day"]
+    score = benchmark.score(pair, np.zeros((0, 2)), np.zeros((0, 2)), (220, 180))
+    assert (score.matches, score.shares, score.error_px) == (0, (0.0, 0.0, 0.0), np.inf)
+    result = summarise({pair: score}, [pair], benchmark.thresholds_px, (), benchmark.correct_px)
+    assert (result.correct, result.matched) == (0.0, 0.0)
 
 
 def test_wxbs_score() -> None:

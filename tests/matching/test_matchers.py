@@ -22,7 +22,7 @@ from reconstruct.workspace import fingerprint
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "dense": [{}, {"coarse": 2, "margin": 1, "min_score": 0.3}],
-    "mutual_nn": [{}, {"ratio": 0.9, "min_score": 0.3}],
+    "mutual_nn": [{}, {"ratio": 0.9, "min_score": 0.3}, {"filter": {}}],
 }
 CASES = [{"method": method, **given} for method in SETTINGS for given in SETTINGS[method]]
 
@@ -166,7 +166,7 @@ def test_a_section_may_leave_the_method_out_and_hold_idle_defaults() -> None:
             {"method": "dense", "ratio": 0.8},
             "match: `ratio` goes with `method: mutual_nn`, not with dense",
         ),
-        ({"coarsest": 8}, "match.coarsest: unknown key; valid: cache_mb, method, min_score, ratio"),
+        ({"coarsest": 8}, "match.coarsest: unknown key; valid: cache_mb, filter, method, "),
         ({"method": "nothing"}, "match.method: unknown name 'nothing'; valid: dense, mutual_nn"),
         ({"method": ["dense"]}, "match.method: unknown name"),
         ({"ratio": 2.0}, "match.ratio: expected less than 1"),
@@ -196,3 +196,13 @@ def test_matches_by_the_ratio_test_of_one_direction_do_not() -> None:
     value = fingerprint("matches", identity, ["a.jpg", "1"], ["b.jpg", "2"])
     assert not value.startswith("98aa5a3e35daf047")
     assert section(ratio=0.8, cache_mb=1).identity() == identity
+
+
+def test_a_filter_leaves_matches_that_move_along_with_those_around_them() -> None:
+    image = grid_features(12, 16)
+    moved = replace(image, keypoints=image.keypoints * 0.5 + 100)
+    moved.keypoints[::12] = moved.keypoints[::12][::-1].copy()
+    plain = matched(create(section(method="mutual_nn"), "cpu"), image, moved)
+    found = matched(create(section(method="mutual_nn", filter={}), "cpu"), image, moved)
+    assert (len(plain), len(found)) == (192, 176)
+    assert not set(found.indices[:, 0].tolist()) & set(range(0, 192, 12))

@@ -20,11 +20,12 @@ def align(
     image1: ImageArray,
     keypoints0: NDArray[np.float64],
     keypoints1: NDArray[np.float64],
+    config: RefineConfig = CONFIG,
 ) -> PairAlignment:
     """Every keypoint matched with the one of the same index."""
     matches = np.repeat(np.arange(len(keypoints0), dtype=np.uint32)[:, None], 2, axis=1)
-    pyramids = [build_pyramid(image, CONFIG.max_edge, CPU) for image in (image0, image1)]
-    return align_pair(*pyramids, keypoints0, keypoints1, matches, CONFIG)
+    pyramids = [build_pyramid(image, config.max_edge, CPU) for image in (image0, image1)]
+    return align_pair(*pyramids, keypoints0, keypoints1, matches, config)
 
 
 @pytest.mark.parametrize("name", AFFINITIES)
@@ -90,6 +91,29 @@ def test_unlike_patches_are_not_aligned() -> None:
     rng = np.random.default_rng(0)
     photos = [rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8) for _ in range(2)]
     assert align(photos[0], photos[1], grid(70), grid(70)).aligned.mean() < 0.1
+
+
+def test_edges_align_where_bright_and_dark_change_places() -> None:
+    truth0, shift = grid(70), np.array([2.3, -1.4])
+    image0, image1 = photo(np.eye(2), np.zeros(2)), 255 - photo(np.eye(2), shift)
+    noise = np.random.default_rng(1).uniform(-1.5, 1.5, truth0.shape)
+    pair = image0, image1, truth0, truth0 + shift + noise
+    assert not align(*pair).aligned.any()
+    edges = RefineConfig(min_edge_correlation=0.4)
+    found = align(*pair, edges)
+    assert found.aligned.mean() > 0.9
+    assert np.median(np.linalg.norm(found.displacement + noise, axis=1)[found.aligned]) < 0.1
+    assert np.linalg.eigvalsh(found.covariance[found.aligned]).min() >= edges.edge_sigma_px**2
+    # What grey values align stays as it is, and what is unlike stays unaligned.
+    for same in (
+        align(image0, image0, truth0, truth0),
+        align(image0, image0, truth0, truth0, edges),
+    ):
+        assert same.aligned.all()
+        assert np.linalg.eigvalsh(same.covariance).max() < 0.01
+    rng = np.random.default_rng(0)
+    photos = [rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8) for _ in range(2)]
+    assert align(photos[0], photos[1], truth0, truth0, edges).aligned.mean() < 0.2
 
 
 def test_keypoints_at_the_border_keep_their_place() -> None:

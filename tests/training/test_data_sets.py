@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -125,6 +126,31 @@ def test_a_warped_photo_lies_where_its_homography_says() -> None:
     expected = apply_homography(np.linalg.inv(homography), centres) - 0.5
     for (x, y), value in zip(centres, expected, strict=True):
         np.testing.assert_allclose(crop[int(y), int(x), :2], value, atol=1.0)
+
+
+def test_crops_of_a_fixed_view_show_one_place_under_several_lights(tmp_path: Path) -> None:
+    # Three photos of one scene: the colour tells which photo, its brightness where in it.
+    ramp = np.linspace(60, 250, 240)[None, :] * np.linspace(0.6, 1.0, 180)[:, None]
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for channel in range(3):
+            photo = np.zeros((180, 240, 3), np.uint8)
+            photo[..., channel] = ramp
+            cv2.imwrite(str(tmp_path / folder / f"{channel}.png"), photo)
+    given = {"images": str(tmp_path), "cameras": ["a", "b"], "photometric": PLAIN, "variants": 3}
+    source = source_of(format="fixed_views", **given)
+    group = draw_group(source, SHAPE, (0, 0))
+    assert sorted(group.images.sum(axis=(1, 2)).argmax(axis=1).tolist()) == [0, 1, 2]
+    grey = Group(images=np.repeat(group.images.max(axis=3, keepdims=True), 3, 3), pairs=group.pairs)
+    assert colour_difference(grey) < 8
+    (tmp_path / "b" / "2.png").unlink()
+    with pytest.raises(DataError, match="2 photos; a group takes 3"):
+        source_of(format="fixed_views", **given)
+    cv2.imwrite(str(tmp_path / "b" / "2.png"), np.zeros((90, 240, 3), np.uint8))
+    with pytest.raises(DataError, match="one size"):
+        source_of(format="fixed_views", **given)
+    with pytest.raises(UsageError, match="no such folder"):
+        source_of(format="fixed_views", **given | {"cameras": ["c"]})
 
 
 def test_reprojection_by_hand() -> None:

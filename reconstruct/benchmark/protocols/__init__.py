@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from reconstruct.datasets import Dataset
 from reconstruct.evaluation.poses import area_under_recall
 from reconstruct.geometry import Float64
 from reconstruct.types import ImagePair
+
+ENOUGH_CORRECT: Final = 15
+"""A pair with so many correct matches counts as matched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +44,16 @@ class MethodScores:
         matches: Mean number per pair.
         shares: Threshold in px -> mean over the pairs.
         auc: Threshold in px -> area under the recall curve of the geometry's error.
+        correct: Mean number of correct matches per pair; None if `Benchmark.correct_px` is.
+        matched: Share of pairs with `ENOUGH_CORRECT` correct matches; None likewise.
     """
 
     pairs: int
     matches: float
     shares: dict[str, float]
     auc: dict[str, float]
+    correct: float | None = None
+    matched: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,11 @@ class Benchmark(Protocol):
     @property
     def auc_thresholds_px(self) -> tuple[float, ...]:
         """Thresholds of the areas under the recall curve, ascending."""
+
+    @property
+    def correct_px(self) -> float | None:
+        """The one of ``thresholds_px`` within which a match counts as correct; None if the shares
+        are not those of matches, or correct ones are not to be counted."""
 
     @property
     def reported(self) -> tuple[Reported, ...]:
@@ -124,6 +136,7 @@ def summarise(
     pairs: Sequence[ImagePair],
     thresholds_px: Sequence[float],
     auc_thresholds_px: Sequence[float],
+    correct_px: float | None = None,
 ) -> MethodScores:
     """Means over the pairs of a group; every pair has the same weight.
 
@@ -132,16 +145,26 @@ def summarise(
         pairs: The group; pairs without scores are left out.
         thresholds_px: Thresholds of the shares.
         auc_thresholds_px: Thresholds of the areas under the recall curve.
+        correct_px: Threshold within which a match counts as correct; None: they are not counted.
     """
     found = [scores[pair] for pair in pairs if pair in scores]
     shares = np.array([score.shares for score in found]).reshape(-1, len(thresholds_px))
     areas = area_under_recall([score.error_px for score in found], auc_thresholds_px)
+    correct = _correct(found, list(thresholds_px).index(correct_px)) if correct_px else None
     return MethodScores(
         pairs=len(found),
         matches=float(np.mean([score.matches for score in found])) if found else 0.0,
         shares=_by_threshold(thresholds_px, shares.mean(0) if found else [0.0] * shares.shape[1]),
         auc=_by_threshold(auc_thresholds_px, areas),
+        correct=None if correct is None else float(correct.mean()),
+        matched=None if correct is None else float((correct >= ENOUGH_CORRECT).mean()),
     )
+
+
+def _correct(scores: Sequence[PairScore], threshold: int) -> Float64:
+    """Number of matches of each pair within threshold number ``threshold``; one 0 for no pair."""
+    counts = [round(score.matches * score.shares[threshold]) for score in scores]
+    return np.array(counts or [0], np.float64)
 
 
 def _by_threshold(thresholds: Sequence[float], values: Any) -> dict[str, float]:

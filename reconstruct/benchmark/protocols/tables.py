@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reconstruct.benchmark.protocols import Benchmark
+from reconstruct.benchmark.protocols import ENOUGH_CORRECT, Benchmark
 
 Rows = list[list[str]]
 """Rows of a table; the first is its header."""
@@ -15,7 +15,8 @@ def benchmark_tables(benchmark: Benchmark, methods: Mapping[str, Any]) -> dict[s
     """One table per group; rows from the literature are marked ``reported``.
 
     A column with a number as header holds shares within that many pixels. Shares and areas are in
-    percent.
+    percent. ``correct`` is the mean number of correct matches per pair, ``>=15`` the share of pairs
+    with that many.
 
     Args:
         benchmark: The protocol.
@@ -45,10 +46,14 @@ def benchmark_tables(benchmark: Benchmark, methods: Mapping[str, Any]) -> dict[s
 def _head(benchmark: Benchmark) -> list[str]:
     thresholds = [f"{t:g}" for t in benchmark.thresholds_px]
     areas = [f"AUC@{t:g}" for t in benchmark.auc_thresholds_px]
-    return ["method", "features", "matches", *thresholds, *areas]
+    head = ["method", "features", "matches", *thresholds, *areas]
+    return head if benchmark.correct_px is None else [*head, "correct", f">={ENOUGH_CORRECT}"]
 
 
 def _row(label: str, features: float, result: Mapping[str, Any], pairs: int) -> list[str]:
     name = label if result["pairs"] == pairs else f"{label} ({result['pairs']} pairs)"
     percent = [f"{100 * v:.1f}" for v in (*result["shares"].values(), *result["auc"].values())]
-    return [name, f"{features:.0f}", f"{result['matches']:.0f}", *percent]
+    row = [name, f"{features:.0f}", f"{result['matches']:.0f}", *percent]
+    if result["correct"] is None:
+        return row
+    return [*row, f"{result['correct']:.0f}", f"{100 * result['matched']:.0f}"]

@@ -35,6 +35,7 @@ class WxBSBenchmark:
     reported: ClassVar[tuple[Reported, ...]] = ()
     source: ClassVar[str] = ""
     thresholds_px: ClassVar[tuple[float, ...]] = (5.0, 10.0, 20.0)
+    correct_px: ClassVar[float | None] = None
     auc_thresholds_px: ClassVar[tuple[float, ...]] = ()
 
     @property
