@@ -33,7 +33,9 @@ class NotIdentity:
 class Section(BaseModel):
     """A frozen part of the configuration. Unknown keys are errors, and values are not converted."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as JSON types: the input of fingerprints."""

@@ -16,7 +16,7 @@ from reconstruct import errors
 PACKAGE = Path(reconstruct.__file__).parent
 
 LEVELS = [
-    {"types", "errors", "geometry", "progress", "parallel", "executor"},
+    {"types", "errors", "geometry", "progress", "parallel", "executor", "shipped"},
     {"config", "images", "workspace", "torch_device"},
     {"storage", "colmap", "refinement"},
     {"features", "evaluation", "datasets", "export"},
@@ -24,6 +24,7 @@ LEVELS = [
     {"stages"},
     {"localization", "benchmark", "report", "training", "indoor"},
     {"api", "pipeline"},
+    {"command"},
     {"__main__"},
 ]
 """A module may import from its own level and from those before it."""
