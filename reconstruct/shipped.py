@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconstruct.errors import UsageError, suggestion
+from reconstruct.errors import ConfigError, suggestion
 
 FOLDER = Path(__file__).parent / "data" / "pipelines"
 """In a source tree a link to the top level's ``pipelines/``, in a wheel a folder of its own."""
@@ -18,7 +18,7 @@ def pipeline_names() -> list[str]:
 def find_pipeline(pipeline: Path | str) -> Path:
     """The pipeline file at a path or, where there is none, of that name in the package.
 
-    Raises UsageError naming the pipelines of the package if there is neither.
+    Raises ConfigError naming the pipelines of the package if there is neither.
     """
     path = Path(pipeline)
     if path.is_file():
@@ -26,4 +26,4 @@ def find_pipeline(pipeline: Path | str) -> Path:
     if str(pipeline) in pipeline_names():
         return FOLDER / f"{pipeline}.yaml"
     valid = suggestion(path.stem, pipeline_names())
-    raise UsageError(f"{pipeline}: no such pipeline file, nor a pipeline of the package{valid}")
+    raise ConfigError(f"{pipeline}: no such pipeline file, nor a pipeline of the package{valid}")

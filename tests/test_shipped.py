@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reconstruct.errors import UsageError
+from reconstruct.errors import ConfigError
 from reconstruct.shipped import find_pipeline, pipeline_names
 
 TOP_LEVEL = Path(__file__).parents[1] / "pipelines"
@@ -26,7 +26,7 @@ def test_a_file_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert find_pipeline("sfm").is_absolute()
     Path("sfm").write_text("name: mine", encoding="utf-8")
     assert find_pipeline("sfm") == Path("sfm")
-    with pytest.raises(UsageError, match=r"^mine/smf\.yaml: .*did you mean 'sfm'.*valid: aachen"):
+    with pytest.raises(ConfigError, match=r"^mine/smf\.yaml: .*did you mean 'sfm'.*valid: aachen"):
         find_pipeline("mine/smf.yaml")
 
 
