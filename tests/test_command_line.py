@@ -30,6 +30,15 @@ def test_the_console_script_is_this_command_line() -> None:
     assert "COMMAND" in found.stdout
 
 
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = [sys.executable, "-m", "reconstruct", "completion", "bash"]
+    found = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert found.stdout is not None
+    found.stdout.close()
+    assert found.communicate()[1] == b""
+    assert found.returncode == 1
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_bash_completes_commands_and_options(command: Any, tmp_path: Path) -> None:
     script = tmp_path / "completion.bash"
