@@ -1,8 +1,9 @@
-"""Command line: ``python -m reconstruct run|plan|evaluate|export|prepare``.
+"""Command line: ``reconstruct COMMAND`` or ``python -m reconstruct COMMAND``.
 
-Parsed arguments end here.
+Parsed arguments end here. What is heavy is imported by the command that needs it, after the paths
+that the command was given have been looked at.
 
-Exit status: 0 done; 1 the data did not allow it, or some photos were skipped; 2 wrong use;
+Exit status: 0 done; 1 the data did not allow it; 2 wrong use; 3 done, but some photos were skipped;
 130 and 143 interrupted by Ctrl-C and by SIGTERM.
 """
 
@@ -11,13 +12,16 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reconstruct.config import parse_override
 from reconstruct.errors import ReconstructError, UsageError
+from reconstruct.shipped import find_pipeline, pipeline_names
 from reconstruct.stopping import STATUS, Terminated, stopping_on_sigterm
 
 _WRONG_PATH = {
@@ -30,36 +34,57 @@ _WRONG_PATH = {
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     main = argparse.ArgumentParser(
-        prog="python -m reconstruct",
+        prog="reconstruct",
         description="From photos to COLMAP models and camera poses, around D2-Net.",
     )
+    main.add_argument("--version", action=_Version, help="print the version and leave")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in (("run", "run a pipeline file"), ("plan", "what would run, and why")):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("pipeline", metavar="PIPELINE.yaml")
-        command.add_argument("--images", metavar="DIR", help="folder of photos")
-        command.add_argument("--output", metavar="DIR", help="output folder")
-        command.add_argument(
-            "--set",
-            metavar="KEY=VALUE",
-            action="append",
-            default=[],
-            help="replace a setting, e.g. extract.local.multiscale=true (may be repeated)",
-        )
-        if name == "run":
-            command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-            command.add_argument("--only", default="", help="run just these stages (a,b)")
-            command.add_argument("--force", default="", help="run these even if up to date (a,b)")
-            volume = command.add_mutually_exclusive_group()
-            volume.add_argument("-v", "--verbose", action="store_true", help="COLMAP's log too")
-            volume.add_argument("-q", "--quiet", action="store_true", help="errors only")
-    evaluate = commands.add_parser("evaluate", help="pose errors against a reference model")
+    _add_run(commands, "run", _run, "run a pipeline")
+    _add_run(commands, "plan", _plan, "what would run, and why")
+    _add_results(commands)
+    _add_explaining(commands)
+    prepare = _add(commands, "prepare", _prepare, "make training data of a public data set")
+    prepare.add_argument("dataset", choices=["megadepth"])
+    prepare.add_argument("base", metavar="DIR", type=Path, help="holds Undistorted_SfM and depth")
+    prepare.add_argument("--output", required=True, metavar="DIR", type=Path, help="scene files")
+    return main
+
+
+def _add_run(commands: Any, name: str, command: _Command, text: str) -> None:
+    parser = _add(commands, name, command, text)
+    parser.add_argument(
+        "pipeline",
+        metavar="PIPELINE",
+        help=f"a YAML file, or one of the package: {', '.join(pipeline_names())}",
+    )
+    parser.add_argument("--images", metavar="DIR", help="folder of photos")
+    parser.add_argument("--output", metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="replace a setting, e.g. extract.local.multiscale=true (may be repeated)",
+    )
+    _add_json(parser)
+    if name == "run":
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+        parser.add_argument("--only", default="", help="run just these stages (a,b)")
+        parser.add_argument("--force", default="", help="run these even if up to date (a,b)")
+        volume = parser.add_mutually_exclusive_group()
+        volume.add_argument("-v", "--verbose", action="store_true", help="COLMAP's log too")
+        volume.add_argument("-q", "--quiet", action="store_true", help="errors only")
+
+
+def _add_results(commands: Any) -> None:
+    evaluate = _add(commands, "evaluate", _evaluate, "pose errors against a reference model")
     evaluate.add_argument("output", metavar="OUT", type=Path)
     evaluate.add_argument("--reference", required=True, metavar="MODEL_OR_POSES", type=Path)
     evaluate.add_argument(
         "--no-align", action="store_true", help="compare poses as they are (given poses)"
     )
-    export = commands.add_parser("export", help="the model in another format")
+    _add_json(evaluate)
+    export = _add(commands, "export", _export, "the model in another format")
     export.add_argument("output", metavar="OUT", type=Path)
     export.add_argument(
         "--format",
@@ -67,11 +92,50 @@ def parser() -> argparse.ArgumentParser:
         choices=["ply", "text", "nerfstudio", "hloc"],
         help="what to write",
     )
-    prepare = commands.add_parser("prepare", help="make training data of a public data set")
-    prepare.add_argument("dataset", choices=["megadepth"])
-    prepare.add_argument("base", metavar="DIR", type=Path, help="holds Undistorted_SfM and depth")
-    prepare.add_argument("--output", required=True, metavar="DIR", type=Path, help="scene files")
-    return main
+
+
+def _add_explaining(commands: Any) -> None:
+    init = _add(commands, "init", _init, "print a pipeline file with every setting explained")
+    init.add_argument("pipeline", metavar="PIPELINE", help=", ".join(pipeline_names()))
+    settings = _add(commands, "settings", _settings, "explain settings of pipeline files")
+    settings.add_argument("key", metavar="KEY", nargs="?", help="e.g. extract.local, match.ratio")
+    settings.add_argument("--schema", action="store_true", help="JSON schema of pipeline files")
+    _add_json(settings)
+    doctor = _add(commands, "doctor", _doctor, "what this machine offers, and what photos promise")
+    doctor.add_argument("photos", metavar="PHOTOS", nargs="?", type=Path, help="folder of photos")
+    doctor.add_argument("--output", metavar="DIR", type=Path, default=Path(), help="where to write")
+    _add_json(doctor)
+    completion = _add(commands, "completion", _completion, "print a script for TAB in a shell")
+    completion.add_argument("shell", choices=["bash", "zsh", "tcsh"])
+
+
+PARTIAL = 3
+"""Exit status of a run that is done, but left some inputs out."""
+
+_Command = Callable[[argparse.Namespace], int]
+
+
+def _add(commands: Any, name: str, command: _Command, text: str) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    added.set_defaults(run=command)
+    return added
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when asked for it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('reconstruct')}")
+        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,21 +143,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a photo's name may not fit its encoding
     args = parser().parse_args(arguments)
-    commands = {
-        "run": _run,
-        "plan": _plan,
-        "evaluate": _evaluate,
-        "export": _export,
-        "prepare": _prepare,
-    }
-    import reconstruct.colmap  # noqa: F401  before the handler of SIGTERM: see stopping.py
-
     try:
-        with stopping_on_sigterm():
-            return commands[args.command](args)
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
     except ReconstructError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
+    except BrokenPipeError:  # what reads our output has left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno in _WRONG_PATH:
             print(f"error: {error}; give another path, or mend this one", file=sys.stderr)
@@ -110,48 +169,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    pipeline = _check_paths(args)
     from reconstruct.pipeline import run
     from reconstruct.report.terminal import print_summary
 
-    finished = run(
-        args.pipeline,
-        images=args.images,
-        output=args.output,
-        overrides=_overrides(args.set),
-        device=args.device,
-        only=_names(args.only),
-        force=_names(args.force),
-        verbosity=int(args.verbose) - int(args.quiet),
-    )
-    if not args.quiet:
-        print_summary(finished.output, finished.summary)
-    skipped = len(finished.summary.skipped)
+    with stopping_on_sigterm():  # after the import of COLMAP: see stopping.py
+        finished = run(
+            pipeline,
+            images=args.images,
+            output=args.output,
+            overrides=_overrides(args.set),
+            device=args.device,
+            only=_names(args.only),
+            force=_names(args.force),
+            verbosity=int(args.verbose) - int(args.quiet),
+        )
+    summary = finished.summary
+    if args.json:
+        _print_json(
+            {
+                "output": str(finished.output),
+                "figures": summary.figures,
+                "seconds": summary.seconds,
+                "tables": summary.tables,
+                "skipped": summary.skipped,
+            }
+        )
+    elif not args.quiet:
+        print_summary(finished.output, summary)
+    skipped = len(summary.skipped)
     if skipped:
-        print(f"{skipped} input(s) skipped, see the summary: exit status 1", file=sys.stderr)
-    return 1 if skipped else 0
+        print(f"{skipped} input(s) skipped, see the summary: exit status 3", file=sys.stderr)
+    return PARTIAL if skipped else 0
 
 
 def _plan(args: argparse.Namespace) -> int:
+    pipeline = _check_paths(args)
     from reconstruct.pipeline import plan
     from reconstruct.report.terminal import print_plan
 
-    print_plan(plan(args.pipeline, args.images, args.output, _overrides(args.set)))
+    plans = plan(pipeline, args.images, args.output, _overrides(args.set))
+    if args.json:
+        keys = ("state", "why", "todo", "total")
+        _print_json([{"stage": name} | {k: getattr(p, k) for k in keys} for name, p in plans])
+    else:
+        print_plan(plans)
     return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    _check_folder(args.output)
     from reconstruct.localization.evaluate import evaluate_poses
     from reconstruct.report.terminal import print_metrics, print_table
     from reconstruct.stages.evaluate import evaluate_output
 
     if args.reference.is_file():  # a list of poses: the truth of queries
-        print_table("localization", evaluate_poses(args.output, args.reference))
+        table = evaluate_poses(args.output, args.reference)
+        if args.json:
+            _print_json(table)
+        else:
+            print_table("localization", table)
         return 0
-    print_metrics(evaluate_output(args.output, args.reference, align=not args.no_align))
+    metrics = evaluate_output(args.output, args.reference, align=not args.no_align)
+    if args.json:
+        _print_json(metrics.as_dict())
+    else:
+        print_metrics(metrics)
     return 0
 
 
 def _export(args: argparse.Namespace) -> int:
+    _check_folder(args.output)
     from reconstruct.export import export
 
     print(export(args.output, args.format))
@@ -166,7 +254,73 @@ def _prepare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _init(args: argparse.Namespace) -> int:
+    pipeline = find_pipeline(args.pipeline)
+    from reconstruct.command.template import commented
+
+    print(commented(pipeline), end="")
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> int:
+    from reconstruct.command.listing import as_text
+    from reconstruct.command.settings import all_settings, find_settings, json_schema
+
+    if args.schema:
+        _print_json(json_schema())
+        return 0
+    settings = find_settings(args.key) if args.key else all_settings()
+    if args.json:
+        _print_json([setting.as_dict() for setting in settings])
+    else:
+        print(as_text(settings))
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    if args.photos is not None:
+        _check_folder(args.photos)
+    from reconstruct.command.doctor import examine_machine
+    from reconstruct.command.photos import examine_photos
+
+    findings = examine_machine(args.output)
+    if args.photos is not None:
+        findings += examine_photos(args.photos)
+    if args.json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{finding.level:<8} {finding.subject:<24} {finding.text}")
+    return 1 if any(f.level == "trouble" for f in findings) else 0
+
+
+def _completion(args: argparse.Namespace) -> int:
+    import shtab
+
+    print(shtab.complete(parser(), args.shell))
+    return 0
+
+
+def _check_paths(args: argparse.Namespace) -> Path:
+    """The pipeline file. Raises UsageError for a misspelt path, before torch is loaded."""
+    pipeline = find_pipeline(args.pipeline)
+    if args.images is not None:
+        _check_folder(Path(args.images), "; give the folder of photos with --images")
+    return pipeline
+
+
+def _check_folder(path: Path, advice: str = "") -> None:
+    if not path.is_dir():
+        raise UsageError(f"{path}: no such folder{advice}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, default=str))
+
+
 def _overrides(texts: Sequence[str]) -> dict[str, Any]:
+    from reconstruct.config import parse_override
+
     return dict(parse_override(text) for text in texts)
 
 

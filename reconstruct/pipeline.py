@@ -33,6 +33,7 @@ from reconstruct.matching.config import MatchConfig
 from reconstruct.progress import Reporter, logging_to
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.report.page import write_report
+from reconstruct.shipped import find_pipeline
 from reconstruct.stages import Context, Plan, Stage, Summary
 from reconstruct.stages.align import Align
 from reconstruct.stages.database import Database
@@ -108,12 +109,14 @@ BY_SECTION: Mapping[str, type[AnyConfig]] = {
 
 
 def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
-    """A pipeline file with ``overrides`` (dotted key -> value). Raises ConfigError.
+    """A pipeline file, or one of the package by name, with ``overrides`` (dotted key -> value).
+
+    Raises ConfigError.
 
     One with section ``methods`` is a benchmark of several extractors, one with ``rows`` compares
     ways of localization in an RGB-D map, one with ``train`` trains.
     """
-    data = apply_overrides(read_yaml(Path(path)), overrides or {})
+    data = apply_overrides(read_yaml(find_pipeline(path)), overrides or {})
     kinds = [kind for section, kind in BY_SECTION.items() if section in data]
     return validate(kinds[0] if kinds else PipelineConfig, data, str(path))
 
@@ -225,8 +228,9 @@ def run(
 ) -> Run:
     """Run a pipeline file; what is up to date in ``output`` is not done again.
 
-    pipeline: path of a YAML file. images: replaces ``dataset.images``. overrides: dotted key ->
-    value, e.g. ``{"extract.local.multiscale": True}``. device: auto, cpu, cuda or cuda:N.
+    pipeline: path of a YAML file, or the name of one of the package, e.g. ``sfm``. images: replaces
+    ``dataset.images``. overrides: dotted key -> value, e.g. ``{"extract.local.multiscale": True}``.
+    device: auto, cpu, cuda, cuda:N or mps.
     only: names of the stages to run. force: names of stages to run even if up to date.
     verbosity: -1 only errors, 0 progress, 1 also COLMAP's log.
 

@@ -24,6 +24,7 @@ LEVELS = [
         "geometry",
         "orientation",
         "progress",
+        "shipped",
         "parallel",
         "stopping",
         "yaml_text",
@@ -35,6 +36,7 @@ LEVELS = [
     {"stages"},
     {"localization", "benchmark", "report", "training", "indoor"},
     {"api", "pipeline"},
+    {"command"},
     {"__main__"},
 ]
 """A module may import from its own level and from those before it."""

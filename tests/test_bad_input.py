@@ -185,7 +185,7 @@ WRONG_USE = [
     (["--set", "mach.ratio=1"], "mach: unknown key (did you mean 'match'?)"),
     (["--set", "match"], "expected key=value"),
     (["--device", "cuda:9"], "--device cuda:9: torch sees"),
-    (["--device", "gpu"], "--device gpu: expected auto, cpu, cuda or cuda:N"),
+    (["--device", "gpu"], "--device gpu: expected auto, cpu, cuda, cuda:N or mps"),
     (["--only", "mapp"], "no stage 'mapp' in this pipeline (did you mean 'map'?)"),
     (["--only", "match"], "match: what it reads of stage pair is missing or stale"),
     (["--only", "verify"], "verify: what it reads of stage match is missing or stale"),

@@ -103,7 +103,7 @@ def test_a_union_member_does_not_hide_mistakes_elsewhere(chain: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        (None, "cannot read the pipeline file"),
+        (None, "no such pipeline file"),
         ("name: [", "not valid YAML"),
         ("match: {}\nname: x\nmatch: {}\n", "the key 'match' stands twice"),
         ("match: {ratio: 0.8, ratio: 0.9}", "the key 'ratio' stands twice"),

@@ -41,10 +41,15 @@ class SyntheticConfig(CamerasConfig):
 
     format: Literal["synthetic"]
     views: int = Field(12, ge=2)
+    """Photos, on an arc around the square."""
     width: int = Field(640, ge=64)
+    """Of a photo, in pixels."""
     height: int = Field(480, ge=64)
+    """Of a photo, in pixels."""
     scene_seed: int = 0
+    """Of the textures and of the noise."""
     lighting: Literal["day", "night"] = "day"
+    """night: only lamps and lit windows."""
     known_intrinsics: bool = True
     """Map with the exact intrinsics; false: they are guessed and refined, as for any photo."""
 

@@ -99,10 +99,10 @@ class HalfPixel:
         return coarse[:, nearest[0].to(coarse.device)[:, None], nearest[1].to(coarse.device)]
 
     def to_input(self, cells: Tensor, level_size: Size, input_size: Size) -> Tensor:
-        # 4 p + 3.5 counts from the centre of the first pixel; COLMAP's origin is its corner.
         """See `Alignment.to_input`."""
-        yx = STRIDE_PX * cells.double() + (3.5 + 0.5)
-        return (yx * _ratio(input_size, level_size).to(yx.device)).flip(1)
+        # 4 p + 3.5 counts from the centre of the first pixel; COLMAP's origin is its corner.
+        yx = STRIDE_PX * cells.cpu().double() + (3.5 + 0.5)  # Apple's GPUs have no float64
+        return (yx * _ratio(input_size, level_size)).flip(1)
 
 
 class Corners:
@@ -127,10 +127,10 @@ class Corners:
         return F.interpolate(coarse[:, None].float(), fine_map, mode="nearest")[:, 0].bool()
 
     def to_input(self, cells: Tensor, level_size: Size, input_size: Size) -> Tensor:
+        """See `Alignment.to_input`."""
         # The release scales positions that count from the first pixel's centre; only then the
         # 0.5 to COLMAP's origin, so that a keypoint is the release's plus (0.5, 0.5).
-        """See `Alignment.to_input`."""
-        yx = (STRIDE_PX * cells.double() + 1.5) * _ratio(input_size, level_size).to(cells.device)
+        yx = (STRIDE_PX * cells.cpu().double() + 1.5) * _ratio(input_size, level_size)
         return (yx + 0.5).flip(1)
 
 

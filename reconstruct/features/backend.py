@@ -76,7 +76,7 @@ class TorchNetwork:
 
     def __call__(self, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=self.fp16):
+        with torch.no_grad(), torch.autocast("cuda", enabled=self.fp16):
             features: Tensor = self.trunk(images)
         return features.float()
 
