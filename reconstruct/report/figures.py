@@ -49,14 +49,14 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def length(metres: float) -> str:
+def length(metres: float, digits: int = 3) -> str:
     """A length in the unit in which it is read: 0.7 mm, 3.2 cm, 1.4 m."""
     if not math.isfinite(metres):
         return "-"
     for limit, factor, unit in ((0.0995, 1000, "mm"), (0.995, 100, "cm")):
         if abs(metres) < limit:
-            return f"{metres * factor:.3g} {unit}" if metres else "0 mm"
-    return f"{metres:,.0f} m" if abs(metres) >= 1000 else f"{metres:.3g} m"
+            return f"{metres * factor:.{digits}g} {unit}" if metres else "0 mm"
+    return f"{metres:,.0f} m" if abs(metres) >= 1000 else f"{metres:.{digits}g} m"
 
 
 def duration(seconds: float) -> str:

@@ -52,7 +52,7 @@ def _mapped(summary: Summary) -> Verdict:
     parts = [f"{registered} of {count(total, 'photo')} {where}", f"{error:.2f} px"]
     evaluated = summary.figures.get("evaluate", {})
     if "position_mean" in evaluated:
-        parts.append(f"{length(float(evaluated['position_mean']))} from the reference")
+        parts.append(f"{length(float(evaluated['position_mean']), 2)} from the reference")
     notes = []
     missing = list(found.get("not_registered", []))
     if missing:

@@ -51,9 +51,9 @@ def test_lengths_durations_and_counts() -> None:
 
 
 def test_a_whole_model() -> None:
-    figures = {"map": MAPPED, "evaluate": {"position_mean": 0.0007}}
+    figures = {"map": MAPPED, "evaluate": {"position_mean": 0.000691}}
     found = verdict(Summary(figures=figures))
-    assert found.headline == "12 of 12 photos in one model, 0.35 px, 0.7 mm from the reference"
+    assert found.headline == "12 of 12 photos in one model, 0.35 px, 0.69 mm from the reference"
     assert (found.level, found.notes) == ("good", ())
 
 
