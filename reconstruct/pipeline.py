@@ -55,9 +55,6 @@ from reconstruct.workspace import Workspace, atomic_path
 
 logger = logging.getLogger("reconstruct")
 
-RGBD_FORMATS = ("inloc", "rgbd")
-"""Data sets that are a map themselves: images with depth or scans."""
-
 
 class PipelineConfig(Section):
     """A pipeline file: sections in the order of the flow; a missing one is a stage not run."""
@@ -80,7 +77,7 @@ class PipelineConfig(Section):
 
     @model_validator(mode="after")
     def _check_flow(self) -> PipelineConfig:
-        given = self.localize is not None and self.dataset.format in RGBD_FORMATS
+        given = self.localize is not None and self.dataset.has_points
         flow = ["pair", "match", *([] if given else ["verify", "map"]), "evaluate"]
         if given and (self.match is None or self.verify or self.refine or self.map):
             raise ValueError(

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from synthetic_aachen import write_aachen
 
 from reconstruct.__main__ import main
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
-from reconstruct.datasets.synthetic_aachen import write_aachen
 
 SHARED = Path(os.environ.get("RECONSTRUCT_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -20,7 +20,8 @@ import reconstruct
 from reconstruct import colmap
 from reconstruct.config import validate
 from reconstruct.datasets import loading
-from reconstruct.datasets.loading import SyntheticConfig, load_dataset
+from reconstruct.datasets.loading import load_dataset
+from reconstruct.datasets.square import SyntheticConfig
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
 from reconstruct.stages.evaluate import evaluate_output
 from reconstruct.storage.features import FeatureStore, open_features

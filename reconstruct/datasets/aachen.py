@@ -45,6 +45,10 @@ class AachenConfig(CamerasConfig):
     queries: str = "*_time_queries_with_intrinsics.txt"
     """Pattern of the lists below queries/ whose photos are localized."""
 
+    def load(self, scratch: Path) -> Dataset:
+        """See `load_aachen`."""
+        return load_aachen(self, scratch)
+
 
 def load_aachen(config: AachenConfig, scratch: Path) -> Dataset:
     """The data set.

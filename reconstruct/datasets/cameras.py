@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -48,6 +48,16 @@ class CamerasConfig(Section):
     """Which photos share a guessed camera (only photos of one size do)."""
     camera_model: Annotated[str, AfterValidator(_known)] = "SIMPLE_RADIAL"
     """COLMAP's camera model of guessed cameras."""
+
+    has_points: ClassVar[bool] = False
+    """Whether the images have depth or scans: the data set is then a map itself."""
+
+    def load(self, scratch: Path) -> Dataset:
+        """The data set; ``scratch`` is a folder for what is made of the data.
+
+        Raises UsageError for missing folders, DataError if there is no image.
+        """
+        raise NotImplementedError(type(self).__name__)
 
 
 def assign(

@@ -40,6 +40,12 @@ class DepthFolderConfig(CamerasConfig):
     """A number n: every n-th photo is localized and not part of the map. Else a folder inside of
     ``images`` or a text file with a name (and intrinsics) a line."""
 
+    has_points = True
+
+    def load(self, scratch: Path) -> Dataset:
+        """See `load_depth_folder`."""
+        return load_depth_folder(self)
+
 
 def load_depth_folder(config: DepthFolderConfig) -> Dataset:
     """The data set. Photos of the map without depth or pose are skipped by name.

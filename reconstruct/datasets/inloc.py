@@ -51,6 +51,12 @@ class InLocConfig(CamerasConfig):
     ground_truth: str = "ground_truth"
     """Folder below ``root`` with a list of known poses for each floor."""
 
+    has_points = True
+
+    def load(self, scratch: Path) -> Dataset:
+        """See `load_inloc`."""
+        return load_inloc(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CutOuts:

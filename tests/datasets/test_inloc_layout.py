@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from synthetic_building import ROOMS, write_building
 
 from reconstruct.datasets.inloc import (
     InLocConfig,
@@ -17,7 +18,6 @@ from reconstruct.datasets.inloc import (
     read_transformation,
     read_xyz,
 )
-from reconstruct.datasets.synthetic_building import ROOMS, write_building
 from reconstruct.errors import DataError, ImageError, UsageError
 
 

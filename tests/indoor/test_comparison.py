@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from synthetic_building import INDOORS, ROOMS, build_room, write_building
 
 import reconstruct
 from reconstruct.datasets.rendering import illuminate, render
 from reconstruct.datasets.scene import PinholeCamera, View, look_at
 from reconstruct.datasets.synthetic import write_depth, write_model, write_photo
-from reconstruct.datasets.synthetic_building import INDOORS, ROOMS, build_room, write_building
 from reconstruct.errors import ConfigError
 from reconstruct.evaluation.localization import query_errors
 from reconstruct.localization.evaluate import read_truth

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from synthetic_building import INDOORS, ROOMS, build_room
 
 from reconstruct import colmap
 from reconstruct.datasets.rendering import illuminate, render
 from reconstruct.datasets.scene import PinholeCamera, View, back_project, look_at
-from reconstruct.datasets.synthetic_building import INDOORS, ROOMS, build_room
 from reconstruct.images import to_grey
 from reconstruct.indoor.dense_sift import dense_root_sift, normalise, support
 from reconstruct.indoor.dense_verification import (

@@ -1,0 +1,42 @@
+"""Format ``folder``: a folder of one's own photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from reconstruct.config import NotIdentity
+from reconstruct.datasets import Dataset
+from reconstruct.datasets.cameras import CamerasConfig
+from reconstruct.datasets.folder import list_images
+from reconstruct.datasets.queries import check_size, find_queries
+from reconstruct.errors import UsageError
+
+
+class FolderConfig(CamerasConfig):
+    """A folder of photos."""
+
+    format: Literal["folder"]
+    images: Annotated[str, NotIdentity] = Field(min_length=1)
+    """The folder, subfolders included; names are relative to it."""
+    masks: Annotated[str | None, NotIdentity] = None
+    """Folder with NAME.png (so photo.jpg.png) for images with masks: 0 = no keypoints there."""
+    queries: str | None = None
+    """Photos to localize, which are not mapped: a folder inside of ``images``, or a text file with
+    ``name camera_model width height params...`` a line (a name alone: camera from EXIF)."""
+
+    def load(self, scratch: Path) -> Dataset:
+        """The photos. Raises UsageError for missing folders, DataError if there is no image."""
+        names, skipped = list_images(Path(self.images))
+        masks = Path(self.masks) if self.masks else None
+        if masks is not None and not masks.is_dir():
+            raise UsageError(f"{masks}: no such folder (dataset.masks)")
+        root = Path(self.images)
+        queries, missing = find_queries(root, names, self.queries) if self.queries else ((), {})
+        for query in queries:
+            check_size(root / query.name, query.intrinsics)
+        return Dataset(
+            root=root, names=names, skipped=skipped | missing, masks=masks, queries=queries
+        )
