@@ -133,7 +133,7 @@ def exif_orientation(data: bytes) -> int:
                 if image.format == "PNG" and not _EXIF_SOURCES & set(image.info):
                     return 1  # Pillow would decode all pixels to look for a tag behind them
                 value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except _UNREADABLE:
+    except (ImageError, *_UNREADABLE):
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

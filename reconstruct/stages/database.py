@@ -9,7 +9,7 @@ from reconstruct import colmap
 from reconstruct.stages import Context
 from reconstruct.stages.verify import MapCameras, Verified, Verify
 from reconstruct.stages.whole import WholeStage
-from reconstruct.workspace import atomic_path, fingerprint
+from reconstruct.workspace import atomic_path, fingerprint, reserve
 
 
 class Database(WholeStage):
@@ -38,11 +38,19 @@ class Database(WholeStage):
         return fingerprint("database", images, sorted(geometries.items()))
 
     def make(self) -> None:
-        """Write the database."""
+        """Write the database. Raises OSError if the disk has no room for it."""
+        reserve(self.workspace.root, self._size())  # COLMAP would end the process
         with atomic_path(self.artifact) as temporary:
             colmap.write_database(
                 temporary, self.cameras.assignment, self.verified.keypoints, self._pairs()
             )
+
+    def _size(self) -> int:
+        """About as many bytes as the database will have."""
+        lengths = self.verify.extract.features.lengths("keypoints")
+        keypoints = sum(lengths[name] for name in self.cameras.sizes)
+        matches = sum(self.verify.match.matches.lengths("matches").values())
+        return 8 * keypoints + 16 * matches + 400 * len(self.verified.pairs()) + (1 << 16)
 
     def _pairs(self) -> Iterator[colmap.VerifiedPair]:
         pairs = self.verified.pairs()

@@ -1,0 +1,91 @@
+"""Extraction: photos held sideways, and photos that change while the run reads them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import reconstruct
+from reconstruct.datasets.synthetic import SyntheticDataset
+from reconstruct.orientation import upright
+from reconstruct.stages import extract as stage
+from reconstruct.storage.features import open_features
+
+TURNED = 8  # the stored picture is to be turned a quarter counterclockwise
+
+
+@pytest.fixture
+def run(chain: Path, tmp_path: Path) -> Callable[..., reconstruct.Run]:
+    def call(photos: Path, output: str = "out", **overrides: object) -> reconstruct.Run:
+        settings = {key.replace("__", "."): value for key, value in overrides.items()}
+        return reconstruct.run(chain, photos, tmp_path / output, settings, verbosity=-1)
+
+    return call
+
+
+def sideways(square: SyntheticDataset, folder: Path) -> Path:
+    """The square with every other photo stored sideways, without loss, and a tag that says so."""
+    folder.mkdir()
+    for number, name in enumerate(square.names[:4]):
+        pixels = np.asarray(Image.open(square.images / name).convert("RGB"))
+        exif = Image.Exif()
+        if number % 2:
+            pixels = upright(pixels, 6)  # the inverse turn
+            exif[0x0112] = TURNED
+        Image.fromarray(pixels).save(folder / f"{Path(name).stem}.png", exif=exif)
+    return folder
+
+
+def test_photos_held_sideways_match_as_upright_ones_do(
+    square: SyntheticDataset, run: Callable[..., reconstruct.Run], tmp_path: Path
+) -> None:
+    photos = sideways(square, tmp_path / "sideways")
+    upright_only = {"extract__local__upright": True}  # SIFT that is not invariant to rotation
+    ignored = run(photos, "ignored", extract__orientation="stored", pair={"method": "exhaustive"})
+    turned = run(photos, "turned", **upright_only)
+    blind = run(photos, "blind", extract__orientation="stored", map=None, **upright_only)
+    assert turned.model is not None
+    assert turned.model.num_reg_images() == 4
+    pairs = [r.summary.figures["verify"]["verified_pairs"] for r in (turned, ignored)]
+    assert pairs[0] == pairs[1] == 6
+    assert blind.summary.figures["verify"]["verified_pairs"] < 6
+    for name in open_features(tmp_path / "turned").names:
+        features = open_features(tmp_path / "turned").load(name)
+        with Image.open(photos / name) as image:
+            assert features.image_size == image.size, "keypoints are in the stored picture"
+        assert (features.keypoints <= features.image_size).all()
+
+
+def test_a_photo_that_changes_while_it_is_read_is_not_taken_for_the_old_one(
+    square: SyntheticDataset,
+    photos: Path,
+    run: Callable[..., reconstruct.Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = sorted(photos.iterdir())[0]
+
+    def read(path: Path) -> bytes:
+        reads.append(path)
+        if path == changed and reads.count(path) == 2:  # the first time it was hashed
+            shutil.copy(square.images / square.names[5], changed)
+        return original_read(path)
+
+    reads: list[Path] = []
+    original_read = stage.read_image_bytes
+    monkeypatch.setattr(stage, "read_image_bytes", read)
+    first = run(photos)
+    assert "changed while" in first.summary.skipped[changed.name]
+    second = run(photos)
+    assert second.summary.figures["extract"]["extracted_now"] == 0, "what was read is kept as that"
+    assert second.summary.figures["map"]["registered_images"] == 4
+    fresh = run(photos, "fresh")
+    stores = open_features(tmp_path / "out"), open_features(tmp_path / "fresh")
+    assert stores[0].fingerprints() == stores[1].fingerprints()
+    np.testing.assert_array_equal(*(store.keypoints(changed.name) for store in stores))
+    assert fresh.summary.skipped == {}
