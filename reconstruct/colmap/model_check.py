@@ -10,6 +10,7 @@ Layout: https://colmap.github.io/format.html#binary-file-format
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def check_files(folder: Path) -> None:
     counts, seen = _walk(folder / "images.bin", _images)
     _walk(folder / "cameras.bin", _cameras)
     points, elements = _walk(folder / "points3D.bin", _points)
-    if not np.isin(seen[seen != _NO_POINT], points).all():
+    if len(points) and not np.isin(seen[seen != _NO_POINT], points).all():
         raise ValueError("images.bin observes points that are not in points3D.bin")
     images = np.array(sorted(counts), np.uint32)
     limits = np.array([counts[i] for i in images.tolist()], np.uint64)
@@ -66,14 +67,14 @@ def check_content(model: pycolmap.Reconstruction) -> None:
         if frame.has_pose():
             pose = frame.rig_from_world
             quaternion = np.asarray(pose.rotation.quat, np.float64)
-            length = float(np.linalg.norm(quaternion))
+            length = math.hypot(*quaternion)
             if 1e-12 < abs(length - 1.0) <= UNIT_TOLERANCE:
                 rotation = pycolmap.Rotation3d(quaternion / length)
                 frame.rig_from_world = pycolmap.Rigid3d(rotation, pose.translation)
     for image_id in model.reg_image_ids():
         image = model.images[image_id]
         pose = image.cam_from_world()
-        length = float(np.linalg.norm(pose.rotation.quat))
+        length = math.hypot(*pose.rotation.quat)
         if not abs(length - 1.0) <= UNIT_TOLERANCE:
             raise ValueError(f"image {image.name}: its quaternion has length {length:.3g}, not 1")
         if not np.isfinite(pose.translation).all():

@@ -201,7 +201,7 @@ def _numbers(line: str) -> list[float]:
 
 
 _UNREADABLE = (
-    *(OSError, ValueError, LookupError, TypeError, NotImplementedError),
+    *(OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError),
     *(scipy.io.matlab.MatReadError, zlib.error),
 )
 """Errors of the readers for a file that is truncated, damaged, or contains something else."""

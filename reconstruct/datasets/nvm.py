@@ -9,6 +9,7 @@ Format: http://ccwu.me/vsfm/doc.html#nvm. A space in a name is written as ``"``.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def _camera(line: str) -> NvmCamera:
     focal, qw, qx, qy, qz, cx, cy, cz, radial, *_ = (float(word) for word in words)
     if not np.isfinite([focal, cx, cy, cz, radial]).all() or focal <= 0:
         raise ValueError(f"{name}: numbers must be finite, and the focal length above 0")
-    length = float(np.linalg.norm([qw, qx, qy, qz]))
+    length = math.hypot(qw, qx, qy, qz)
     if not abs(length - 1.0) <= UNIT_TOLERANCE:
         raise ValueError(f"{name}: its quaternion has length {length:.3g}, not 1")
     rotation = rotation_matrix(np.array([qw, qx, qy, qz]))

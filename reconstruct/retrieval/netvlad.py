@@ -7,6 +7,7 @@ and the whitening as a 1 x 1 convolution; `net.meta.normalization.averageImage` 
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,9 @@ def load_netvlad(path: Path) -> NetVladWeights:
         whitening = matrix.reshape(-1, matrix.shape[-1]).T, _float(layers[14][1]).reshape(-1)
     except (
         MatReadError,
+        MemoryError,
+        NotImplementedError,  # MATLAB's v7.3
+        zlib.error,
         KeyError,
         AttributeError,
         IndexError,

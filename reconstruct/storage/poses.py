@@ -6,6 +6,7 @@ A name may hold spaces, as the last seven words are the pose; see `reconstruct.s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def read_poses(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def _unit(quaternion: NDArray[np.float64], place: str) -> NDArray[np.float64]:
-    length = float(np.linalg.norm(quaternion))
+    length = math.hypot(*quaternion)
     if abs(length - 1.0) > UNIT_TOLERANCE:
         raise ArtifactError(
             f"{place}: the quaternion has length {length:.3g} and not 1; expected `name qw qx qy "

@@ -100,3 +100,9 @@ def test_what_is_no_such_file_is_named(tmp_path: Path) -> None:
         load_netvlad(tmp_path / "text.mat")
     with pytest.raises(WeightsError, match=r"not the \.mat file"):
         load_netvlad(_write(tmp_path / "other.mat", net={"layers": 3}))
+
+
+def test_a_file_of_matlabs_newer_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v73.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    with pytest.raises(WeightsError, match=r"not the \.mat file"):
+        load_netvlad(tmp_path / "v73.mat")

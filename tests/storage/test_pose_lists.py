@@ -59,7 +59,7 @@ def test_a_commented_pose_is_none_and_a_rounded_one_is_brought_to_unit_length(
     np.testing.assert_allclose(pose, TURNED, atol=1e-12)
 
 
-@pytest.mark.parametrize("quaternion", ["2 0 0 0", "0.1 0.1 0.1 0.1"])
+@pytest.mark.parametrize("quaternion", ["2 0 0 0", "0.1 0.1 0.1 0.1", "1e200 1e200 0 0"])
 def test_a_quaternion_far_from_unit_length_is_refused(tmp_path: Path, quaternion: str) -> None:
     path = tmp_path / "poses.txt"
     path.write_text(f"a.jpg {quaternion} 1 2 3\n")
