@@ -45,8 +45,8 @@ def command_line() -> Iterator[str]:
     (commands,) = (a for a in main._actions if isinstance(a, argparse._SubParsersAction))
     for name, command in commands.choices.items():
         yield f"## reconstruct {name}\n\n```text\n{command.format_help()}```\n"
-    yield "Exit status: 0 done; 1 the data did not allow it, or some inputs were skipped (the"
-    yield "summary names them and says why); 2 wrong use; 130 interrupted.\n"
+    yield "Exit status: 0 done; 1 the data did not allow it; 2 wrong use; 3 done, but some inputs"
+    yield "were skipped (the summary names them and says why); 130 interrupted.\n"
 
 
 def pipelines() -> Iterator[str]:

@@ -84,6 +84,10 @@ def _add_results(commands: Any) -> None:
         "--no-align", action="store_true", help="compare poses as they are (given poses)"
     )
     _add_json(evaluate)
+    view = _add(commands, "view", _view, "models and photos, live in the browser (extra view)")
+    view.add_argument("output", metavar="OUT", type=Path, help="output folder, or COLMAP model")
+    view.add_argument("--images", metavar="DIR", type=Path, help="the photos, if they moved")
+    view.add_argument("--port", type=int, default=8080, help="of the server")
     export = _add(commands, "export", _export, "the model in another format")
     export.add_argument("output", metavar="OUT", type=Path)
     export.add_argument(
@@ -243,6 +247,16 @@ def _export(args: argparse.Namespace) -> int:
     from reconstruct.export import export
 
     print(export(args.output, args.format))
+    return 0
+
+
+def _view(args: argparse.Namespace) -> int:
+    for folder in (args.output, args.images):
+        if folder is not None:
+            _check_folder(folder)
+    from reconstruct.report.view import view
+
+    view(args.output, port=args.port, photos=args.images)
     return 0
 
 

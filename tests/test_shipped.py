@@ -45,6 +45,7 @@ def test_a_misspelt_path_is_told_before_anything_heavy_is_loaded() -> None:
         ["plan", "sfm", "--images", "nowhere"],
         ["init", "smf"],
         ["evaluate", "nowhere", "--reference", "."],
+        ["view", "nowhere"],
         ["export", "nowhere", "--format", "ply"],
         ["doctor", "nowhere"],
     ]

@@ -22,6 +22,7 @@ EXTRAS = {
     "hesaff": ("pyhesaff", "extractor hesaff"),
     "kornia": ("kornia", "extractor kornia"),
     "plot": ("matplotlib", "plots, curves of benchmarks"),
+    "view": ("viser", "reconstruct view"),
 }
 """Extra of the package -> the module that it brings, and what that is for."""
 

@@ -55,12 +55,12 @@ def test_the_schema_takes_the_pipelines_of_the_package(schema: Any, name: str) -
 
 def test_the_schema_refuses_a_misspelt_key(schema: Any) -> None:
     data = read_yaml(find_pipeline("sfm"))
-    data["match"]["ration"] = 0.9
-    with pytest.raises(jsonschema.ValidationError, match="ration"):
+    data["verify"]["min_inlier"] = 20
+    with pytest.raises(jsonschema.ValidationError, match="min_inlier"):
         jsonschema.validate(data, schema)
 
 
 def test_the_command_prints_json(command: Any, tmp_path: Path) -> None:
     found = json.loads(command("settings", "verify.min_inliers", "--json").out)
     assert [item["default"] for item in found] == ["15"]
-    assert json.loads(command("settings", "--schema").out)["$defs"]["MatchConfig"]
+    assert json.loads(command("settings", "--schema").out)["$defs"]["VerifyConfig"]
