@@ -11,9 +11,9 @@ keypoints have no orientation that could.) With complex numbers for positions:
     lambda_j      how many would agree by chance: the sum over k of pi t_jk^2 / area of image 1
 
 How many is many is decided a contrario (Desolneux, Moisan and Morel, IJCV 2000): a match stays if
-one of its hypotheses has so many neighbours behind it that among all hypotheses of the pair less
-than one such is expected by chance. n log(n / lambda) - n + lambda bounds minus the logarithm of
-the probability of n or more where lambda are expected (Chernoff, for a Poisson variable).
+one of its K hypotheses has so many neighbours behind it that chance gives as many to fewer than
+``chance`` of all wrong matches. n log(n / lambda) - n + lambda bounds minus the logarithm of the
+probability of n or more where lambda are expected (Chernoff, for a Poisson variable).
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class ConsensusConfig(Section):
     """...plus this share of its distance from the match: surfaces are curved and slanted..."""
     max_tolerance: float = Field(0.02, gt=0)
     """...but no more than this."""
+    chance: float = Field(0.01, gt=0, lt=1)
+    """Share of the wrong matches that may stay because others happen to agree with them."""
 
 
 def consistent(
@@ -74,8 +76,8 @@ def consistent(
         if len(kept) < MIN_SUPPORT + 2:
             return np.zeros(len(x), np.bool_)
         evidence = _evidence(x[kept], y[kept], config)
-        hypotheses = len(x) * min(config.neighbors, len(kept) - 1)
-        kept = kept[evidence > np.log(hypotheses)]
+        hypotheses = min(config.neighbors, len(kept) - 1)
+        kept = kept[evidence > np.log(hypotheses / config.chance)]
     mask = np.zeros(len(x), np.bool_)
     mask[kept] = True
     return mask

@@ -40,7 +40,7 @@ def test_a_slanted_plane_is_no_similarity_and_stays() -> None:
 def test_noise_alone_leaves_nothing() -> None:
     rng = np.random.default_rng(2)
     kept = consistent(rng.uniform(0, SIZE, (2000, 2)), rng.uniform(0, SIZE, (2000, 2)))
-    assert kept.sum() <= 10
+    assert kept.sum() <= 20
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
