@@ -16,6 +16,7 @@ from typing import Any
 
 from reconstruct.config import parse_override
 from reconstruct.errors import ReconstructError
+from reconstruct.export import FORMATS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--format",
         required=True,
-        choices=["ply", "text", "nerfstudio", "hloc"],
+        choices=sorted(FORMATS),
         help="what to write",
     )
     prepare = commands.add_parser("prepare", help="make training data of a public data set")

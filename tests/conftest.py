@@ -75,6 +75,12 @@ def finished(
 
 
 @pytest.fixture
+def output(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run's output folder."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+@pytest.fixture
 def photos(square: SyntheticDataset, tmp_path: Path) -> Path:
     """A folder of the test's own with the first four photos of the square."""
     folder = tmp_path / "photos"

@@ -81,6 +81,9 @@ from reconstruct.colmap.two_view import (
     geometry_from_poses,
     pair_seed,
 )
+from reconstruct.colmap.undistortion import (
+    undistort,
+)
 
 
 def set_verbosity(verbose: bool) -> None:
@@ -133,6 +136,7 @@ __all__ = [
     "read_model",
     "set_verbosity",
     "triangulate",
+    "undistort",
     "verified_counts",
     "verified_matches",
     "with_observations",
