@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from reconstruct.__main__ import main
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
 from reconstruct.datasets.synthetic_aachen import write_aachen
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile("tests", derandomize=True, deadline=None, database=None)
+settings.load_profile("tests")
 
 SHARED = Path(os.environ.get("RECONSTRUCT_SHARED", Path(__file__).parents[2] / "shared"))
 
