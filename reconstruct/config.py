@@ -40,12 +40,13 @@ class Section(BaseModel):
         result: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             if NotIdentity not in field.metadata:
-                value = getattr(self, name)
-                result[name] = value.identity() if isinstance(value, Section) else _plain(value)
+                result[name] = _plain(getattr(self, name))
         return result
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.identity()
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):
