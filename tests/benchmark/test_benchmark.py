@@ -224,6 +224,9 @@ def test_wxbs(shared_data: Path, tmp_path: Path) -> None:
     path = tmp_path / "wxbs.yaml"
     path.write_text(yaml.safe_dump(content))
     run = reconstruct.run(path, output=tmp_path / "out")
-    result = run.metrics["wxbs"]["methods"]["sift"]["groups"]["overall"]
-    assert result["pairs"] > 0
-    assert 0 <= result["shares"]["5"] <= result["shares"]["20"] <= 1
+    groups = run.metrics["wxbs"]["methods"]["sift"]["groups"]
+    assert groups["overall"]["pairs"] == sum(groups[k]["pairs"] for k in groups if k != "overall")
+    # SIFT gets along with other light on a building, and with nothing else in here.
+    easy = groups.pop("WLABS")["shares"]
+    assert 0 < easy["5"] < easy["20"]
+    assert all(group["shares"]["20"] < easy["20"] for group in groups.values())
