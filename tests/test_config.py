@@ -38,7 +38,12 @@ OUTSIDE_OF_FINGERPRINTS = {
     },
     "speed and memory": {
         *("D2NetConfig.backend", "ExtractConfig.loaders", "ExtractConfig.batch_size"),
-        *("MatchConfig.cache_mb", "DirectConfig.cache_mb", "RefineConfig.chunk"),
+        *(
+            "MutualNNConfig.cache_mb",
+            "DenseConfig.cache_mb",
+            "DirectConfig.cache_mb",
+            "RefineConfig.chunk",
+        ),
         *("RefineConfig.cache_mb", "SecondPassConfig.chunk", "SecondPassConfig.cache_mb"),
         *("RefineQueryConfig.chunk", "RefineQueryConfig.cache_mb", "MapConfig.threads"),
         "TrainConfig.workers",
