@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct.errors import ReconstructError, UsageError
+from reconstruct.export import FORMATS
 from reconstruct.shipped import find_pipeline, pipeline_names
 from reconstruct.stopping import STATUS, Terminated, stopping_on_sigterm
 
@@ -93,7 +94,7 @@ def _add_results(commands: Any) -> None:
     export.add_argument(
         "--format",
         required=True,
-        choices=["ply", "text", "nerfstudio", "hloc"],
+        choices=sorted(FORMATS),
         help="what to write",
     )
 

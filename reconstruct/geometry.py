@@ -1,4 +1,4 @@
-"""Pixels, sizes and relative poses: numpy only.
+"""Pixels, sizes and relative poses: numpy and scipy only.
 
 Positions are COLMAP pixels (see `reconstruct.types`). Transforms are named ``target_from_source``.
 """
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 Float64 = NDArray[np.float64]
 
@@ -60,14 +61,8 @@ def rescale_points(
 
 
 def rotation_angle_deg(rotation: NDArray[Any]) -> float:
-    """Angle of a (3, 3) rotation matrix in degrees, exact near 0 as well as near 180.
-
-    Computed from the sine (skew part) and the cosine (trace): arccos alone loses half of the
-    digits.
-    """
-    r = np.asarray(rotation, np.float64)
-    skew = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
-    return float(np.degrees(np.arctan2(np.linalg.norm(skew), np.trace(r) - 1.0)))
+    """Angle of a (3, 3) rotation matrix in degrees, exact near 0 as near 180."""
+    return float(np.degrees(Rotation.from_matrix(rotation).magnitude()))
 
 
 def angle_between_deg(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -104,26 +99,14 @@ def apply_homography(homography: NDArray[Any], points: NDArray[Any]) -> Float64:
 
 
 def quaternion(rotation: NDArray[Any]) -> Float64:
-    """(4,) unit quaternion (w, x, y, z), w >= 0, of a (3, 3) rotation matrix.
-
-    It is the eigenvector of the largest eigenvalue (Bar-Itzhack 2000): exact for all angles.
-    """
-    r = np.asarray(rotation, np.float64)
-    symmetric = np.empty((4, 4))
-    symmetric[0, 0] = np.trace(r)
-    symmetric[0, 1:] = r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]
-    symmetric[1:, 0] = symmetric[0, 1:]
-    symmetric[1:, 1:] = r + r.T - np.eye(3) * np.trace(r)
-    vector = np.linalg.eigh(symmetric)[1][:, -1]
-    return np.asarray(-vector if vector[0] < 0 else vector)
+    """(4,) unit quaternion (w, x, y, z), w >= 0, of a (3, 3) rotation matrix."""
+    found = Rotation.from_matrix(rotation).as_quat(canonical=True, scalar_first=True)
+    return np.asarray(found, np.float64)
 
 
 def rotation_matrix(quaternion: NDArray[Any]) -> Float64:
-    """(3, 3) rotation matrix of a quaternion (w, x, y, z) of any length but zero."""
-    q = np.asarray(quaternion, np.float64)
-    w, v = q[0] / np.linalg.norm(q), q[1:] / np.linalg.norm(q)
-    cross = np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
-    return np.asarray(np.eye(3) + 2.0 * w * cross + 2.0 * cross @ cross)
+    """(3, 3) rotation of a quaternion (w, x, y, z) of any length but zero."""
+    return np.asarray(Rotation.from_quat(quaternion, scalar_first=True).as_matrix(), np.float64)
 
 
 def epipolar_errors_px(

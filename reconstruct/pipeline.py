@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.benchmark.comparison import BenchmarkConfig, build_benchmark, load_benchmark
@@ -63,7 +63,7 @@ class PipelineConfig(Section):
     """Names the run; the output folder is output/NAME where --output is not given."""
     output: Annotated[str | None, NotIdentity] = None
     """Output folder."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of every random choice."""
     dataset: DatasetConfig
     extract: ExtractConfig

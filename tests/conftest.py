@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import settings
 from synthetic_aachen import write_aachen
 
 from reconstruct.__main__ import main
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
+
+# The same examples in every run, however slow the machine is.
+settings.register_profile("tests", derandomize=True, deadline=None, database=None)
+settings.load_profile("tests")
 
 SHARED = Path(os.environ.get("RECONSTRUCT_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -72,6 +77,12 @@ def finished(
     arguments = ["--images", str(square.images), "--output", str(output), "--set", cameras]
     assert main(["run", str(chain), *arguments, "-q"]) == 0
     return output
+
+
+@pytest.fixture
+def output(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run's output folder."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_commands_for_people(
     assert told.out.count("up to date") == 6
     told = command("run", chain, *common)
     assert told.status == 0
-    for word in ("extract", "mean keypoints", "registered images", "mean reprojection error px"):
+    for word in ("extract", "mean keypoints", "registered images", "reprojection error"):
         assert word in told.out
     assert "map: done in" in told.err
     assert command("run", chain, *common, "-q") == type(told)(0, "", "")

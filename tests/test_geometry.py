@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reconstruct.geometry import (
     angle_between_deg,
     apply_homography,
     fit_size,
     projection_center,
+    quaternion,
     relative_pose,
     rescale_points,
     rotation_angle_deg,
+    rotation_matrix,
 )
 
 
@@ -42,6 +46,43 @@ def test_corners_and_centres_stay_when_an_image_is_resized() -> None:
         [2, 4],
     ]
     assert rescale_points(np.zeros((0, 2)), (8, 4), (4, 8)).shape == (0, 2)
+
+
+SIZES = st.tuples(st.integers(1, 20_000), st.integers(1, 20_000))
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1e5, 1e5), st.floats(-1e5, 1e5)), max_size=5), SIZES, SIZES, SIZES
+)
+def test_resizing_in_two_steps_is_resizing_in_one(
+    points: list[tuple[float, float]],
+    first: tuple[int, int],
+    second: tuple[int, int],
+    third: tuple[int, int],
+) -> None:
+    rows = np.array(points).reshape(-1, 2)
+    twice = rescale_points(rescale_points(rows, first, second), second, third)
+    np.testing.assert_allclose(twice, rescale_points(rows, first, third), rtol=1e-12)
+    np.testing.assert_allclose(rescale_points(twice, third, first), rows, rtol=1e-12)
+    np.testing.assert_allclose(rescale_points(np.array([first]), first, third), [third])
+
+
+@given(st.tuples(*[st.floats(-1, 1)] * 4))
+def test_quaternion_and_matrix_are_one_rotation(values: tuple[float, float, float, float]) -> None:
+    q = np.array(values)
+    if np.linalg.norm(q) < 1e-3:
+        return
+    matrix = rotation_matrix(q)
+    w, x, y, z = q / np.linalg.norm(q)
+    expected = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    np.testing.assert_allclose(matrix, expected, atol=1e-12)
+    found = quaternion(matrix)
+    assert found[0] >= 0
+    np.testing.assert_allclose(rotation_matrix(found), matrix, atol=1e-12)
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-7, 1.0, 90.0, 179.9999, 180.0])

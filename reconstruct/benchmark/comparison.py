@@ -50,7 +50,7 @@ class BenchmarkConfig(Section):
     """Names the run; the output folder is output/NAME where --output is not given."""
     output: str | None = None
     """Output folder."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of every random choice."""
     dataset: Annotated[HPatchesConfig | WxBSConfig | DayNightConfig, Field(discriminator="format")]
     methods: tuple[MethodConfig, ...] = Field(min_length=1, strict=False)

@@ -86,6 +86,9 @@ from reconstruct.colmap.two_view import (
     geometry_from_poses,
     pair_seed,
 )
+from reconstruct.colmap.undistortion import (
+    undistort,
+)
 
 
 def set_verbosity(verbose: bool) -> None:
@@ -139,6 +142,7 @@ __all__ = [
     "read_model",
     "set_verbosity",
     "triangulate",
+    "undistort",
     "verified_counts",
     "verified_matches",
     "with_observations",

@@ -25,7 +25,7 @@ class SyntheticConfig(CamerasConfig):
     """Size of a photo in pixels."""
     height: int = Field(480, ge=64)
     """Size of a photo in pixels."""
-    scene_seed: int = 0
+    scene_seed: int = Field(0, ge=0)
     """Seed of the textures and of the noise."""
     lighting: Literal["day", "night"] = "day"
     """night: only lamps and lit windows."""

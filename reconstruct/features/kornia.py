@@ -103,8 +103,7 @@ class Kornia:
         with torch.inference_mode():
             search = _affine_regions if self.config.model == "hesaffnet_hardnet" else _points
             xy, scales, scores, descriptors = (
-                values.float().cpu().numpy()
-                for values in search(network, pixels, self.config.max_keypoints)
+                values.float().cpu().numpy() for values in search(network, pixels)
             )
         # kornia counts from the first pixel's centre, COLMAP from its corner.
         positions = rescale_points(xy + 0.5, item.size, item.original_size)
@@ -128,9 +127,7 @@ class Kornia:
         return self._network
 
 
-def _affine_regions(
-    network: Any, image: Tensor, limit: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _affine_regions(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(N, 2) centres, (N,) scales, (N,) scores, (N, D) descriptors of a grey copy of the image."""
     grey = (image * image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     frames, scores, descriptors = network(grey)
@@ -140,7 +137,7 @@ def _affine_regions(
     return frames[0, filled, :, 2], area[filled].sqrt(), scores[0, filled], descriptors[0, filled]
 
 
-def _points(network: Any, image: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same as `_affine_regions`, for networks whose keypoints all have one scale."""
     import torch.nn.functional as F
 

@@ -75,7 +75,7 @@ class IndoorConfig(Section):
     """Names the run; the output folder is output/NAME where --output is not given."""
     output: Annotated[str | None, NotIdentity] = None
     """Output folder."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of every random choice."""
     dataset: Annotated[InLocConfig | DepthFolderConfig, Field(discriminator="format")]
     retrieval: RetrievalSection

@@ -19,6 +19,9 @@ MAGNIFICATION = 6.0
 """Width of a bin divided by the sigma of the smoothing before gradients, as in VLFeat's PHOW:
 otherwise noise of single pixels would outweigh large faint structures."""
 
+WINDOW_BINS = 1.5
+"""Sigma of SIFT's Gaussian window in bins, as VLFeat's PHOW."""
+
 
 def normalise(grey: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
     """Mean 0 and deviation 1 over the valid pixels, 0 elsewhere: removes the exposure."""
@@ -30,7 +33,11 @@ def normalise(grey: FloatArray, mask: NDArray[np.bool_]) -> FloatArray:
 
 
 def dense_root_sift(
-    grey: FloatArray, mask: NDArray[np.bool_], bin_px: int, step_px: int
+    grey: FloatArray,
+    mask: NDArray[np.bool_],
+    bin_px: int,
+    step_px: int,
+    min_contrast: float = 0.0,
 ) -> FloatArray:
     """Descriptors of a regular grid.
 
@@ -42,15 +49,34 @@ def dense_root_sift(
         mask: (H, W), the valid pixels.
         bin_px: Width of a bin; a descriptor has 4 x 4.
         step_px: Distance between descriptors, as far as the centres of their bins are inside.
+        min_contrast: Descriptors of less `contrast` are zero.
 
     Returns:
-        (h, w, 128) unit descriptors; zero where there is no gradient.
+        (h, w, 128) unit descriptors; zero where there is no gradient, or too little.
     """
     pooled = _pooled(_orientation_maps(_smoothed(grey, mask, bin_px / MAGNIFICATION), mask), bin_px)
     bins = _bins(pooled, bin_px, step_px)  # (h, w, 4, 4, 8)
     flat = bins.reshape(*bins.shape[:2], -1)
     total = np.maximum(flat.sum(axis=2, keepdims=True), 1e-9)
-    return np.asarray(np.sqrt(flat / total), np.float32)
+    found = np.asarray(np.sqrt(flat / total), np.float32)
+    found[contrast(bins, bin_px) < min_contrast] = 0.0
+    return found
+
+
+def contrast(bins: FloatArray, bin_px: int) -> FloatArray:
+    """(h, w) contrast of (h, w, 4, 4, 8) bins, in VLFeat's unit: gradient a pixel (vl/dsift.c).
+
+    The mass of the histogram by the area between the outermost bins' centres. Its bins are weighted
+    by the mean of a Gaussian over each, of sigma 1.5 bins, and have windows of height 1, where
+    `_pooled` has a sum of 1.
+    """
+    offsets = np.arange(1 - bin_px, bin_px)
+    centres = bin_px * (np.arange(BINS) - 0.5 * (BINS - 1))
+    z = (offsets - centres[:, None]) / (WINDOW_BINS * bin_px)
+    window = np.exp(-0.5 * z**2).mean(axis=1) * bin_px
+    edge_px = bin_px * (BINS - 1) + 1
+    mass = np.einsum("hwyxo,y,x->hw", bins, window, window)
+    return np.asarray(mass / edge_px**2, np.float32)
 
 
 def support(mask: NDArray[np.bool_], bin_px: int, step_px: int) -> FloatArray:

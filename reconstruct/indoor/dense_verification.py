@@ -33,6 +33,10 @@ class VerificationConfig(Section):
     """Width of a bin of the dense descriptors, which span four."""
     step_px: int = Field(4, ge=1)
     """Distance between neighbouring descriptors."""
+    min_contrast: float = Field(0.005, ge=0)
+    """Descriptors of less contrast are zero, so that flat walls are alike and their noise is not
+    compared: `contrastthreshold` of VLFeat's vl_phow, which InLoc calls. A gradient a pixel, of
+    pictures of deviation 1. 0: none."""
     images: int = Field(8, ge=1)
     """At most this many images of the place are rendered: those of which most is visible from the
     pose."""
@@ -105,7 +109,8 @@ def view_score(
         return float("inf")
     # One mask for both: holes look the same in the two.
     first, second = (
-        dense_root_sift(normalise(image, mask), mask, *grid) for image in (query.grey, drawn)
+        dense_root_sift(normalise(image, mask), mask, *grid, min_contrast=config.min_contrast)
+        for image in (query.grey, drawn)
     )
     distance = np.linalg.norm(first - second, axis=2)
     return float(np.median(distance[judged]))

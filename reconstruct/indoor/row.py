@@ -8,12 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from reconstruct.config import Section
 from reconstruct.indoor.candidates import Candidates, PoseConfig
+from reconstruct.indoor.choice import ChoiceRule, ScoredPose, choose
 from reconstruct.indoor.dense_verification import VerificationConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
 from reconstruct.stages import Context, Plan
@@ -40,6 +39,10 @@ class RowConfig(Section):
     """Ways to candidate poses; of several the union."""
     verification: VerificationConfig | None = None
     """Dense PV ({}: with the default settings) picks the candidate; null: most inliers do."""
+
+    choice: ChoiceRule = "union"
+    """Which candidate is the pose. union: the best of all; sum_by_image: as the authors' release
+    does, the best from the image of the map whose candidates score most in sum."""
 
     @model_validator(mode="after")
     def _check(self) -> RowConfig:
@@ -89,19 +92,6 @@ class CandidateSource:
         return total
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RankedPose:
-    """A candidate pose of a query among those of all sources.
-
-    unlikeness: score of Dense PV, smaller is better; 0 where inliers decide.
-    """
-
-    unlikeness: float
-    inliers: int
-    matches: int
-    cam_from_world: NDArray[np.float64]
-
-
 class Row(WholeStage):
     """A row of the table: candidates of one or several ways, and what picks among them."""
 
@@ -124,7 +114,10 @@ class Row(WholeStage):
         parts = [source.last.fingerprints() for source in self.sources]
         if any(part is None for part in parts):
             return None
-        return fingerprint("row", [sorted(part.items()) for part in parts if part is not None])
+        rule = [] if self.config.choice == "union" else [self.config.choice]
+        return fingerprint(
+            "row", *rule, [sorted(part.items()) for part in parts if part is not None]
+        )
 
     def plan(self) -> Plan:
         """The first thing to do."""
@@ -171,19 +164,25 @@ class Row(WholeStage):
     def _best(self, name: str) -> PoseEstimate:
         # A source whose extractor could not read the query has nothing: told when that was tried.
         sources = [s for s in self.sources if name in s.candidates.known_fingerprints()]
-        ranked = [pose for source in sources for pose in _ranked(source, name)]
-        if not ranked:
+        scored = [
+            pose
+            for number, source in enumerate(self.sources)
+            if source in sources
+            for pose in _scored(source, number, name)
+        ]
+        best = choose(scored, self.config.choice)
+        if best is None:
             most = max(source.candidates.candidates.load(name).most_matches for source in sources)
             needed = min(source.candidates.config.min_inliers for source in self.sources)
             status: PoseStatus = "too_few_matches" if most < needed else "ransac_failed"
             return PoseEstimate(name=name, status=status, matches=most)
-        best = min(ranked, key=lambda pose: (pose.unlikeness, -pose.inliers))
+        candidates = self.sources[best.method].candidates.candidates.load(name)
         return PoseEstimate(
             name=name,
             status="ok",
-            matches=best.matches,
+            matches=candidates.matches[best.index],
             inliers=best.inliers,
-            cam_from_world=best.cam_from_world,
+            cam_from_world=candidates.poses[best.index],
         )
 
     def figures(self) -> dict[str, Any]:
@@ -203,20 +202,21 @@ class Row(WholeStage):
         return figures
 
 
-def _ranked(source: CandidateSource, name: str) -> list[RankedPose]:
+def _scored(source: CandidateSource, method: int, name: str) -> list[ScoredPose]:
     """The candidates of a query from one source, in their order."""
     candidates = source.candidates.candidates.load(name)
-    unlikeness = [0.0] * len(candidates.poses)
+    distances: list[float | None] = [None] * len(candidates.poses)
     if source.scores is not None:
-        unlikeness = source.scores.scores.load(name).values.tolist()
+        distances = source.scores.scores.load(name).values.tolist()
     return [
-        RankedPose(
-            unlikeness=unlikeness[i],
+        ScoredPose(
+            image=candidates.images[i],
+            distance=distance,
             inliers=candidates.inliers[i],
-            matches=candidates.matches[i],
-            cam_from_world=candidates.poses[i],
+            method=method,
+            index=i,
         )
-        for i in range(len(candidates.poses))
+        for i, distance in enumerate(distances)
     ]
 
 

@@ -46,6 +46,12 @@ def sharing_pairs(point_ids: Sequence[NDArray[np.int64]], min_shared: int) -> li
     ]
 
 
+def sees_points(seen: PointIds) -> bool:
+    """Whether any image of a model sees a 3D point: false for a model of poses alone, whose images
+    can be paired by their poses only."""
+    return any((ids >= 0).any() for ids in seen.values())
+
+
 def covisibility_clusters(names: Sequence[str], seen: PointIds) -> list[list[str]]:
     """``names`` in groups that are linked by shared points, directly or through others.
 

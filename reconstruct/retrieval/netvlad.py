@@ -33,7 +33,7 @@ MIN_EDGE_PX = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class NetVladWeights:
-    """Weights of the network.
+    """Weights of the network, contiguous, so that torch takes them as they are.
 
     Attributes:
         convolutions: 13 of (OUT, IN, 3, 3) and (OUT,).
@@ -64,9 +64,8 @@ def load_netvlad(path: Path) -> NetVladWeights:
         layers = [np.atleast_1d(layer.weights) for layer in net.layers if _has_weights(layer)]
         mean = np.asarray(net.meta.normalization.averageImage, np.float32)
         convolutions = tuple((_kernel(w[0]), _float(w[1]).reshape(-1)) for w in layers[:13])
-        assignment, centers = _float(layers[13][0]).T, -_float(layers[13][1]).T
-        matrix = _float(layers[14][0])
-        whitening = matrix.reshape(-1, matrix.shape[-1]).T, _float(layers[14][1]).reshape(-1)
+        assignment, centers = _rows(layers[13][0]), -_rows(layers[13][1])
+        whitening = _rows(layers[14][0]), _float(layers[14][1]).reshape(-1)
     except (
         MatReadError,
         MemoryError,
@@ -102,7 +101,10 @@ class NetVlad:
 
     def __init__(self, config: NetVladConfig, device: str) -> None:
         self.config, self.device = config, device
-        self._weights: NetVladWeights | None = None
+        self._network: Network | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_network": None}
 
     def identity(self) -> Any:
         """Settings, and the weights by content."""
@@ -119,51 +121,61 @@ class NetVlad:
         """(1, D') unit vector; zeros for an image too small for the poolings."""
         import torch
 
-        from reconstruct.torch_device import resolve_device
+        if self._network is None:
+            from reconstruct.torch_device import resolve_device
 
-        if self._weights is None:
-            self._weights = load_netvlad(Path(self.config.path))
+            weights = load_netvlad(Path(self.config.path))
+            self._network = Network(weights, resolve_device(self.device))
         if min(item.shape[:2]) < MIN_EDGE_PX:
-            return np.zeros((1, len(self._weights.whitening[1])), np.float32)
-        device = resolve_device(self.device)
-        pixels = torch.from_numpy(item.astype(np.float32) - self._weights.mean)
+            return np.zeros((1, self._network.length), np.float32)
+        pixels = torch.from_numpy(item).to(self._network.device, torch.float32)
         with torch.inference_mode():
-            descriptors = describe(pixels.permute(2, 0, 1)[None].to(device), self._weights, device)
+            descriptors = self._network(pixels.permute(2, 0, 1)[None])
         return descriptors.cpu().numpy()
 
 
-def describe(images: Tensor, weights: NetVladWeights, device: torch.device) -> Tensor:
-    """Global descriptors of images.
+class Network:
+    """The network on a device. Its whitening alone takes 537 MB, so it is put there once."""
 
-    Args:
-        images: (B, 3, H, W) RGB, less the mean colour.
-        weights: The network.
-        device: Where it runs.
+    def __init__(self, weights: NetVladWeights, device: torch.device) -> None:
+        import torch
 
-    Returns:
-        (B, D') unit vectors.
-    """
-    import torch
-    from torch.nn import functional as F
+        def on_device(array: FloatArray) -> Tensor:
+            return torch.from_numpy(array).to(device)
 
-    def on_device(array: FloatArray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        self.device = device
+        self.length = len(weights.whitening[1])
+        self._mean = on_device(weights.mean)[None, :, None, None]
+        self._convolutions = [(on_device(k), on_device(b)) for k, b in weights.convolutions]
+        self._assignment, self._centers = on_device(weights.assignment), on_device(weights.centers)
+        self._whitening = on_device(weights.whitening[0]), on_device(weights.whitening[1])
 
-    x = images
-    last = len(weights.convolutions) - 1
-    for number, (kernel, bias) in enumerate(weights.convolutions):
-        x = F.conv2d(x, on_device(kernel), on_device(bias), padding=1)
-        if number != last:
-            x = F.relu(x)
-        if number in POOL_AFTER:
-            x = F.max_pool2d(x, 2)
-    x = F.normalize(x.flatten(2), dim=1)  # (B, D, cells)
-    shares = torch.softmax(on_device(weights.assignment) @ x, dim=1)  # (B, K, cells)
-    sums = x @ shares.transpose(1, 2)  # (B, D, K)
-    residuals = sums - shares.sum(dim=2)[:, None, :] * on_device(weights.centers).T
-    vector = F.normalize(F.normalize(residuals, dim=1).flatten(1), dim=1)
-    matrix, offset = weights.whitening
-    return F.normalize(F.linear(vector, on_device(matrix), on_device(offset)), dim=1)
+    def __call__(self, images: Tensor) -> Tensor:
+        """Global descriptors of images.
+
+        Args:
+            images: (B, 3, H, W) RGB, 0 to 255.
+
+        Returns:
+            (B, D') unit vectors.
+        """
+        import torch
+        from torch.nn import functional as F
+
+        x = images - self._mean
+        last = len(self._convolutions) - 1
+        for number, (kernel, bias) in enumerate(self._convolutions):
+            x = F.conv2d(x, kernel, bias, padding=1)
+            if number != last:
+                x = F.relu(x)
+            if number in POOL_AFTER:
+                x = F.max_pool2d(x, 2)
+        x = F.normalize(x.flatten(2), dim=1)  # (B, D, cells)
+        shares = torch.softmax(self._assignment @ x, dim=1)  # (B, K, cells)
+        sums = x @ shares.transpose(1, 2)  # (B, D, K)
+        residuals = sums - shares.sum(dim=2)[:, None, :] * self._centers.T
+        vector = F.normalize(F.normalize(residuals, dim=1).flatten(1), dim=1)
+        return F.normalize(F.linear(vector, *self._whitening), dim=1)
 
 
 def _has_weights(layer: Any) -> bool:
@@ -172,6 +184,12 @@ def _has_weights(layer: Any) -> bool:
 
 def _kernel(array: Any) -> FloatArray:
     return np.ascontiguousarray(_float(array).transpose(3, 2, 0, 1))
+
+
+def _rows(array: Any) -> FloatArray:
+    """(..., N) as MATLAB stores what maps to N outputs -> (N, inputs), a row an output."""
+    values = _float(array)
+    return np.ascontiguousarray(values.reshape(-1, values.shape[-1]).T)
 
 
 def _float(array: Any) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, EstimationError, UsageError
-from reconstruct.matching.covisibility import covisibility_pairs
+from reconstruct.matching.covisibility import covisibility_pairs, sees_points
 from reconstruct.matching.pairs import exhaustive_pairs, pose_pairs, sequential_pairs
 from reconstruct.retrieval.nearest import nearest, neighbor_pairs
 from reconstruct.stages import Context, Plan, Precursor
@@ -23,6 +24,8 @@ from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.pairs import ordered, read_pairs, write_pairs
 from reconstruct.types import ImagePair
 from reconstruct.workspace import file_hash, fingerprint, tree_hash
+
+logger = logging.getLogger(__name__)
 
 
 class QueryExhaustive(Section):
@@ -223,13 +226,18 @@ class Pair(WholeStage):
             known = {name: poses[name] for name in self._known(mapped, poses)}
             return pose_pairs(known, config.neighbors, config.max_angle_deg)
         if isinstance(config, CovisibilityConfig):
-            tracks = colmap.Tracks(colmap.read_model(self._model()))
+            model = colmap.read_model(self._model())
+            tracks = colmap.Tracks(model)
             seen = {name: tracks.points(name) for name in self._known(mapped, tracks.names)}
+            if not sees_points(seen):  # as if `pair.method: poses` had been asked for
+                logger.info("pair: %s has poses alone; pairs follow these", self.reference)
+                poses = colmap.model_poses(model)
+                return pose_pairs({name: poses[name] for name in seen}, config.neighbors)
             pairs = covisibility_pairs(seen, config.neighbors)
             if len(seen) > 1 and not pairs:
                 raise EstimationError(
-                    f"{self.reference}: no two photos of it share a 3D point; for a model of "
-                    "poses alone use pair.method: poses"
+                    f"{self.reference}: no two photos of it share a 3D point; use "
+                    "pair.method: poses"
                 )
             return pairs
         if isinstance(config, ListConfig):

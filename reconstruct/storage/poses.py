@@ -68,7 +68,7 @@ def parse_pose_line(line: str, place: str) -> tuple[str, NDArray[np.float64]]:
 
     Raises ArtifactError, as for a zero quaternion; other lengths are the caller's business.
     """
-    name, *numbers = line.strip().rsplit(maxsplit=7) or [""]
+    name, *numbers = line.rstrip().rsplit(maxsplit=7) or [""]
     try:
         values = np.array([float(word) for word in numbers])
     except ValueError:

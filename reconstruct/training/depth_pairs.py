@@ -27,7 +27,7 @@ class DepthPairsConfig(CropsConfig):
     """Range of the share of the first photo that the second has to see: with less there is nothing
     to learn, with more it is the same photo again."""
     depth_tolerance: float = Field(0.05, gt=0)
-    """Largest relative difference between the depths of corresponding points."""
+    """Largest difference between the depths of corresponding points, relative to the depth."""
 
 
 class Views(Protocol):
@@ -44,7 +44,12 @@ class Views(Protocol):
 
 
 def draw_pair(
-    views: Views, config: DepthPairsConfig, shape: Shape, rng: np.random.Generator
+    views: Views,
+    config: DepthPairsConfig,
+    shape: Shape,
+    rng: np.random.Generator,
+    *,
+    relative: bool = True,
 ) -> Group | None:
     """A group of two random views.
 
@@ -53,6 +58,7 @@ def draw_pair(
         config: Settings.
         shape: What all groups of the run have in common.
         rng: Source of all random choices.
+        relative: Whether ``config.depth_tolerance`` is a share of the depth, see `reproject`.
 
     Returns:
         The group; None if the overlap of the two views is not in the range of ``config``.
@@ -60,7 +66,7 @@ def draw_pair(
     a, b = views.pick(rng)
     first, second = views.view(a), views.view(b)
     grid = _grid(first.depth.shape)
-    target, seen = reproject(grid, first, second, config.depth_tolerance)
+    target, seen = reproject(grid, first, second, config.depth_tolerance, relative=relative)
     if not config.overlap[0] <= seen.mean() <= config.overlap[1]:
         return None
     chosen = int(rng.choice(np.flatnonzero(seen)))
@@ -72,7 +78,9 @@ def draw_pair(
 
     def mapping(positions: Float64) -> tuple[Float64, Mask]:
         in_first = apply_homography(np.linalg.inv(crops[0]), positions)
-        in_second, both = reproject(in_first, first, second, config.depth_tolerance)
+        in_second, both = reproject(
+            in_first, first, second, config.depth_tolerance, relative=relative
+        )
         return apply_homography(crops[1], in_second), both
 
     cells = correspondences(shape.layout, shape.crop_px, mapping)

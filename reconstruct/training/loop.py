@@ -6,7 +6,8 @@ Importing this module loads torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -68,7 +69,8 @@ def take_step(
     optimizer.zero_grad(set_to_none=True)
     loss = group_loss(head, example, config)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(head.parameters(), config.max_gradient_norm)
+    limit = math.inf if config.max_gradient_norm is None else config.max_gradient_norm
+    norm = nn.utils.clip_grad_norm_(head.parameters(), limit)
     if torch.isfinite(norm):
         optimizer.step()
     return {
@@ -105,6 +107,3 @@ def steps(seed: int, config: TrainConfig, first: int) -> Iterator[int]:
     for epoch in range(first // config.groups, config.epochs):
         numbers = order(seed, epoch, config.groups, fresh=not config.keep_maps)
         yield from numbers[first % config.groups if epoch == first // config.groups else 0 :]
-
-
-Validate = Callable[[], float]

@@ -1,13 +1,13 @@
 """MegaDepth's undistorted COLMAP models -> the scene files that training reads.
 
     BASE/Undistorted_SfM/SCENE/images/NAME and sparse/ (or sparse-txt/)
-    BASE/.../MegaDepth_v1/SCENE/dense*/depths/STEM.h5
+    BASE/.../MegaDepth_v1/SCENE/dense0/depths/STEM.h5
 
 One file SCENE.npz for each scene, in the layout of D2-Net's release (see
 `reconstruct.training.megadepth`), so that either program reads the other's.
 
     overlap_matrix[i, j]      points that photos i and j share, of the points of i; -1 without depth
-    scale_ratio_matrix[i, j]  mean over them of the larger ratio of depth / focal length; -1 if none
+    scale_ratio_matrix[i, j]  least over them of the larger ratio of depth / focal length; -1: none
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def prepare_megadepth(base: Path, output: Path) -> list[str]:
             continue
         arrays = scene_arrays(base, scene, depths / scene.name)
         with atomic_path(target) as temporary, open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=True, **arrays)
+            np.savez(file, **arrays)
         logger.info("%s: %d photos with depth", target, _count(arrays["depth_paths"]))
         done.append(scene.name)
     return done
 
 
-def scene_arrays(base: Path, scene: Path, depths: Path) -> dict[str, NDArray[Any]]:
+def scene_arrays(base: Path, scene: Path, depths: Path) -> dict[str, Any]:
     """The arrays of one scene file; images sorted by name.
 
     Args:
@@ -137,19 +137,19 @@ def pair_matrices(
             overlap[i, j] = len(shared) / len(first)
             if shared:
                 r = np.array([first[k] / second[k] for k in sorted(shared)])
-                ratio[i, j] = float(np.mean(np.maximum(r, 1 / r)))
+                ratio[i, j] = float(np.min(np.maximum(r, 1 / r)))
     return overlap, ratio
 
 
 def _depth_file(folder: Path, name: str) -> Path | None:
-    """The depth map of a photo; None if it is missing or is a mask (values below 0)."""
-    for path in sorted(folder.glob("dense*/depths")):
-        file = (path / name).with_suffix(".h5")
-        if file.is_file():
-            with h5py.File(file, "r") as data:
-                # Photos of people have an ordinal mask where others have depth: -1 and up to 2.
-                return file if np.min(data["depth"][()]) >= 0 else None
-    return None
+    """The depth map of a photo; None if it has none, or a mask in its place (values below 0)."""
+    # dense1 and so on are of further models of the scene, in coordinates of their own.
+    file = (folder / "dense0" / "depths" / name).with_suffix(".h5")
+    if not file.is_file():
+        return None
+    with h5py.File(file, "r") as data:
+        # Photos of people have an ordinal mask where others have depth: -1 and up to 2.
+        return file if np.min(data["depth"][()]) >= 0 else None
 
 
 def _objects(values: list[Any]) -> NDArray[Any]:

@@ -32,7 +32,12 @@ class DepthView:
 
 
 def reproject(
-    positions: NDArray[np.float64], first: DepthView, second: DepthView, tolerance: float
+    positions: NDArray[np.float64],
+    first: DepthView,
+    second: DepthView,
+    tolerance: float,
+    *,
+    relative: bool = True,
 ) -> tuple[Float64, Mask]:
     """Positions in the second view of points of the first.
 
@@ -40,8 +45,9 @@ def reproject(
         positions: (N, 2) COLMAP pixels of the first view.
         first: The first view.
         second: The second view.
-        tolerance: Largest relative difference between a point's depth in the second view and the
-            depth measured there.
+        tolerance: Largest difference between a point's depth in the second view and the depth
+            measured there.
+        relative: Whether the tolerance is a share of that depth, or in the unit of the poses.
 
     Returns:
         (N, 2) COLMAP pixels of the second view, and (N,) which points are visible there: depth is
@@ -55,7 +61,8 @@ def reproject(
         pixels = points @ second.intrinsics.T
         target = np.where(points[:, 2:] > 0, pixels[:, :2] / pixels[:, 2:], np.nan)
         measured = interpolate_depth(second.depth, target)
-        seen = np.abs(points[:, 2] - measured) <= tolerance * measured
+        limit = tolerance * measured if relative else tolerance
+        seen = np.abs(points[:, 2] - measured) <= limit
     return target, np.asarray(seen)
 
 

@@ -53,8 +53,8 @@ class TrainConfig(Section):
     """`step`: divided by 5 after 70 % of the steps. `cosine`: down to a hundredth."""
     warmup: int = Field(20, ge=0)
     """Steps over which the learning rate rises to its initial value."""
-    max_gradient_norm: float = Field(1.0, gt=0)
-    """Longer gradients are scaled to this norm."""
+    max_gradient_norm: float | None = Field(1.0, gt=0)
+    """Longer gradients are scaled to this norm; null: none is, as the authors train."""
     safe_radius: int = Field(4, ge=0)
     """Cells within this distance (Chebyshev) of the true one are not used as negatives."""
     margin: float = Field(1.0, gt=0)
@@ -101,7 +101,7 @@ class TrainingConfig(Section):
     """Name of the run; the output folder is output/NAME if --output is not given."""
     output: Annotated[str | None, NotIdentity] = None
     """Output folder."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of every random choice."""
     dataset: DataConfig
     validation: ValidationConfig = ValidationConfig()

@@ -14,7 +14,7 @@ from planes import TILT, write_sequence
 import reconstruct
 from reconstruct.benchmark.comparison import BenchmarkConfig
 from reconstruct.errors import ConfigError, DataError
-from reconstruct.images import read_image
+from reconstruct.images import decode_image
 from reconstruct.pipeline import load_config
 
 SIFT = {"label": "sift", "local": {"name": "sift"}}
@@ -130,15 +130,15 @@ def test_a_killed_run_goes_on_to_the_same_result(
     file = pipeline(tmp_path, [EXACT])
     reads = 0
 
-    def read(path: Path) -> Any:
+    def decode(data: bytes, name: str, **settings: Any) -> Any:
         nonlocal reads
         reads += 1
         if reads == 9:
             raise KeyboardInterrupt
-        return read_image(path)
+        return decode_image(data, name, **settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr("reconstruct.stages.extract.read_image", read)
+        patched.setattr("reconstruct.stages.extract.decode_image", decode)
         with pytest.raises(KeyboardInterrupt):
             reconstruct.run(file, images=planes, output=tmp_path / "killed")
     killed = reconstruct.run(file, images=planes, output=tmp_path / "killed")
@@ -224,6 +224,9 @@ def test_wxbs(shared_data: Path, tmp_path: Path) -> None:
     path = tmp_path / "wxbs.yaml"
     path.write_text(yaml.safe_dump(content))
     run = reconstruct.run(path, output=tmp_path / "out")
-    result = run.metrics["wxbs"]["methods"]["sift"]["groups"]["overall"]
-    assert result["pairs"] > 0
-    assert 0 <= result["shares"]["5"] <= result["shares"]["20"] <= 1
+    groups = run.metrics["wxbs"]["methods"]["sift"]["groups"]
+    assert groups["overall"]["pairs"] == sum(groups[k]["pairs"] for k in groups if k != "overall")
+    # SIFT gets along with other light on a building, and with nothing else in here.
+    easy = groups.pop("WLABS")["shares"]
+    assert 0 < easy["5"] < easy["20"]
+    assert all(group["shares"]["20"] < easy["20"] for group in groups.values())

@@ -14,7 +14,7 @@ import torch
 
 from reconstruct.errors import UsageError, WeightsError
 from reconstruct.features import load_extractor
-from reconstruct.features.kornia import KorniaConfig, build
+from reconstruct.features.kornia import MIN_EDGE, KorniaConfig, build
 
 MODELS = ["hesaffnet_hardnet", "disk", "aliked-n16"]
 
@@ -63,8 +63,13 @@ def test_features(model: str, tmp_path: Path) -> None:
     assert (found.keypoints <= [101, 75]).all()
     np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-4)
     for size in (8, 31, 32, 33):
-        assert extractor(image[:size, :size]).image_size == (size, size)
-        assert len(extractor(np.full((size, size + 9, 3), 90, np.uint8))) >= 0
+        found = extractor(image[:size, :size])
+        assert found.image_size == (size, size)
+        assert (found.keypoints <= size).all()
+        assert len(found) == 0 or size >= MIN_EDGE
+        flat = extractor(np.full((size, size + 9, 3), 90, np.uint8))
+        assert flat.descriptors.shape == (len(flat), extractor.dim)
+        assert np.isfinite(flat.keypoints).all()
 
 
 def test_regions_are_in_colmap_pixels(tmp_path: Path) -> None:

@@ -110,6 +110,28 @@ def test_masked_pixels_and_exposure_do_not_count() -> None:
     np.testing.assert_allclose(support(np.ones((64, 64), bool), 4, 4)[4, 4], 1.0, atol=1e-6)
 
 
+def test_contrast_is_the_gradient_by_vlfeats_formula() -> None:
+    grey = 0.01 * ramp(1, 0)
+    # Every bin of width 4 holds 0.01 x 4 x 4, weighted; their sum is shared among 13 x 13 pixels.
+    weight = [np.mean([np.exp(-((x - c) ** 2) / 72) for x in range(-3, 4)]) for c in (-6, -2, 2, 6)]
+    expected = 0.01 * 16 * sum(weight) ** 2 / 13**2
+    for factor, kept in ((0.99, True), (1.01, False)):
+        mask = np.ones(grey.shape, bool)
+        found = dense_root_sift(grey, mask, 4, 4, min_contrast=factor * expected)
+        assert found[2, 3].any() == kept
+
+
+def test_flat_walls_are_alike_whatever_their_noise() -> None:
+    rng = np.random.default_rng(0)
+    wall, mask = np.zeros((64, 200), np.float32), np.ones((64, 200), bool)
+    wall[:, 150:] = 200.0  # what the deviation comes from
+    noisy = [normalise(wall + rng.normal(0, 0.3, wall.shape).astype("f"), mask) for _ in range(2)]
+    for min_contrast, distance in ((0.0, 0.1), (0.005, 0.0)):
+        first, second = (dense_root_sift(n, mask, 8, 4, min_contrast=min_contrast) for n in noisy)
+        found = np.median(np.linalg.norm(first - second, axis=2)[:, :25])
+        assert found == distance if distance == 0 else found > distance
+
+
 # --------------------------------------------------------------------------------------- Dense PV
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from reconstruct.matching.covisibility import (
     covisibility_clusters,
     covisibility_pairs,
+    sees_points,
     sharing_pairs,
 )
 
@@ -42,6 +43,12 @@ def test_against_counting() -> None:
             if sets[name] & sets[other]:
                 expected.add((min(name, other), max(name, other)))
     assert covisibility_pairs(seen, 3) == sorted(expected)
+
+
+def test_a_model_of_poses_alone_is_seen() -> None:
+    assert sees_points(SEEN)
+    assert not sees_points({"a": np.array([-1, -1]), "b": np.zeros(0, np.int64)})
+    assert not sees_points({})
 
 
 def test_clusters_are_linked_by_points() -> None:

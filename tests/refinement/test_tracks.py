@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from reconstruct.refinement import split_tracks
 
@@ -47,3 +51,30 @@ def test_equal_scores_keep_their_order() -> None:
 def test_no_match() -> None:
     nothing = np.zeros(0, int)
     assert not len(split_tracks(IMAGE_OF, np.zeros((4, 2)), nothing, nothing, nothing, 1.5))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 40), st.integers(0, 40)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11), st.integers(0, 5)), max_size=30),
+)
+def test_no_track_has_two_places_of_an_image(
+    keypoints: list[tuple[int, int, int]], matches: list[tuple[int, int, int]]
+) -> None:
+    rows = np.array(keypoints)
+    image, place, count = rows[:, 0], rows[:, 1:] / 4, len(rows)
+    edges = np.array(matches, int).reshape(-1, 3)
+    edges = edges[(edges[:, :2] < count).all(axis=1)]
+    keep = split_tracks(image, place, *edges.T, 1.5)
+    kept = edges[keep]
+    graph = coo_array((np.ones(len(kept)), (kept[:, 0], kept[:, 1])), shape=(count, count))
+    _, track = connected_components(graph, directed=False)
+    for label in set(track):
+        for one in set(image[track == label]):
+            spread = np.ptp(place[(track == label) & (image == one)], axis=0)
+            assert spread.max() <= 1.5
+    # A match that was cut would join what may not be joined; one inside of a track is kept.
+    assert (track[edges[~keep, 0]] != track[edges[~keep, 1]]).all()

@@ -80,6 +80,27 @@ def test_like_the_literal_version(tmp_path: Path) -> None:
     np.testing.assert_array_equal(network.rows(small), np.zeros((1, LENGTH)))
 
 
+def test_weights_go_to_the_device_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NetVlad(NetVladConfig(path=str(_write(tmp_path / "net.mat"))), "cpu")
+    image = np.zeros((16, 16, 3), np.uint8)
+    first = network.rows(image)
+    handed_over = []
+
+    def from_numpy(array: np.ndarray) -> torch.Tensor:
+        handed_over.append(array.shape)
+        return torch.as_tensor(array)
+
+    monkeypatch.setattr(torch, "from_numpy", from_numpy)
+    np.testing.assert_array_equal(network.rows(image), first)
+    assert handed_over == [image.shape], "the whitening alone has 537 MB in the public file"
+
+
+def test_the_whitening_needs_no_copy(tmp_path: Path) -> None:
+    weights = load_netvlad(_write(tmp_path / "net.mat"))
+    for array in (weights.assignment, weights.centers, weights.whitening[0]):
+        assert array.flags.c_contiguous
+
+
 def test_beside_a_local_extractor(tmp_path: Path) -> None:
     config = NetVladConfig(path=str(_write(tmp_path / "net.mat")), max_edge=32)
     sift = load_extractor("sift")

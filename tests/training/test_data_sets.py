@@ -15,18 +15,27 @@ from reconstruct.config import validate
 from reconstruct.datasets.synthetic import SyntheticDataset, write_photo
 from reconstruct.errors import ConfigError, DataError, ImageError, UsageError
 from reconstruct.geometry import apply_homography
+from reconstruct.images import read_image
 from reconstruct.training.colmap_depth import read_depth_map
 from reconstruct.training.groups import Group, Shape, draw_group
 from reconstruct.training.homographies import HomographiesConfig, random_homography, warp
 from reconstruct.training.layout import LAYOUTS
+from reconstruct.training.megadepth import (
+    MegaDepthConfig,
+    MegaDepthScene,
+    SceneViews,
+    draw_around_point,
+)
 from reconstruct.training.mix import MixConfig, load_source
 from reconstruct.training.object_arrays import read_npz
 from reconstruct.training.photometric import PhotometricConfig, vary
+from reconstruct.training.point_crops import crop_corner
 from reconstruct.training.prepare import pair_matrices
 from reconstruct.training.reprojection import DepthView, interpolate_depth, reproject
 
 SHAPE = Shape(layout=LAYOUTS["release"], crop_px=96, min_correspondences=16)
 PLAIN = {"probability": 0.0, "night": 0.0}
+PLAIN_LIGHT = PhotometricConfig(probability=0.0, night=0.0)
 
 
 def source_of(**settings: Any) -> Any:
@@ -258,8 +267,13 @@ def test_megadepth_from_undistorted_models_to_groups(
     assert np.allclose(np.diag(overlap)[:4], 1.0)
     assert (overlap[4:] == -1).all()
     settings = {"images": str(tmp_path), "scene_info": "scenes", "photometric": PLAIN}
-    source = source_of(format="megadepth", overlap=[0.1, 1.0], **settings)
-    assert colour_difference(draw_group(source, SHAPE, (0, 0))) < 25
+    for crops in ("release", "warped"):
+        source = source_of(format="megadepth", overlap=[0.1, 1.0], crops=crops, **settings)
+        assert colour_difference(draw_group(source, SHAPE, (0, 0))) < 25
+    assert set(plain.files) == {
+        *("image_paths", "depth_paths", "intrinsics", "poses", "overlap_matrix"),
+        *("scale_ratio_matrix", "points3D_id_to_2D", "points3D_id_to_ndepth"),
+    }
     with pytest.raises(DataError, match=r"overlap 0\.99 to 0\.999"):
         source_of(format="megadepth", overlap=[0.99, 0.999], **settings)
     with pytest.raises(UsageError, match=r"0002\.npz"):
@@ -267,9 +281,71 @@ def test_megadepth_from_undistorted_models_to_groups(
 
 
 def test_overlap_and_scale_ratio_by_hand() -> None:
-    overlap, ratio = pair_matrices([{1: 1.0, 2: 1.0}, {2: 4.0, 3: 1.0, 4: 1.0, 5: 1.0}, None])
-    assert overlap.tolist() == [[1.0, 0.5, -1.0], [0.25, 1.0, -1.0], [-1.0, -1.0, -1.0]]
-    assert ratio.tolist() == [[1.0, 4.0, -1.0], [4.0, 1.0, -1.0], [-1.0, -1.0, -1.0]]
+    first, second = {1: 1.0, 2: 1.0, 6: 3.0}, {2: 4.0, 3: 1.0, 4: 1.0, 6: 1.5}
+    overlap, ratio = pair_matrices([first, second, None])
+    np.testing.assert_allclose(overlap, [[1, 2 / 3, -1], [0.5, 1, -1], [-1, -1, -1]])
+    assert ratio.tolist() == [[1.0, 2.0, -1.0], [2.0, 1.0, -1.0], [-1.0, -1.0, -1.0]], "the least"
+
+
+def test_crops_stay_inside_the_photo() -> None:
+    size = (300, 200)
+    assert crop_corner(np.array([150.9, 100.2]), size, 96) == (102, 52)
+    assert crop_corner(np.array([3.0, 199.0]), size, 96) == (0, 104)
+    assert crop_corner(np.array([299.9, 20.0]), size, 96) == (204, 0)
+    assert crop_corner(np.array([150.0, 100.0]), size, 201) is None
+
+
+def test_crops_of_the_release_are_pixels_of_the_photos(
+    square: SyntheticDataset, finished: Path
+) -> None:
+    model = colmap.read_model(finished / "sparse")
+    observed, poses = colmap.observations(model), colmap.model_poses(model)
+    matrix = {n: colmap.pinhole_matrix(c) for n, c in colmap.model_cameras(model).items()}
+    names, scale = sorted(poses)[:2], model_scale(square, finished)
+    shared = sorted(observed[names[0]].keys() & observed[names[1]].keys())
+    views = SceneViews(
+        square.images,
+        MegaDepthScene(
+            path=Path(),
+            images=names,
+            depths=names,
+            intrinsics=[matrix[name] for name in names],
+            poses=[poses[name] for name in names],
+            points=[observed[name] for name in names],
+            ndepths=[dict.fromkeys(observed[name], 1.0) for name in names],
+            pairs=np.array([[0, 1]]),
+        ),
+    )
+    views.view = lambda index: DepthView(  # type: ignore[method-assign]
+        intrinsics=matrix[names[index]],
+        cam_from_world=poses[names[index]],
+        depth=(rendered_depth(square, names[index]) * scale).astype(np.float32),
+    )
+    config = MegaDepthConfig(format="megadepth", images="", lights=1, photometric=PLAIN_LIGHT)
+    group = draw_around_point(views, config, SHAPE, np.random.default_rng(0))
+    assert group is not None
+    for name, image in zip(names, group.images, strict=True):
+        corners = {
+            crop_corner(np.array(observed[name][i]), (320, 240), SHAPE.crop_px) for i in shared
+        }
+        photo = read_image(square.images / name)
+        assert any((photo[y : y + 96, x : x + 96] == image).all() for x, y in corners)
+    assert colour_difference(group) < 25
+
+
+def test_absolute_and_relative_depth_differences() -> None:
+    flat = np.full((10, 10), 4.0, np.float32)
+    eye = np.array([[10.0, 0, 5], [0, 10, 5], [0, 0, 1]])
+    first = DepthView(intrinsics=eye, cam_from_world=np.eye(3, 4), depth=flat)
+    second = DepthView(intrinsics=eye, cam_from_world=np.eye(3, 4), depth=flat + 0.1)
+    for relative, expected in ((True, True), (False, False)):
+        _, seen = reproject(np.array([[5.0, 5.0]]), first, second, 0.05, relative=relative)
+        assert seen.tolist() == [expected]
+
+
+def test_what_crops_of_the_release_have_not() -> None:
+    with pytest.raises(ConfigError, match="go with `crops: warped`"):
+        source_of(format="megadepth", images="x", rotation_deg=5.0)
 
 
 class _Harmful:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.numpy import load_file
 
@@ -16,7 +17,7 @@ from reconstruct.features.weights import load_weights, read_weights
 from reconstruct.pipeline import load_config
 from reconstruct.training import loop, train
 from reconstruct.training.loading import fresh_examples
-from reconstruct.training.maps import GroupSource
+from reconstruct.training.maps import Example, GroupSource
 from reconstruct.training.settings import TrainConfig
 
 SMALL: dict[str, Any] = {
@@ -109,6 +110,20 @@ def test_the_schedule_by_hand() -> None:
     assert config.rate(100) == pytest.approx(0.01)
     step = TrainConfig(learning_rate=1.0, groups=100, schedule="step", warmup=0)
     assert (step.rate(69), step.rate(70)) == (1.0, 0.2)
+
+
+@pytest.mark.parametrize("limit", [None, 1e-3])
+def test_gradients_are_shortened_only_where_that_is_asked_for(limit: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.arange(144).repeat(2, 1).T
+    example = Example(torch.randn((2, 512, 12, 12), generator=generator), [(0, 1, cells)])
+    head = torch.nn.Conv2d(512, 512, 3, padding=1)
+    start = [p.detach().clone() for p in head.parameters()]
+    config = TrainConfig(learning_rate=1.0, warmup=0, schedule="constant", max_gradient_norm=limit)
+    row = loop.take_step(head, torch.optim.SGD(head.parameters()), example, config, 0)
+    moved = torch.stack([(p - s).norm() for p, s in zip(head.parameters(), start, strict=True)])
+    assert row["gradient_norm"] > 1e-2
+    assert moved.detach().norm().item() == pytest.approx(limit or row["gradient_norm"], rel=1e-2)
 
 
 def test_every_epoch_has_all_kept_groups_or_new_ones() -> None:

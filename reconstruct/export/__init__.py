@@ -1,0 +1,58 @@
+"""A run's result in the formats of other programs -> OUT/export/.
+
+A format is a file here with a function ``write(result, target)``, and a line in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from reconstruct.errors import UnknownNameError
+from reconstruct.workspace import atomic_path
+
+FORMATS: Mapping[str, str] = MappingProxyType(
+    {
+        "colmap": "colmap",
+        "gsplat": "gsplat",
+        "hloc": "hloc",
+        "nerfstudio": "nerfstudio",
+        "ply": "points.ply",
+        "text": "text",
+    }
+)
+"""Name of a format (and of its module here) -> the file or folder that it leaves in OUT/export/."""
+
+
+def export(output: Path, format_: str, images: Path | None = None) -> Path:
+    """Write the result of a run in another format, in place of an earlier export.
+
+    Args:
+        output: the run's output folder.
+        format_: one of `FORMATS`:
+            colmap: undistorted photos and stereo lists, for COLMAP's patch_match_stereo, OpenMVS.
+            gsplat: undistorted photos and sparse/0, which Gaussian splatting trainers load.
+            hloc: features.h5 and matches.h5.
+            nerfstudio: photos, transforms.json and points.
+            ply: the points. text: COLMAP's text model.
+        images: folder of the photos; None: where the run found them.
+
+    Returns:
+        The file or folder.
+
+    Raises:
+        UsageError: there is no such result here, or the photos are gone.
+        UnknownNameError: for another format.
+    """
+    if format_ not in FORMATS:
+        raise UnknownNameError("export format", format_, FORMATS)
+    from reconstruct.export.result import Result
+
+    module = importlib.import_module(f"reconstruct.export.{format_}")
+    target = output / "export" / FORMATS[format_]
+    result = Result(output, images)
+    with atomic_path(target) as temporary:
+        module.write(result, temporary)
+    return target
