@@ -32,15 +32,19 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("IndoorEvaluation.reference", "HomographiesConfig.images", "RgbdConfig.images"),
         *("SparsePointsConfig.images", "SparsePointsConfig.model", "ColmapDepthConfig.images"),
         *("MegaDepthConfig.images", "MegaDepthConfig.scene_info", "MixConfig.images"),
+        "FixedViewsConfig.images",
     },
     "where weights, which count by content, are looked for": {
         *("D2NetConfig.mirrors", "D2NetConfig.cache_dir"),
+    },
+    "which photos are taken, each of them counting by its content": {
+        "ExtractConfig.max_megapixels"
     },
     "speed and memory": {
         *("D2NetConfig.backend", "ExtractConfig.loaders", "ExtractConfig.batch_size"),
         *(
             "MutualNNConfig.cache_mb",
-            "DenseConfig.cache_mb",
+            "DenseMatcherConfig.cache_mb",
             "DirectConfig.cache_mb",
             "RefineConfig.chunk",
         ),

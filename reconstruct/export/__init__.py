@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from reconstruct.errors import UnknownNameError
-from reconstruct.workspace import atomic_path
 
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
@@ -49,6 +48,7 @@ def export(output: Path, format_: str, images: Path | None = None) -> Path:
     if format_ not in FORMATS:
         raise UnknownNameError("export format", format_, FORMATS)
     from reconstruct.export.result import Result
+    from reconstruct.workspace import atomic_path
 
     module = importlib.import_module(f"reconstruct.export.{format_}")
     target = output / "export" / FORMATS[format_]

@@ -82,14 +82,6 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
         read_poses(path)
 
 
-def test_comments_and_names_that_look_like_them(tmp_path: Path) -> None:
-    (tmp_path / "poses.txt").write_text(
-        "# a comment\n#another, of eight words or even some more\n# off.jpg 1 0 0 0 1 2 3\n"
-        "#1.jpg 1 0 0 0 1 2 3\n"
-    )
-    assert list(read_poses(tmp_path / "poses.txt")) == ["#1.jpg"]
-
-
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="nowhere"):
         read_poses(tmp_path / "nowhere.txt")
