@@ -247,7 +247,10 @@ def run(
             if stage.name in force:
                 stage.discard()
         execute(stages, context, only)
-        write_report(workspace, context.summary, config, context.dataset)
+        try:
+            write_report(workspace, context.summary, config, context.dataset)
+        except Exception:  # a page that cannot be drawn is no reason to lose what was computed
+            logger.exception("report.html could not be written; all else is there")
         return Run(workspace.root, context.summary)
 
 

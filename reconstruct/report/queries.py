@@ -114,6 +114,8 @@ def _drawn(
     left, right = output.keypoints(e.name), output.keypoints(other)
     if left is None or right is None or not len(rows):
         return empty
+    if (rows.max(axis=0) >= (len(left), len(right))).any():
+        return empty  # matches of an earlier photo of that name, which is not paired any more
     errors = np.full(len(rows), np.nan)
     if e.cam_from_world is not None and output.models and e.name in cameras:
         seen = _points(output.models[0], other, len(right))[rows[:, 1]]
