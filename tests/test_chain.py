@@ -19,7 +19,6 @@ from PIL import Image
 import reconstruct
 from reconstruct import colmap
 from reconstruct.config import validate
-from reconstruct.datasets import loading
 from reconstruct.datasets.loading import load_dataset
 from reconstruct.datasets.square import SyntheticConfig
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
@@ -183,7 +182,7 @@ def test_a_rendered_data_set_brings_cameras_and_truth_and_is_rendered_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse = functools.partial(write_dataset, texels_per_m=8.0)
-    monkeypatch.setattr(loading, "write_dataset", coarse)
+    monkeypatch.setattr(square_dataset, "write_dataset", coarse)
     settings = {"format": "synthetic", "views": 2, "width": 64, "height": 64, "lighting": "day"}
     config = validate(SyntheticConfig, settings, "test")
     first = load_dataset(config, tmp_path / "scratch")

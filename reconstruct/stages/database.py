@@ -9,6 +9,7 @@ from reconstruct import colmap
 from reconstruct.stages import Context
 from reconstruct.stages.verify import MapCameras, Verified, Verify
 from reconstruct.stages.whole import WholeStage
+from reconstruct.storage.matches import key_pair, pair_key
 from reconstruct.workspace import atomic_path, fingerprint, reserve
 
 
@@ -53,7 +54,9 @@ class Database(WholeStage):
         return 8 * keypoints + 16 * matches + 400 * len(self.verified.pairs()) + (1 << 16)
 
     def _pairs(self) -> Iterator[colmap.VerifiedPair]:
-        pairs = self.verified.pairs()
+        # In the order in which they are stored, so that each shard is opened once.
+        keys = self.verify.order([pair_key(pair) for pair in self.verified.pairs()])
+        pairs = [key_pair(key) for key in keys]
         with self.context.reporter.task(self.name, len(pairs), "pairs") as advance:
             for pair in pairs:
                 yield pair, self.verified.matches(pair), self.verified.geometry(pair)

@@ -54,6 +54,12 @@ class _Place:
     row: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _OpenShard:
+    file: h5py.File
+    offsets: dict[str, NDArray[np.int64]]
+
+
 class ShardStore:
     """The shards of one folder. One writer at a time: the run that holds the workspace's lock."""
 
@@ -61,7 +67,7 @@ class ShardStore:
         self.folder = folder
         self._places: dict[str, _Place] | None = None
         self._dirty: set[Path] = set()  # shards that hold superseded records, or nothing readable
-        self._files: OrderedDict[Path, h5py.File] = OrderedDict()  # open for reading
+        self._files: OrderedDict[Path, _OpenShard] = OrderedDict()
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,7 +103,7 @@ class ShardStore:
         for shard, members in sorted(by_shard.items()):
             try:
                 with self._lock:
-                    counts = np.diff(self._open(shard)["offsets"][field][:])
+                    counts = np.diff(self._open(shard).offsets[field])
             except UNREADABLE as error:
                 raise _unreadable(shard, error) from error
             result |= {key: int(counts[row]) for key, row in members}
@@ -115,8 +121,8 @@ class ShardStore:
         for shard, members in sorted(by_shard.items()):
             try:
                 with self._lock:
-                    file = self._open(shard)
-                    offsets, rows = file["offsets"][field][:], file["fields"][field][:]
+                    opened = self._open(shard)
+                    offsets, rows = opened.offsets[field], opened.file["fields"][field][:]
             except UNREADABLE as error:
                 raise _unreadable(shard, error) from error
             result |= {key: rows[offsets[row] : offsets[row + 1]] for key, row in members}
@@ -127,24 +133,23 @@ class ShardStore:
         for path in self.folder.glob(f"*{TEMPORARY}"):
             remove(path)
 
-    def _open(self, shard: Path) -> h5py.File:
+    def _open(self, shard: Path) -> _OpenShard:
         if shard not in self._files:
             file = h5py.File(shard, "r")
             try:
-                _check(file, shard.stat().st_size)
+                self._files[shard] = _OpenShard(file, _checked_offsets(file, shard.stat().st_size))
             except BaseException:
                 file.close()
                 raise
-            self._files[shard] = file
             while len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)[1].close()
+                self._files.popitem(last=False)[1].file.close()
         self._files.move_to_end(shard)
         return self._files[shard]
 
     def _close(self) -> None:
         with self._lock:
             while self._files:
-                self._files.popitem()[1].close()
+                self._files.popitem()[1].file.close()
 
     def write(self, records: list[Record]) -> Path:
         """Commit ``records`` (at least one) as the next shard; returns its path."""
@@ -205,11 +210,14 @@ class ShardStore:
             places[str(key)] = _Place(str(value), path, row)
 
 
-def _check(file: h5py.File, size: int) -> None:
-    """Raises ValueError if the records of a shard do not lie within its fields, or if these claim
-    more than the ``size`` bytes of the file: a damaged or edited file would have arrays of any
-    size made."""
+def _checked_offsets(file: h5py.File, size: int) -> dict[str, NDArray[np.int64]]:
+    """Field -> offsets of its records.
+
+    Raises ValueError if the records do not lie within the fields, or if these claim more than the
+    ``size`` bytes of the file: of a damaged or edited file, arrays of any size would be made.
+    """
     records = len(file["keys"])
+    result = {}
     for name, field in file["fields"].items():
         offsets = file["offsets"][name]
         if offsets.shape != (records + 1,) or offsets.dtype.kind != "i":
@@ -219,6 +227,8 @@ def _check(file: h5py.File, size: int) -> None:
         cuts = offsets[:]
         if cuts[0] != 0 or cuts[-1] > len(field) or (np.diff(cuts) < 0).any():
             raise ValueError(f"offsets of {name} lie outside of its {len(field)} rows")
+        result[name] = cuts
+    return result
 
 
 def _unreadable(shard: Path, error: Exception) -> ArtifactError:
@@ -230,11 +240,11 @@ def _number(path: Path) -> int:
     return int(digits) if digits.isdigit() else -1
 
 
-def _read_row(file: h5py.File, row: int, only: str | None) -> Fields:
+def _read_row(opened: _OpenShard, row: int, only: str | None) -> Fields:
     fields = {}
-    for name in [only] if only else file["fields"]:
-        start, stop = file["offsets"][name][row : row + 2]
-        fields[name] = file["fields"][name][start:stop]
+    for name in [only] if only else opened.offsets:
+        start, stop = opened.offsets[name][row : row + 2]
+        fields[name] = opened.file["fields"][name][start:stop]
     return fields
 
 
