@@ -19,6 +19,7 @@ from PIL import Image
 import reconstruct
 from reconstruct import colmap
 from reconstruct.config import validate
+from reconstruct.datasets import square as square_dataset
 from reconstruct.datasets.loading import load_dataset
 from reconstruct.datasets.square import SyntheticConfig
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
