@@ -16,7 +16,7 @@ import yaml
 import reconstruct
 from reconstruct import colmap
 from reconstruct.datasets.scene import look_at
-from reconstruct.errors import ConfigError, EstimationError, UsageError
+from reconstruct.errors import ConfigError, UsageError
 from reconstruct.evaluation.localization import query_errors
 from reconstruct.localization.localizer import Localizer
 from reconstruct.localization.pose import (
@@ -395,17 +395,24 @@ def test_own_photos_against_a_finished_map(
     assert errors[f"new/{square.names[3]}"][0] < 0.3
 
 
-def test_covisibility_needs_points(square: Any, pipeline: Path, tmp_path: Path) -> None:
+def test_a_map_of_poses_alone_is_paired_by_its_poses(
+    square: Any, pipeline: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data = yaml.safe_load(pipeline.read_text())
     queries = tmp_path / "queries.txt"
     queries.write_text(f"{square.names[0]}\n")
     images = {"format": "folder", "images": str(square.images), "queries": str(queries)}
     data |= {"dataset": images, "evaluate": {"submission": "x"}}
     data["map"]["reference"] = str(square.reference)
+    data["pair"]["queries"] = {"method": "exhaustive"}
     path = tmp_path / "p.yaml"
     path.write_text(yaml.safe_dump(data))
-    with pytest.raises(EstimationError, match=r"use pair\.method: poses"):
-        reconstruct.run(path, output=tmp_path / "out", verbosity=-1)
+    with caplog.at_level("INFO"):
+        run = reconstruct.run(path, output=tmp_path / "out")
+    assert "has poses alone" in caplog.text
+    truth = colmap.model_poses(colmap.read_model(square.reference))[square.names[0]]
+    pose = read_poses(run.output / "poses.txt")[square.names[0]]
+    assert query_errors({"q": pose}, {"q": truth})["q"][0] < 0.3
 
 
 @pytest.mark.parametrize(
