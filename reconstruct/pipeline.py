@@ -244,6 +244,8 @@ def run(
         _check_names([*only, *force], stages)
         _write_run_file(workspace, config, device)
         for stage in stages:
+            if isinstance(stage, Pair) and (advice := stage.advice()):
+                logger.warning(advice)
             if stage.name in force:
                 stage.discard()
         execute(stages, context, only)

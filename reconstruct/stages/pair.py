@@ -123,6 +123,10 @@ PairConfig = Annotated[
 ]
 
 
+MANY_PAIRS = 300_000
+"""Pairs that take two days where one takes half a second: 775 photos, each with each."""
+
+
 class Pair(WholeStage):
     """The stage."""
 
@@ -172,6 +176,18 @@ class Pair(WholeStage):
     def _retrieves(self) -> bool:
         used = [self.config, self.config.queries] if self.with_queries else [self.config]
         return any(isinstance(part, QueryRetrieval) for part in used)
+
+    def advice(self) -> str | None:
+        """What to say before a run whose pairs will take days; None for others."""
+        mapped = len(self.context.dataset.names) - len(self.context.dataset.query_names)
+        count = mapped * (mapped - 1) // 2
+        if not isinstance(self.config, ExhaustiveConfig) or count < MANY_PAIRS:
+            return None
+        return (
+            f"pair: exhaustive over {mapped:,} photos makes {count:,} pairs, which will take days "
+            "on a CPU and hours on a GPU; pair.method: retrieval with 20 neighbors (and section "
+            f"extract.global) makes at most {20 * mapped:,}, pair.method: sequential still fewer"
+        )
 
     def find_fingerprint(self) -> str | None:
         """Fingerprint over the settings, what they point to, and the images."""

@@ -1,0 +1,26 @@
+"""Stage pair: what it says before the work begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import reconstruct
+from reconstruct.stages import pair
+
+
+@pytest.mark.parametrize(("many", "said"), [(6, True), (7, False)])
+def test_a_run_whose_pairs_take_days_says_so_first(
+    chain: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    many: int,
+    said: bool,
+) -> None:
+    monkeypatch.setattr(pair, "MANY_PAIRS", many)
+    reconstruct.run(chain, photos, tmp_path / "out", only=["extract"])
+    first = next(record.message for record in caplog.records if record.levelname != "DEBUG")
+    assert ("4 photos makes 6 pairs" in first) is said
