@@ -35,8 +35,9 @@ class MapConfig(Section):
     """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
     given."""
     pixels: Literal["input", "photo"] = "input"
-    """Pixels of ``robust_loss_px`` and of COLMAP's own thresholds: of the photo as the extractor
-    saw it, shrunk to its ``max_edge``, or of the photo as it is stored."""
+    """Pixels of ``robust_loss_px`` and of COLMAP's own thresholds: of the picture in which keypoints
+    were found (the photo shrunk to the extractor's ``max_edge``; after `refine`, to that of
+    ``refine``), or of the photo as it is stored."""
     robust_loss_px: float | None = Field(None, gt=0)
     """End with a bundle adjustment under a Cauchy loss of this scale: observations that lie
     farther off count less, as those of keypoints that `refine` could not move. null: none.
@@ -184,11 +185,11 @@ class Map(WholeStage):
             )
 
     def _pixel_scale(self) -> float:
-        """Pixels of the photos, in the median, that a pixel of the extractor's input is wide."""
+        """The factor of limits in pixels: the median over the photos."""
         if self.config.pixels == "photo":
             return 1.0
-        cameras = self.database.cameras
-        return float(np.median([cameras.input_scale(name) for name in cameras.sizes]))
+        names = self.database.cameras.sizes
+        return float(np.median([self.database.verified.pixel_scale(name) for name in names]))
 
     def _constant_cameras(self) -> set[int]:
         assigned = self.database.cameras.assignment

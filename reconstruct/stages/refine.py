@@ -73,7 +73,7 @@ class Refine(WholeStage):
         names = sorted({name for pair in pairs for name in pair})
         inliers = {pair: self.verify.geometries.inliers(pair) for pair in pairs}
         keypoints = {name: self.verify.keypoints(name) for name in names}
-        scales = {name: self._scale(name) for name in names}
+        scales = {name: self.scale(name) for name in names}
         refined = refine_keypoints(
             {name: points * scales[name] for name, points in keypoints.items()},
             inliers,
@@ -88,7 +88,7 @@ class Refine(WholeStage):
             _write(temporary, moved, inliers, refined)
         self._open()
 
-    def _scale(self, name: str) -> NDArray[np.float64]:
+    def scale(self, name: str) -> NDArray[np.float64]:
         """Pixels in which alignments are given per pixel of the photo, along x and y."""
         size = self.verify.extract.features.image_size(name)
         return np.asarray(level0_scale(size, self.config.max_edge))
@@ -223,6 +223,10 @@ class VerifyRefined(KeyedStage):
             return self.verify.keypoints(name)
         keypoints: NDArray[np.float32] = self.refine.keypoints.read(name, "keypoints")["keypoints"]
         return keypoints
+
+    def pixel_scale(self, name: str) -> float:
+        """See `Verified`."""
+        return float(1 / self.refine.scale(name).mean())
 
     def matches(self, pair: ImagePair) -> NDArray[np.uint32]:
         """(M, 2) matches of a pair that refinement kept."""

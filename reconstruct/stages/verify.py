@@ -69,6 +69,10 @@ class Verified(Protocol):
     def keypoints(self, name: str) -> NDArray[np.float32]:
         """(N, 2) keypoints of an image that its geometries were estimated from."""
 
+    def pixel_scale(self, name: str) -> float:
+        """Pixels of a photo that a pixel of the picture is wide in which its keypoints were found:
+        the extractor's input, or what they were refined on."""
+
 
 class MapCameras:
     """The cameras of the images of a map, and what decides them."""
@@ -186,6 +190,10 @@ class Verify(KeyedStage):
     def keypoints(self, name: str) -> NDArray[np.float32]:
         """(N, 2) keypoints of an image."""
         return self.extract.features.keypoints(name)
+
+    def pixel_scale(self, name: str) -> float:
+        """See `Verified`."""
+        return self.cameras.input_scale(name)
 
     def matches(self, pair: ImagePair) -> NDArray[np.uint32]:
         """(M, 2) matches of a pair."""
