@@ -15,6 +15,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ TEMPORARY = ".tmp"
 MARKER = ".reconstruct"
 """Marks an output folder as made by this program."""
 HOLDER = ".lock.holder"
-"""The process that holds the lock, for the message to others."""
+"""Names the run that holds the lock: its process, for the message to others, and a mark of its own,
+for workers on other machines."""
 
 
 class Workspace:
@@ -99,7 +101,8 @@ class Workspace:
                 f"({error.strerror}); choose another --output"
             ) from error
         try:
-            (self.root / HOLDER).write_text(f"{os.getpid()}\n", encoding="utf-8")
+            holder = f"{os.getpid()}\n{uuid.uuid4()}\n"
+            (self.root / HOLDER).write_text(holder, encoding="utf-8")
             yield
         finally:
             (self.root / HOLDER).unlink(missing_ok=True)
@@ -107,7 +110,8 @@ class Workspace:
 
     def _holder(self) -> str:
         with contextlib.suppress(OSError):
-            return (self.root / HOLDER).read_text(encoding="utf-8").strip() or "unknown"
+            lines = (self.root / HOLDER).read_text(encoding="utf-8").split()
+            return lines[0] if lines else "unknown"
         return "unknown"
 
     def _mark(self) -> None:
@@ -279,14 +283,15 @@ def database_hash(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, mark: str = "") -> Iterator[Path]:
     """A temporary path that becomes ``path`` (a file or a folder) when the block ends well.
 
-    If the block raises, the temporary is removed and what stood at ``path`` stays.
+    If the block raises, the temporary is removed and what stood at ``path`` stays. mark: part of
+    the temporary's name, where several processes may write the same content at once.
     """
     if path.is_symlink():
         raise UsageError(f"{path}: is a symbolic link, which is not replaced; move it elsewhere")
-    temporary = path.with_name(path.name + TEMPORARY)
+    temporary = path.with_name(path.name + mark + TEMPORARY)
     remove(temporary)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
