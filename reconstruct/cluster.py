@@ -17,7 +17,6 @@ import pickle
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -100,7 +99,7 @@ def open_executor(config: ClusterConfig | None, output: Path) -> Iterator[Execut
         client = stack.enter_context(_connected(config))
         client.forward_logging("reconstruct", level=logging.INFO)
         holder = (output / HOLDER).absolute()
-        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        workers = _count_workers(client)
         where = config.address or "this machine"
         dashboard = client.dashboard_link
         logger.info("cluster: %d worker(s) on %s; dashboard %s", workers, where, dashboard)
@@ -138,6 +137,8 @@ def _connected(config: ClusterConfig) -> Iterator[Client]:
                     dashboard_address="127.0.0.1:0",
                 )
             )
+            # At the end, "still alive after 4.0 seconds" is nothing to warn of.
+            stack.callback(logging.getLogger("distributed.nanny").setLevel, logging.ERROR)
         given = {"scheduler_file": where} if str(where).endswith(".json") else {"address": where}
         try:
             client = distributed.Client(**given, timeout=CONNECT_S, set_as_default=False)
@@ -147,6 +148,10 @@ def _connected(config: ClusterConfig) -> Iterator[Client]:
                 "`dask scheduler`, or use --cluster local:N"
             ) from error
         yield stack.enter_context(client)
+
+
+def _count_workers(client: Client) -> int:
+    return len(client.scheduler_info(n_workers=-1).get("workers", ()))
 
 
 def _cores() -> int:
@@ -216,16 +221,29 @@ class DaskExecutor:
             ReconstructError: That of the job.
             DataError: Workers died with a chunk too often, or the scheduler is gone.
         """
-        from distributed import as_completed
-
         if not chunks:
             return
+        from distributed.comm import CommClosedError
+
+        try:
+            yield from self._run(job, chunks)
+        except Exception as error:
+            connected = self.client.status == "running" and not isinstance(error, CommClosedError)
+            if connected or isinstance(error, ReconstructError):
+                raise
+            raise DataError(
+                "cluster: the scheduler is gone; what was written stays, run again to go on"
+            ) from error
+
+    def _run(self, job: Job, chunks: Sequence[Any]) -> Iterator[Outcome]:
+        from distributed import as_completed
+
         # A task whose result is the job: it is kept by every worker that needs it, and loads its
         # network there once; if all of them die it is made again.
         received = self.client.submit(pickle.loads, pickle.dumps(job), pure=False)
         waiting = iter(chunks)
-        workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
-        first = [self._submit(received, c) for c in islice(waiting, AHEAD * max(workers, 16))]
+        ahead = AHEAD * max(_count_workers(self.client), 16)
+        first = [self._submit(received, chunk) for chunk in islice(waiting, ahead)]
         running = as_completed(first, loop=self.client.loop)
         for future in running:
             yield from self._outcomes(future)
@@ -253,10 +271,6 @@ class DaskExecutor:
                 f"cluster: {self.config.retries + 1} workers died one after another with the same "
                 f"chunk ({error}); if their logs tell of memory, give them more (cluster.memory) "
                 "or fewer to a machine, then run again to go on"
-            ) from error
-        except CancelledError as error:
-            raise DataError(
-                "cluster: the scheduler is gone; what was written stays, run again to go on"
             ) from error
         if isinstance(found, ReconstructError):
             raise found

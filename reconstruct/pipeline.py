@@ -266,15 +266,8 @@ def run(
         shown = workspace.stamp(workspace.report)
         workspace.set_stamp(workspace.report, None)
         execute(stages, context, only)
-        wanted = _report_fingerprint(config, context.summary)
-        if shown != wanted or any(stage.made for stage in stages):
-            try:
-                write_report(workspace, context.summary, config, context.dataset)
-            except Exception:  # a page that cannot be drawn is no reason to lose what was computed
-                logger.exception("report.html could not be written; all else is there")
-                wanted = ""
-        if wanted:
-            workspace.set_stamp(workspace.report, wanted)
+        made = any(stage.made for stage in stages)
+        _update_report(config, context, None if made else shown)
         return Run(workspace.root, context.summary)
 
 
@@ -320,11 +313,24 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
     )
 
 
-def _report_fingerprint(config: AnyConfig, summary: Summary) -> str:
-    """Of what the report shows beside the artifacts: it is not drawn again if nothing changed."""
+def _update_report(config: AnyConfig, context: Context, shown: str | None) -> None:
+    """Write report.html, unless it stands for the same.
+
+    shown: its fingerprint, over what it shows beside artifacts; None: these have changed.
+    """
     settings = config.model_dump(mode="json", by_alias=True)
     version = metadata.version("reconstruct") if _installed("reconstruct") else None
-    return fingerprint("report", version, settings, summary.skipped)
+    wanted = fingerprint("report", version, settings, context.summary.skipped)
+    workspace = context.workspace
+    if shown != wanted:
+        try:
+            write_report(workspace, context.summary, config, context.dataset)
+        except Exception:  # a page that cannot be drawn is no reason to lose what was computed
+            logger.exception("report.html could not be written; all else is there")
+            return
+        finally:
+            workspace.renew_stamp(workspace.database)  # COLMAP's library, which reads it, marks it
+    workspace.set_stamp(workspace.report, wanted)
 
 
 def _with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -163,10 +163,14 @@ class Workspace:
         self._write_stamps(stamps)
 
     def renew_stamp(self, artifact: Path) -> None:
-        """Look at an artifact again after another program has opened it to write."""
-        fingerprint = self.stamp(artifact)
-        if fingerprint is not None:
-            self.set_stamp(artifact, fingerprint)
+        """Look at an artifact again after another program has opened it to write.
+
+        Else it would be read whole whenever somebody asks whether it is what was committed.
+        """
+        if self.stamp(artifact) is not None:
+            stamps, (size, changed) = self._read_stamps(), _state(artifact)
+            stamps[artifact.name] = stamps[artifact.name]._replace(size=size, changed_ns=changed)
+            self._write_stamps(stamps)
 
     def forget_models(self, kept: int) -> None:
         """Remove the models beyond the first ``kept``, those that this program wrote."""

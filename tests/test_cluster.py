@@ -16,7 +16,7 @@ import reconstruct
 from reconstruct import cluster
 from reconstruct.cluster import ClusterConfig, open_executor, parse_cluster
 from reconstruct.datasets.synthetic import SyntheticDataset
-from reconstruct.errors import UsageError
+from reconstruct.errors import DataError, UsageError
 from reconstruct.executor import InProcess
 from reconstruct.workspace import HOLDER
 
@@ -162,6 +162,21 @@ def test_no_scheduler_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         open_executor(ClusterConfig(address="tcp://127.0.0.1:9"), tmp_path),
     ):
         pass
+
+
+def test_a_scheduler_that_is_gone_is_told_as_such() -> None:
+    pytest.importorskip("distributed")
+
+    class Client:
+        status = "closed"
+
+        def submit(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("lost")
+
+    executor = cluster.DaskExecutor(Client(), ClusterConfig(), None)
+    assert list(executor.run(len, [])) == []
+    with pytest.raises(DataError, match=r"scheduler is gone; what was written stays"):
+        list(executor.run(len, [[1]]))
 
 
 def test_a_worker_stops_when_another_run_has_taken_over(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class _OpenShard:
         self._rows: dict[str, Any] = {}
         self._whole: dict[str, NDArray[Any]] = {}
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The names of the fields."""
         return list(self.file["fields"])
