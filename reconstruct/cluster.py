@@ -105,8 +105,8 @@ def open_executor(config: ClusterConfig | None, output: Path) -> Iterator[Execut
         logger.info("cluster: %d worker(s) on %s; dashboard %s", workers, where, dashboard)
         if not workers:
             logger.info("cluster: waiting for workers; they may be queued")
-        run = _Run(os.getcwd(), holder, holder.read_text(encoding="utf-8"), _threads(config))
-        yield DaskExecutor(client, config, run)
+        driver = _Driver(os.getcwd(), holder, holder.read_text(encoding="utf-8"), _threads(config))
+        yield DaskExecutor(client, config, driver)
 
 
 @contextlib.contextmanager
@@ -165,8 +165,8 @@ def _threads(config: ClusterConfig) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """The run that a worker works for.
+class _Driver:
+    """The program that a worker works for.
 
     Args:
         folder: The driver's current folder, which relative paths start from.
@@ -212,7 +212,7 @@ class DaskExecutor:
 
     client: Client
     config: ClusterConfig
-    run_of: _Run
+    driver: _Driver
 
     def run(self, job: Job, chunks: Sequence[Any]) -> Iterator[Outcome]:
         """Run ``job`` on all of ``chunks``, each on one worker.
@@ -255,7 +255,7 @@ class DaskExecutor:
             _work,
             received,
             chunk,
-            self.run_of,
+            self.driver,
             pure=False,
             retries=self.config.retries,
             resources=self.config.resources or None,
@@ -281,7 +281,7 @@ _ONE_CHUNK = threading.Lock()
 """A worker process works on one chunk at a time, with all its threads, whatever Dask's setting."""
 
 
-def _work(job: Job, chunk: Any, run: _Run) -> list[Outcome] | ReconstructError:
+def _work(job: Job, chunk: Any, driver: _Driver) -> list[Outcome] | ReconstructError:
     """On a worker: make and commit the records of a chunk.
 
     What the job raises on purpose is returned: to try again would not help.
@@ -291,17 +291,17 @@ def _work(job: Job, chunk: Any, run: _Run) -> list[Outcome] | ReconstructError:
     from distributed import get_worker
 
     with _ONE_CHUNK:
-        threads = run.threads or get_worker().state.nthreads
+        threads = driver.threads or get_worker().state.nthreads
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         try:
-            run.check()
-            run.enter()
+            driver.check()
+            driver.enter()
             outcomes = []
             for outcome in job([chunk]):
                 outcomes.append(outcome)
                 if len(outcomes) == len(chunk):  # before it is committed
-                    run.check()
+                    driver.check()
             return outcomes
         except ReconstructError as error:
             return error

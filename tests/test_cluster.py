@@ -180,7 +180,7 @@ def test_a_scheduler_that_is_gone_is_told_as_such() -> None:
 
 
 def test_a_worker_stops_when_another_run_has_taken_over(tmp_path: Path) -> None:
-    run = cluster._Run("/", tmp_path / HOLDER, "1 first", None)
+    run = cluster._Driver("/", tmp_path / HOLDER, "1 first", None)
     with pytest.raises(UsageError, match=r"not seen by worker .* under one path"):
         run.check()
     run.holder.write_text("1 first")
