@@ -34,7 +34,7 @@ from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.matching.config import MatchConfig
 from reconstruct.progress import Reporter, logging_to
 from reconstruct.refinement.settings import RefineConfig
-from reconstruct.report.page import write_report
+from reconstruct.report.page import shown_fingerprint, write_report
 from reconstruct.shipped import find_pipeline
 from reconstruct.stages import Context, Plan, Stage, Summary
 from reconstruct.stages.align import Align
@@ -263,11 +263,8 @@ def run(
         for stage in stages:
             if stage.name in force:
                 stage.discard()
-        shown = workspace.stamp(workspace.report)
-        workspace.set_stamp(workspace.report, None)
         execute(stages, context, only)
-        made = any(stage.made for stage in stages)
-        _update_report(config, context, None if made else shown)
+        _update_report(config, context, made=any(stage.made for stage in stages))
         return Run(workspace.root, context.summary)
 
 
@@ -313,24 +310,23 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
     )
 
 
-def _update_report(config: AnyConfig, context: Context, shown: str | None) -> None:
-    """Write report.html, unless it stands for the same.
+def _update_report(config: AnyConfig, context: Context, made: bool) -> None:
+    """Write report.html, unless nothing was made and the page stands for the same.
 
-    shown: its fingerprint, over what it shows beside artifacts; None: these have changed.
+    A run that was killed before its page was drawn has left other entries in summary.json.
     """
+    workspace, summary = context.workspace, context.summary
     settings = config.model_dump(mode="json", by_alias=True)
     version = metadata.version("reconstruct") if _installed("reconstruct") else None
-    wanted = fingerprint("report", version, settings, context.summary.skipped)
-    workspace = context.workspace
-    if shown != wanted:
-        try:
-            write_report(workspace, context.summary, config, context.dataset)
-        except Exception:  # a page that cannot be drawn is no reason to lose what was computed
-            logger.exception("report.html could not be written; all else is there")
-            return
-        finally:
-            workspace.renew_stamp(workspace.database)  # COLMAP's library, which reads it, marks it
-    workspace.set_stamp(workspace.report, wanted)
+    entries = read_summary(workspace.summary)
+    wanted = fingerprint("report", version, settings, summary.skipped, entries)
+    if not made and shown_fingerprint(workspace) == wanted:
+        return
+    try:
+        write_report(workspace, summary, config, context.dataset, wanted)
+    except Exception:  # a page that cannot be drawn is no reason to lose what was computed
+        logger.exception("report.html could not be written; all else is there")
+    workspace.renew_stamp(workspace.database)  # COLMAP's library, which reads it, marks it
 
 
 def _with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:

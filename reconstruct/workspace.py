@@ -169,8 +169,9 @@ class Workspace:
         """
         if self.stamp(artifact) is not None:
             stamps, (size, changed) = self._read_stamps(), _state(artifact)
-            stamps[artifact.name] = stamps[artifact.name]._replace(size=size, changed_ns=changed)
-            self._write_stamps(stamps)
+            renewed = stamps[artifact.name]._replace(size=size, changed_ns=changed)
+            if renewed != stamps[artifact.name]:
+                self._write_stamps({**stamps, artifact.name: renewed})
 
     def forget_models(self, kept: int) -> None:
         """Remove the models beyond the first ``kept``, those that this program wrote."""
