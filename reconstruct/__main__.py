@@ -70,6 +70,11 @@ def _add_run(commands: Any, name: str, command: _Command, text: str) -> None:
     _add_json(parser)
     if name == "run":
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+        parser.add_argument(
+            "--cluster",
+            metavar="WHERE",
+            help="local:4 for worker processes, or the address of a Dask scheduler",
+        )
         parser.add_argument("--only", default="", help="run just these stages (a,b)")
         parser.add_argument("--force", default="", help="run these even if up to date (a,b)")
         volume = parser.add_mutually_exclusive_group()
@@ -188,6 +193,7 @@ def _run(args: argparse.Namespace) -> int:
             only=_names(args.only),
             force=_names(args.force),
             verbosity=int(args.verbose) - int(args.quiet),
+            cluster=args.cluster,
         )
     summary = finished.summary
     if args.json:

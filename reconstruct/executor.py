@@ -1,37 +1,51 @@
 """Where the chunks of keyed stages run: one object's business.
 
-A keyed stage hands over a job and the keys that lack a record. The job makes their records and
-commits them; what it yields is only what became of each key. An executor decides in which process
-that happens, and knows neither stages nor stores.
+A keyed stage hands over a job and chunks of the keys that lack a record. The job makes their
+records and commits them; what it yields is only what became of each key. An executor decides in
+which process that happens, and knows neither stages nor stores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a key. skipped: why it has no record; None: it has one."""
+    """What became of a key.
+
+    Args:
+        key: The key.
+        skipped: Why it has no record; None: it has one.
+        notes: Other inputs that were left out on the way -> why.
+    """
 
     key: str
     skipped: str | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Job(Protocol):
-    """Work on keys that can be done in pieces, in any process."""
+    """Work that comes in chunks, each of which can be done in any process.
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Outcome]:
-        """Make and commit the records of ``keys``, in that order."""
+    It can be pickled, and is then settings and paths: what it reads and what it needs to compute,
+    such as a network, it loads where it runs, once for all its chunks there.
+    """
+
+    def __call__(self, chunks: Sequence[Any]) -> Iterator[Outcome]:
+        """Make and commit the records of ``chunks``, in that order.
+
+        A chunk has a length: so many outcomes come before it is committed.
+        """
 
 
 class Executor(Protocol):
     """Runs jobs."""
 
-    def run(self, job: Job, keys: Sequence[str]) -> Iterator[Outcome]:
-        """Run ``job`` on all of ``keys``; outcomes come as they are reached."""
+    def run(self, job: Job, chunks: Sequence[Any]) -> Iterator[Outcome]:
+        """Run ``job`` on all of ``chunks``; outcomes come as they are reached, in any order."""
 
 
 class InProcess:
@@ -40,7 +54,7 @@ class InProcess:
     In one piece, so that what the job reads ahead is not thrown away at the end of a chunk.
     """
 
-    def run(self, job: Job, keys: Sequence[str]) -> Iterator[Outcome]:
-        """Run ``job`` on all of ``keys`` in their order."""
-        if keys:
-            yield from job(keys)
+    def run(self, job: Job, chunks: Sequence[Any]) -> Iterator[Outcome]:
+        """Run ``job`` on all of ``chunks`` in their order."""
+        if chunks:
+            yield from job(chunks)

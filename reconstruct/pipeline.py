@@ -20,10 +20,12 @@ from pydantic import Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.benchmark.comparison import BenchmarkConfig, build_benchmark, load_benchmark
+from reconstruct.cluster import ClusterConfig, open_executor, parse_cluster
 from reconstruct.config import NotIdentity, Section, apply_overrides, read_yaml, validate
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import ConfigError, UsageError, suggestion
+from reconstruct.executor import Executor, InProcess
 from reconstruct.indoor.comparison import IndoorConfig, build_indoor
 from reconstruct.indoor.rgbd_map import RgbdMap
 from reconstruct.localization.evaluate import EvaluateQueries
@@ -32,7 +34,7 @@ from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.matching.config import MatchConfig
 from reconstruct.progress import Reporter, logging_to
 from reconstruct.refinement.settings import RefineConfig
-from reconstruct.report.page import write_report
+from reconstruct.report.page import shown_fingerprint, write_report
 from reconstruct.shipped import find_pipeline
 from reconstruct.stages import Context, Plan, Stage, Summary
 from reconstruct.stages.align import Align
@@ -51,7 +53,7 @@ from reconstruct.storage.summary import read_summary, stage_entry, write_summary
 from reconstruct.torch_device import resolve_device
 from reconstruct.training import build_training
 from reconstruct.training.settings import TrainingConfig
-from reconstruct.workspace import Workspace, atomic_path
+from reconstruct.workspace import Workspace, atomic_path, fingerprint
 
 logger = logging.getLogger("reconstruct")
 
@@ -65,6 +67,8 @@ class PipelineConfig(Section):
     """Output folder."""
     seed: int = Field(0, ge=0)
     """Seed of every random choice."""
+    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
+    """Where the work is done; null: in this process."""
     dataset: DatasetConfig
     extract: ExtractConfig
     pair: PairConfig | None = None
@@ -183,7 +187,11 @@ def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
 
 
 def open_context(
-    config: AnyConfig, output: Path | str | None, device: str, reporter: Reporter
+    config: AnyConfig,
+    output: Path | str | None,
+    device: str,
+    reporter: Reporter,
+    executor: Executor | None = None,
 ) -> Context:
     """What the stages share. Raises UsageError for a missing folder or device."""
     workspace = Workspace(output or config.output or Path("output") / config.name)
@@ -210,6 +218,7 @@ def open_context(
         summary=summary,
         device=device,
         seed=config.seed,
+        executor=executor or InProcess(),
     )
 
 
@@ -222,6 +231,7 @@ def run(
     only: Sequence[str] = (),
     force: Sequence[str] = (),
     verbosity: int = 0,
+    cluster: str | None = None,
 ) -> Run:
     """Run a pipeline file; what is up to date in ``output`` is not done again.
 
@@ -229,17 +239,24 @@ def run(
     ``dataset.images``. overrides: dotted key -> value, e.g. ``{"extract.local.multiscale": True}``.
     device: auto, cpu, cuda, cuda:N or mps.
     only: names of the stages to run. force: names of stages to run even if up to date.
-    verbosity: -1 only errors, 0 progress, 1 also COLMAP's log.
+    verbosity: -1 only errors, 0 progress, 1 also COLMAP's log. cluster: as ``--cluster``:
+    ``local:4`` for worker processes, or the address of a Dask scheduler.
 
     Raises UsageError (wrong settings, missing folder, output folder in use) or DataError (the
     photos do not allow it); both name the next step.
     """
-    config = load_config(pipeline, _with_images(images, overrides))
+    where = {} if cluster is None else parse_cluster(cluster)
+    where = {f"cluster.{key}": value for key, value in where.items()}
+    config = load_config(pipeline, _with_images(images, overrides) | where)
     reporter = Reporter(verbosity)
     colmap.set_verbosity(verbosity > 0)
     workspace = Workspace(output or config.output or Path("output") / config.name)
-    with workspace.lock(), logging_to(reporter, workspace.log):
-        context = open_context(config, workspace.root, device, reporter)
+    with (
+        workspace.lock(),
+        logging_to(reporter, workspace.log),
+        open_executor(config.cluster, workspace.root) as executor,
+    ):
+        context = open_context(config, workspace.root, device, reporter, executor)
         stages = build_stages(config, context)
         _check_names([*only, *force], stages)
         _write_run_file(workspace, config, device)
@@ -249,10 +266,7 @@ def run(
             if stage.name in force:
                 stage.discard()
         execute(stages, context, only)
-        try:
-            write_report(workspace, context.summary, config, context.dataset)
-        except Exception:  # a page that cannot be drawn is no reason to lose what was computed
-            logger.exception("report.html could not be written; all else is there")
+        _update_report(config, context, made=any(stage.made for stage in stages))
         return Run(workspace.root, context.summary)
 
 
@@ -296,6 +310,25 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
     summary.seconds.update(
         {s.name: entries[s.name]["seconds"] for s in stages if s.name in entries}
     )
+
+
+def _update_report(config: AnyConfig, context: Context, made: bool) -> None:
+    """Write report.html, unless nothing was made and the page stands for the same.
+
+    A run that was killed before its page was drawn has left other entries in summary.json.
+    """
+    workspace, summary = context.workspace, context.summary
+    settings = config.model_dump(mode="json", by_alias=True)
+    version = metadata.version("reconstruct") if _installed("reconstruct") else None
+    entries = read_summary(workspace.summary)
+    wanted = fingerprint("report", version, settings, summary.skipped, entries)
+    if not made and shown_fingerprint(workspace) == wanted:
+        return
+    try:
+        write_report(workspace, summary, config, context.dataset, wanted)
+    except Exception:  # a page that cannot be drawn is no reason to lose what was computed
+        logger.exception("report.html could not be written; all else is there")
+    workspace.renew_stamp(workspace.database)  # COLMAP's library, which reads it, marks it
 
 
 def _with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ TEMPORARY = ".tmp"
 MARKER = ".reconstruct"
 """Marks an output folder as made by this program."""
 HOLDER = ".lock.holder"
-"""The process that holds the lock, for the message to others."""
+"""Names the run that holds the lock: its process, for the message to others, and a mark of its own,
+for workers on other machines."""
 
 
 class Workspace:
@@ -99,7 +101,8 @@ class Workspace:
                 f"({error.strerror}); choose another --output"
             ) from error
         try:
-            (self.root / HOLDER).write_text(f"{os.getpid()}\n", encoding="utf-8")
+            holder = f"{os.getpid()}\n{uuid.uuid4()}\n"
+            (self.root / HOLDER).write_text(holder, encoding="utf-8")
             yield
         finally:
             (self.root / HOLDER).unlink(missing_ok=True)
@@ -107,7 +110,8 @@ class Workspace:
 
     def _holder(self) -> str:
         with contextlib.suppress(OSError):
-            return (self.root / HOLDER).read_text(encoding="utf-8").strip() or "unknown"
+            lines = (self.root / HOLDER).read_text(encoding="utf-8").split()
+            return lines[0] if lines else "unknown"
         return "unknown"
 
     def _mark(self) -> None:
@@ -159,10 +163,15 @@ class Workspace:
         self._write_stamps(stamps)
 
     def renew_stamp(self, artifact: Path) -> None:
-        """Look at an artifact again after another program has opened it to write."""
-        fingerprint = self.stamp(artifact)
-        if fingerprint is not None:
-            self.set_stamp(artifact, fingerprint)
+        """Look at an artifact again after another program has opened it to write.
+
+        Else it would be read whole whenever somebody asks whether it is what was committed.
+        """
+        if self.stamp(artifact) is not None:
+            stamps, (size, changed) = self._read_stamps(), _state(artifact)
+            renewed = stamps[artifact.name]._replace(size=size, changed_ns=changed)
+            if renewed != stamps[artifact.name]:
+                self._write_stamps({**stamps, artifact.name: renewed})
 
     def forget_models(self, kept: int) -> None:
         """Remove the models beyond the first ``kept``, those that this program wrote."""
@@ -279,14 +288,15 @@ def database_hash(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, mark: str = "") -> Iterator[Path]:
     """A temporary path that becomes ``path`` (a file or a folder) when the block ends well.
 
-    If the block raises, the temporary is removed and what stood at ``path`` stays.
+    If the block raises, the temporary is removed and what stood at ``path`` stays. mark: part of
+    the temporary's name, where several processes may write the same content at once.
     """
     if path.is_symlink():
         raise UsageError(f"{path}: is a symbolic link, which is not replaced; move it elsewhere")
-    temporary = path.with_name(path.name + TEMPORARY)
+    temporary = path.with_name(path.name + mark + TEMPORARY)
     remove(temporary)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import yaml
 from hypothesis import settings
 from synthetic_aachen import write_aachen
 
+from reconstruct import cluster, executor
 from reconstruct.__main__ import main
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
+from reconstruct.executor import Job
 
 # The same examples in every run, however slow the machine is.
 settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -119,3 +122,19 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
         return Outcome(status, captured.out, captured.err)
 
     return call
+
+
+class Elsewhere:
+    """Runs each chunk as a process of its own would, on what was sent to it; the last first."""
+
+    def run(self, job: Job, chunks: Sequence[Any]) -> Iterator[executor.Outcome]:
+        """The outcomes of ``chunks``, in another order."""
+        sent = pickle.dumps(job)
+        for chunk in reversed(chunks):
+            yield from pickle.loads(sent)([pickle.loads(pickle.dumps(chunk))])
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks run as if in other processes."""
+    monkeypatch.setattr(cluster, "InProcess", Elsewhere)

@@ -29,7 +29,7 @@ LEVELS = [
         "stopping",
         "yaml_text",
     },
-    {"config", "images", "workspace", "torch_device"},
+    {"cluster", "config", "images", "workspace", "torch_device"},
     {"storage", "colmap", "refinement"},
     {"features", "evaluation", "datasets", "export"},
     {"matching", "retrieval"},
@@ -37,7 +37,7 @@ LEVELS = [
     {"localization", "benchmark", "report", "training", "indoor"},
     {"api", "pipeline"},
     {"command"},
-    {"__main__"},
+    {"__main__", "preload"},
 ]
 """A module may import from its own level and from those before it."""
 

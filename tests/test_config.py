@@ -52,6 +52,10 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("RefineQueryConfig.chunk", "RefineQueryConfig.cache_mb", "MapConfig.threads"),
         "TrainConfig.workers",
     },
+    "where the work is done": {
+        *("PipelineConfig.cluster", "BenchmarkConfig.cluster"),
+        *("IndoorConfig.cluster", "TrainingConfig.cluster"),
+    },
     "the same curves once more": {"TrainConfig.tensorboard"},
 }
 """Reason -> SECTION.FIELD."""

@@ -237,6 +237,24 @@ def test_a_changed_setting_redoes_what_depends_on_it_and_plan_foretells_it(
         shutil.rmtree(tmp_path / "changed")
 
 
+def test_the_report_is_drawn_again_only_if_something_changed(
+    run: Callable[..., reconstruct.Run], tmp_path: Path
+) -> None:
+    report = tmp_path / "out" / "report.html"
+
+    def drawn(**changes: Any) -> bool:
+        before = report.stat().st_mtime_ns if report.exists() else None
+        run(**changes)
+        return report.stat().st_mtime_ns != before
+
+    assert drawn()
+    assert not drawn()
+    assert drawn(extract__loaders=1), "it shows the settings"
+    assert drawn(map__min_model_size=2, extract__loaders=1)
+    report.write_text("edited")
+    assert drawn(map__min_model_size=2, extract__loaders=1)
+
+
 def test_places_do_not_count(
     run: Callable[..., reconstruct.Run], chain: Path, photos: Path, tmp_path: Path, work: Work
 ) -> None:

@@ -22,7 +22,8 @@ from reconstruct.benchmark.protocols.daynight import DayNightBenchmark
 from reconstruct.benchmark.protocols.hpatches import HPatchesBenchmark
 from reconstruct.benchmark.protocols.tables import benchmark_tables
 from reconstruct.benchmark.protocols.wxbs import WxBSBenchmark
-from reconstruct.config import Section
+from reconstruct.cluster import ClusterConfig
+from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.daynight import DayNightConfig, load_daynight
 from reconstruct.datasets.hpatches import HPatchesConfig, load_hpatches
 from reconstruct.datasets.wxbs import WxBSConfig, load_wxbs
@@ -52,6 +53,8 @@ class BenchmarkConfig(Section):
     """Output folder."""
     seed: int = Field(0, ge=0)
     """Seed of every random choice."""
+    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
+    """Where the work is done; null: in this process."""
     dataset: Annotated[HPatchesConfig | WxBSConfig | DayNightConfig, Field(discriminator="format")]
     methods: tuple[MethodConfig, ...] = Field(min_length=1, strict=False)
     ransac: MagsacConfig = MagsacConfig()

@@ -6,7 +6,7 @@ look like those in the first. (A reconstruction's `refine` moves keypoints over 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from reconstruct.parallel import side_by_side
 from reconstruct.refinement import Pyramid, RefineConfig, align_pair, build_pyramid
 from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
-from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.match import Match
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
@@ -34,7 +34,6 @@ from reconstruct.workspace import fingerprint
 class _Matched:
     """first, second: (M, 2) float32 matched positions of a pair."""
 
-    pair: ImagePair
     first: FloatArray
     second: FloatArray
 
@@ -69,7 +68,7 @@ class RefinePairs(KeyedStage):
         fields = self.store.read(pair_key(pair))
         return fields["first"].astype(np.float64), fields["second"].astype(np.float64)
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Refines the positions of pairs."""
         return RefinePairsWorker(
             dataset=self.context.dataset,
@@ -77,7 +76,6 @@ class RefinePairs(KeyedStage):
             matches=self.match.matches,
             config=self.config,
             device=self.context.device,
-            fingerprints=fingerprints,
         )
 
 
@@ -90,22 +88,21 @@ class RefinePairsWorker:
     matches: MatchStore
     config: RefineConfig
     device: str
-    fingerprints: Mapping[str, str]
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
-        """Results for the pairs ``keys``."""
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for pairs."""
         pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
-        pairs = map(key_pair, keys)
+        pairs = (key_pair(item.key) for item in wanted)
         jobs = ((self._load(pair), pyramids[pair[0]], pyramids[pair[1]]) for pair in pairs)
-        for item in side_by_side(lambda job: self._refined(*job), jobs):
-            key = pair_key(item.pair)
+        found = side_by_side(lambda job: self._refined(*job), jobs)
+        for (key, value, _), item in zip(wanted, found, strict=True):
             columns = {"first": item.first, "second": item.second}
-            yield Result(key, (Record(key, self.fingerprints[key], columns),))
+            yield Result(key, (Record(key, value, columns),))
 
     def _load(self, pair: ImagePair) -> _Matched:
         matches = self.matches.load(pair)
         first, second = (self.features.keypoints(name) for name in pair)
-        return _Matched(pair, first[matches[:, 0]], second[matches[:, 1]])
+        return _Matched(first[matches[:, 0]], second[matches[:, 1]])
 
     def _refined(self, item: _Matched, pyramid0: Pyramid, pyramid1: Pyramid) -> _Matched:
         if not len(item.first):

@@ -18,6 +18,7 @@ from reconstruct.features.weights import DOWNLOADS, EMBEDDED, load_weights
 Level = Literal["ok", "note", "trouble"]
 
 EXTRAS = {
+    "cluster": ("distributed", "several processes or machines"),
     "faiss": ("faiss", "direct search in RGB-D maps"),
     "hesaff": ("pyhesaff", "extractor hesaff"),
     "kornia": ("kornia", "extractor kornia"),

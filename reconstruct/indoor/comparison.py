@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from reconstruct.cluster import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig
@@ -77,6 +78,8 @@ class IndoorConfig(Section):
     """Output folder."""
     seed: int = Field(0, ge=0)
     """Seed of every random choice."""
+    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
+    """Where the work is done; null: in this process."""
     dataset: Annotated[InLocConfig | DepthFolderConfig, Field(discriminator="format")]
     retrieval: RetrievalSection
     rows: tuple[RowConfig, ...] = Field(strict=False)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from reconstruct import colmap
 from reconstruct.images import read_image
 from reconstruct.indoor.candidates import Candidates
 from reconstruct.indoor.dense_verification import (
@@ -16,10 +19,11 @@ from reconstruct.indoor.dense_verification import (
 )
 from reconstruct.indoor.rendering import Cloud
 from reconstruct.indoor.rgbd_map import RgbdMap
+from reconstruct.indoor.scans import Scans
 from reconstruct.stages import Context
-from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.cache import Cache
-from reconstruct.storage.candidates import ScoreStore
+from reconstruct.storage.candidates import CandidateStore, ScoreStore
 from reconstruct.types import FloatArray
 from reconstruct.workspace import fingerprint
 
@@ -60,22 +64,53 @@ class VerifyPoses(KeyedStage):
         """How many queries have scores."""
         return {"queries": len(self.known_fingerprints()), "verified_now": made}
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Scores candidate poses."""
-        return lambda keys: self._results(keys, fingerprints)
+        candidates = self.candidates.candidates
+        names = sorted(self.known_fingerprints())
+        places = {place for name in names for place in candidates.load(name).places}
+        return ScoreWorker(
+            config=self.config,
+            candidates=candidates,
+            scans=self.scans.scans,
+            images=self._images(places),
+            cameras=self.candidates.query_cameras(),
+            photos=self.context.dataset.root,
+        )
 
     def _images(self, places: set[str]) -> dict[str, list[str]]:
         """Place -> its images, sorted."""
         found: dict[str, list[str]] = {place: [] for place in sorted(places)}
-        for name, place in sorted(self.scans.places.items()):
+        for name, place in sorted(self.scans.scans.places.items()):
             if place in found:
                 found[place].append(name)
         return found
 
-    def _results(self, keys: Sequence[str], fingerprints: Mapping[str, str]) -> Iterator[Result]:
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoreWorker:
+    """Queries -> the scores of their candidate poses.
+
+    Args:
+        config: Settings of Dense PV.
+        candidates: Candidate poses.
+        scans: The map.
+        images: Place -> its images.
+        cameras: The queries' cameras by name.
+        photos: Folder of the queries.
+    """
+
+    config: VerificationConfig
+    candidates: CandidateStore
+    scans: Scans
+    images: Mapping[str, Sequence[str]]
+    cameras: Mapping[str, colmap.Camera]
+    photos: Path
+
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for queries."""
         # A pose may stand nearer than the camera did: half as dense again as the query.
         edge = self.config.max_edge * 3 // 2
-        cameras = self.candidates.query_cameras(keys)
         clouds: Cache[Cloud] = Cache(lambda name: self.scans.cloud(name, edge), CLOUDS_MB << 20)
         # A place may be larger than that: what tells which images a pose sees, is kept of all.
         samples: dict[str, FloatArray] = {}
@@ -85,19 +120,18 @@ class VerifyPoses(KeyedStage):
                 samples[name] = sample_points(clouds[name])
             return samples[name]
 
-        for name in keys:
+        for name, value, _ in wanted:
             started = time.perf_counter()
-            found = self.candidates.candidates.load(name)
-            photo = read_image(self.context.dataset.path(name))
-            query = prepare_query(photo, cameras[name], self.config.max_edge)
-            images = self._images(set(found.places))
+            found = self.candidates.load(name)
+            photo = read_image(self.photos / name)
             scores = verify_poses(
-                query,
+                prepare_query(photo, self.cameras[name], self.config.max_edge),
                 list(found.poses),
-                [images[place] for place in found.places],
+                [list(self.images[place]) for place in found.places],
                 clouds.__getitem__,
                 sample,
                 self.config,
             )
             seconds = time.perf_counter() - started
-            yield Result(name, (ScoreStore.record(name, fingerprints[name], scores, seconds),))
+            record = ScoreStore.record(name, value, scores, seconds)
+            yield Result(name, (record,), notes=dict(self.scans.unreadable))

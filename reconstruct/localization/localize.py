@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.query import MatchedQuery, QueryLocalizer
 from reconstruct.stages import Context, Plan
 from reconstruct.stages.extract import Extract
-from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.match import Match
 from reconstruct.stages.pair import Pair
 from reconstruct.stages.verify import VerifyConfig
@@ -33,6 +34,17 @@ from reconstruct.storage.pairs import ordered
 from reconstruct.storage.poses import write_poses
 from reconstruct.types import PointMap, PoseEstimate
 from reconstruct.workspace import fingerprint
+
+
+class MapLoader(Protocol):
+    """Loads a map where it is needed."""
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Part of the map -> why it has no points, of those asked for so far."""
+
+    def __call__(self) -> tuple[PointMap, Mapping[str, colmap.Camera]]:
+        """The points that the images' keypoints see, and the images' cameras."""
 
 
 class AnyMap(Protocol):
@@ -53,8 +65,8 @@ class AnyMap(Protocol):
     def plan(self) -> Plan:
         """What has to be done before it is up to date."""
 
-    def points(self, extract: Extract) -> tuple[PointMap, Mapping[str, colmap.Camera]]:
-        """The points that its images' keypoints see, and its cameras."""
+    def loader(self, extract: Extract) -> MapLoader:
+        """Loads its points and cameras, in any process."""
 
 
 class Localize(KeyedStage):
@@ -106,28 +118,21 @@ class Localize(KeyedStage):
             found[name] = fingerprint("pose", common, name, camera, features[name], matched)
         return found
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Estimates the poses of queries."""
-        tracks, map_cameras = self.map.points(self.extract)
-        names = sorted(fingerprints)
-        sizes = self.extract.features.image_sizes(names)
+        sizes = self.extract.features.image_sizes(sorted(self.known_fingerprints()))
         return LocalizeWorker(
             dataset=self.context.dataset,
-            localize=QueryLocalizer(
-                self.config,
-                self.verify,
-                tracks,
-                map_cameras,
-                photos=self.context.dataset.root,
-                device=self.context.device,
-                seed=self.context.seed,
-            ),
+            config=self.config,
+            verify=self.verify,
+            load_map=self.map.loader(self.extract),
             features=self.extract.features,
             matches=self.match.matches,
             pairs=self.pair.query_pairs(),
             cameras=cameras.assign(self.camera_config, self.context.dataset, sizes),
             local=self.extract.config.local,
-            fingerprints=fingerprints,
+            device=self.context.device,
+            seed=self.context.seed,
         )
 
     def estimates(self) -> list[PoseEstimate]:
@@ -139,23 +144,41 @@ class Localize(KeyedStage):
         return _figures(self.estimates(), made)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LocalizeWorker:
     """Queries -> pose estimates."""
 
     dataset: Dataset
-    localize: QueryLocalizer
+    config: LocalizeConfig
+    verify: VerifyConfig
+    load_map: MapLoader
     features: FeatureStore
     matches: MatchStore
     pairs: Mapping[str, Sequence[str]]
     cameras: colmap.CameraAssignment
     local: Section
-    fingerprints: Mapping[str, str]
+    device: str
+    seed: int
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
-        """Results for the queries ``keys``."""
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "localize"}
+
+    @cached_property
+    def localize(self) -> QueryLocalizer:
+        """The map, loaded when the first query asks for it."""
+        return QueryLocalizer(
+            self.config,
+            self.verify,
+            *self.load_map(),
+            photos=self.dataset.root,
+            device=self.device,
+            seed=self.seed,
+        )
+
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for queries."""
         known = set(self.localize.tracks.names)
-        for name in keys:
+        for name, value, _ in wanted:
             camera_id = self.cameras.camera_ids[name]
             others = [other for other in self.pairs[name] if other in known]
             query = MatchedQuery(
@@ -168,11 +191,11 @@ class LocalizeWorker:
                 map_keypoints=self._keypoints(others),
                 input_scale=input_scale(self.local, self.features.image_size(name)),
             )
-            record = EstimateStore.record(self.fingerprints[name], self.localize(query))
-            yield Result(name, (record,))
+            record = EstimateStore.record(value, self.localize(query))
+            yield Result(name, (record,), notes=dict(self.load_map.unreadable))
 
     def _keypoints(self, names: Sequence[str]) -> dict[str, Any]:
-        if not self.localize.config.verify_pairs:
+        if not self.config.verify_pairs:
             return {}
         return {name: self.features.keypoints(name) for name in names}
 

@@ -84,6 +84,14 @@ class OutputFolder:
         """Sorted images with features."""
         return sorted(self._features.fingerprints())
 
+    @cached_property
+    def keypoint_counts(self) -> dict[str, int]:
+        """Image -> how many keypoints were found; reads none of them."""
+        try:
+            return self._features.lengths("keypoints")
+        except ArtifactError:
+            return {}
+
     def _keypoints(self, name: str) -> NDArray[np.float32] | None:
         try:
             found = self._features.read(name, only="keypoints")["keypoints"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +14,28 @@ from reconstruct.report.render import render
 from reconstruct.stages import Summary
 from reconstruct.workspace import Workspace, atomic_path
 
+MARK = "\n<!-- shows {:>64} -->\n"
+"""Last line of the page."""
+
+
+def shown_fingerprint(workspace: Workspace) -> str | None:
+    """The fingerprint of what report.html shows; None if there is no page, or it was cut off."""
+    try:
+        with open(workspace.report, "rb") as file:
+            file.seek(-len(MARK.format("")), os.SEEK_END)
+            tail = file.read().decode("ascii", "replace")
+    except OSError:
+        return None
+    found = tail.strip().removeprefix("<!-- shows ").removesuffix(" -->").strip()
+    return found if tail == MARK.format(found) else None
+
 
 def write_report(
     workspace: Workspace,
     summary: Summary,
     config: BaseModel | Mapping[str, Any],
     dataset: Dataset | None = None,
+    fingerprint: str = "",
 ) -> None:
     """Write report.html: one file that opens anywhere, without a server.
 
@@ -27,7 +44,8 @@ def write_report(
         config: the run's configuration; as a section, the page also says what differs from the
             defaults, and shows queries with their cameras.
         dataset: where the photos are; None: in the folder that the configuration names.
+        fingerprint: of what it shows, for `shown_fingerprint`.
     """
-    page = render(collect(workspace, summary, config, dataset))
+    page = render(collect(workspace, summary, config, dataset)) + MARK.format(fingerprint)
     with atomic_path(workspace.report) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -43,12 +43,11 @@ def photo_rows(output: OutputFolder, skipped: Mapping[str, str]) -> tuple[PhotoR
             partners[name] = partners.get(name, 0) + 1
     rows = []
     for name in names:
-        keypoints = output.keypoints(name)
         row = PhotoRow(
             name=name,
             thumbnail=None,
             state="query" if name in groups else "not mapped" if output.models else "",
-            keypoints=None if keypoints is None else len(keypoints),
+            keypoints=output.keypoint_counts.get(name),
             matched=partners.get(name, 0) if output.verified and name not in groups else None,
             group=groups.get(name, ""),
         )

@@ -5,7 +5,7 @@ The alignment of a pair depends on its two photos and its inliers, so it is kept
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,7 +20,7 @@ from reconstruct.refinement import (
     build_pyramid,
 )
 from reconstruct.stages import Context
-from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.verify import Verify
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
@@ -55,7 +55,7 @@ class Align(KeyedStage):
         """The order of matching, in which photos are read seldom."""
         return self.verify.order(keys)
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Aligns the matches of pairs."""
         return AlignWorker(
             dataset=self.context.dataset,
@@ -63,7 +63,6 @@ class Align(KeyedStage):
             geometries=self.verify.geometries,
             config=self.config,
             device=self.context.device,
-            fingerprints=fingerprints,
         )
 
     def load(self, pair: ImagePair) -> PairAlignment:
@@ -84,24 +83,20 @@ class AlignWorker:
     geometries: GeometryStore
     config: RefineConfig
     device: str
-    fingerprints: Mapping[str, str]
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
-        """Results for the pairs ``keys``."""
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for pairs."""
         pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
-        pairs = map(key_pair, keys)
+        pairs = (key_pair(item.key) for item in wanted)
         jobs = ((pair, pyramids[pair[0]], pyramids[pair[1]]) for pair in pairs)
-        for pair, alignment in side_by_side(lambda job: self._align(*job), jobs):
-            key = pair_key(pair)
+        found = side_by_side(lambda job: self._align(*job), jobs)
+        for (key, value, _), alignment in zip(wanted, found, strict=True):
             columns = {field.name: getattr(alignment, field.name) for field in fields(alignment)}
-            yield Result(key, (Record(key, self.fingerprints[key], columns),))
+            yield Result(key, (Record(key, value, columns),))
 
-    def _align(
-        self, pair: ImagePair, first: Pyramid, second: Pyramid
-    ) -> tuple[ImagePair, PairAlignment]:
+    def _align(self, pair: ImagePair, first: Pyramid, second: Pyramid) -> PairAlignment:
         keypoints = self.features.keypoints(pair[0]), self.features.keypoints(pair[1])
-        inliers = self.geometries.inliers(pair)
-        return pair, align_pair(first, second, *keypoints, inliers, self.config)
+        return align_pair(first, second, *keypoints, self.geometries.inliers(pair), self.config)
 
     def _pyramid(self, name: str) -> Pyramid:
         image = read_image(self.dataset.path(name))

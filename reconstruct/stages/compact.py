@@ -31,6 +31,23 @@ class CompactConfig(Section):
     """Images, evenly spread over the sorted names, from which the basis is learned."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Compactor:
+    """From (N, D) float32 descriptors to what is stored.
+
+    Args:
+        basis: (D, dim) of a PCA; None: all dimensions are kept.
+        encoding: How a number is stored.
+    """
+
+    basis: NDArray[np.float32] | None
+    encoding: Encoding
+
+    def __call__(self, descriptors: NDArray[Any]) -> NDArray[Any]:
+        """The stored form of descriptors."""
+        return compact(descriptors, self.basis, self.encoding)
+
+
 @dataclass(slots=True)
 class Compaction:
     """Applies a `CompactConfig`; learns the basis once and keeps it when images are added."""
@@ -72,10 +89,10 @@ class Compaction:
             write_basis(temporary, basis)
         self.context.workspace.set_stamp(self.path, self._wanted())
 
-    def apply(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """The function from (N, D) float32 descriptors to what is stored."""
+    def compactor(self) -> Compactor:
+        """What makes stored descriptors, once the basis has been learned."""
         basis = read_basis(self.path) if self.config.dim is not None else None
-        return lambda descriptors: compact(descriptors, basis, self.config.encoding)
+        return Compactor(basis, self.config.encoding)
 
     def _wanted(self) -> str:
         settings = [self.config.dim, self.config.sample_images]

@@ -7,7 +7,8 @@ from typing import Any
 
 from reconstruct import colmap
 from reconstruct.stages import Context
-from reconstruct.stages.verify import MapCameras, Verified, Verify
+from reconstruct.stages.map_cameras import MapCameras
+from reconstruct.stages.verify import Verified, Verify
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.matches import key_pair, pair_key
 from reconstruct.workspace import atomic_path, fingerprint, reserve

@@ -8,10 +8,12 @@ the network works on the images before.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -36,10 +38,10 @@ from reconstruct.orientation import AS_STORED, stored_features, upright
 from reconstruct.parallel import ahead
 from reconstruct.retrieval.describers import Describer, GlobalConfig, create_describer
 from reconstruct.stages import Context
-from reconstruct.stages.compact import CompactConfig, Compaction
-from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.compact import CompactConfig, Compaction, Compactor
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.features import FeatureStore
-from reconstruct.storage.shards import Record, ShardStore, shard_size
+from reconstruct.storage.shards import Record, ShardStore
 from reconstruct.types import ImageArray, LocalFeatures
 from reconstruct.workspace import file_hash, fingerprint
 
@@ -83,43 +85,36 @@ class Extract(KeyedStage):
         super().__init__(context, self.features)
         self.config = config
         self.rows = ShardStore(context.workspace.global_)
-        self._extractor: features.Extractor | None = None
-        self._describer: Describer | None = None
+        self.networks = Networks(config, context.device)
         self._row_fingerprints: dict[str, str] | None = None
         self._available: list[str] | None = None
 
     @property
     def extractor(self) -> features.Extractor:
         """The extractor, loaded when first asked for."""
-        if self._extractor is None:
-            self._extractor = features.create(self.config.local, self.context.device)
-        return self._extractor
+        return self.networks.extractor
+
+    @property
+    def describer(self) -> Describer | None:
+        """What makes rows of global descriptors; None without them."""
+        return self.networks.describer
 
     @property
     def compaction(self) -> Compaction:
         """How descriptors become what is stored."""
         return Compaction(self.context, self.config.compact, self.extractor.identity())
 
-    @property
-    def describer(self) -> Describer | None:
-        """What makes rows of global descriptors, made when first asked for; None without them."""
-        if self._describer is None and self.config.global_ is not None:
-            self._describer = create_describer(
-                self.config.global_, self.extractor, self.context.device
-            )
-        return self._describer
-
     def find_fingerprints(self) -> dict[str, str]:
         """Image name -> fingerprint of its features, for all images of the data set."""
-        identities = self._identities()
+        identities, names = self._identities(), self.context.dataset.names
         older, stored = identities.as_float32(), self.features.fingerprints()
         found = {}
         self._row_fingerprints = {}
-        for name in self.context.dataset.names:
-            image, orientation = self._content(name)
-            contents = [image, _mask_hash(self.context.dataset, name), *orientation]
-            if isinstance(self.extractor, features.ReadsFiles):
-                contents += [_hash(self.extractor.file(self.context.dataset.root, name))]
+        threads = max(self.config.loaders, os.cpu_count() or 1)
+        for name, (contents, orientation) in zip(
+            names, ahead(self._contents, names, threads), strict=True
+        ):
+            image = contents[0]
             found[name] = identities.features(contents)
             if older is not None and stored.get(name) == older.features(contents):
                 found[name] = older.features(contents)
@@ -127,13 +122,20 @@ class Extract(KeyedStage):
                 self._row_fingerprints[name] = identities.rows([image, *orientation])
         return found
 
-    def _content(self, name: str) -> tuple[str | None, list[str]]:
-        """Hash of a photo (None: unreadable), and how it is turned if it is."""
-        try:
-            data = read_image_bytes(self.context.dataset.path(name))
-        except ImageError:
-            return None, []  # to read it as an image will say why, and skip it
-        return hashlib.sha256(data).hexdigest(), _turned(_orientation(data, self.config))
+    def _contents(self, name: str) -> tuple[list[str | None], list[str]]:
+        """Hashes of all that an image's features are made of (None: unreadable), the photo's first;
+        and how it is turned if it is."""
+        dataset, extractor = self.context.dataset, self.extractor
+        image, turned = None, list[str]()
+        # One that cannot be read as a file is read as an image later, which says why, and skips it.
+        with suppress(ImageError):
+            data = read_image_bytes(dataset.path(name))
+            image = hashlib.sha256(data).hexdigest()
+            turned = _turned(_orientation(data, self.config))
+        contents = [image, _mask_hash(dataset, name), *turned]
+        if isinstance(extractor, features.ReadsFiles):
+            contents.append(_hash(extractor.file(dataset.root, name)))
+        return contents, turned
 
     def row_fingerprints(self) -> Mapping[str, str]:
         """Image name -> fingerprint of its rows in global/; empty without global descriptors."""
@@ -155,7 +157,7 @@ class Extract(KeyedStage):
     def available(self) -> list[str]:
         """Sorted names of the images whose features (and rows, if any) are up to date."""
         if self._available is None or not self.settled:
-            missing = set(self.missing())
+            missing = self.missing()
             self._available = [name for name in self.known_fingerprints() if name not in missing]
         return self._available
 
@@ -182,25 +184,23 @@ class Extract(KeyedStage):
             compaction.learn(list(self.context.dataset.names), self._descriptors)
 
     def _descriptors(self, name: str) -> NDArray[Any] | None:
-        item = self._worker({}).load(name)
+        worker = self._worker(Compactor(None, "float32"))
+        item = worker.load(Wanted(name, ""))
         if isinstance(item, Result):
             return None
         return self.extractor.extract([item.prepared])[0].descriptors
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Reads photos and extracts their features."""
-        return self._worker(fingerprints)
+        return self._worker(self.compaction.compactor())
 
-    def _worker(self, fingerprints: Mapping[str, str]) -> ExtractWorker:
+    def _worker(self, compact: Compactor) -> ExtractWorker:
         return ExtractWorker(
             dataset=self.context.dataset,
             config=self.config,
-            extractor=self.extractor,
-            describer=self.describer,
-            compact=self.compaction.apply() if fingerprints else _unchanged,
+            networks=self.networks,
+            compact=compact,
             identities=self._identities(),
-            fingerprints=fingerprints,
-            shard=shard_size(len(fingerprints), *self.shard),
         )
 
     def figures(self, made: int) -> dict[str, Any]:
@@ -222,6 +222,32 @@ class Extract(KeyedStage):
         """Drop all features."""
         super().discard()
         self.rows.discard(lambda key: True)
+
+
+class Networks:
+    """The extractor of a section ``extract`` and the describer beside it.
+
+    Each is loaded when it is first asked for; other processes are sent the settings alone.
+    """
+
+    def __init__(self, config: ExtractConfig, device: str) -> None:
+        self.config = config
+        self.device = device
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "device": self.device}
+
+    @cached_property
+    def extractor(self) -> features.Extractor:
+        """The extractor of local features."""
+        return features.create(self.config.local, self.device)
+
+    @cached_property
+    def describer(self) -> Describer | None:
+        """What makes rows of global descriptors; None without them."""
+        if self.config.global_ is None:
+            return None
+        return create_describer(self.config.global_, self.extractor, self.device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +275,7 @@ class _Loaded:
     """A photo as the extractor takes it.
 
     Args:
-        name: Its name.
+        wanted: What is wanted of it.
         fingerprints: Those of its features and of its rows, by the bytes that were read.
         prepared: Input of the extractor.
         described: Input of the describer beside it.
@@ -258,7 +284,7 @@ class _Loaded:
         orientation: EXIF orientation by which the extractor's input was turned.
     """
 
-    name: str
+    wanted: Wanted
     fingerprints: tuple[str, str]
     prepared: Any
     described: Any
@@ -277,17 +303,14 @@ class ExtractWorker:
 
     dataset: Dataset
     config: ExtractConfig
-    extractor: features.Extractor
-    describer: Describer | None
-    compact: Callable[[NDArray[Any]], NDArray[Any]]
+    networks: Networks
+    compact: Compactor
     identities: _Identities
-    fingerprints: Mapping[str, str]
-    shard: int
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
-        """Results for the images ``keys``."""
-        loaded = ahead(self.load, keys, self.config.loaders)
-        for batch in _batches(loaded, self.config.batch_size, self.shard):
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for images."""
+        loaded = ahead(self.load, wanted, self.config.loaders)
+        for batch in _batches(loaded, self.config.batch_size):
             if isinstance(batch, Result):
                 yield batch
                 continue
@@ -295,46 +318,48 @@ class ExtractWorker:
                 kept = stored_features(local, item.size, item.orientation)
                 kept = kept if item.mask is None else drop_masked(kept, item.mask)
                 kept = replace(kept, descriptors=self.compact(kept.descriptors))
-                records = [FeatureStore.record(item.name, item.fingerprints[0], kept)]
+                name = item.wanted.key
+                records = [FeatureStore.record(name, item.fingerprints[0], kept)]
                 if rows is not None:
-                    records.append(Record(item.name, item.fingerprints[1], {"rows": rows}))
-                changed = self.fingerprints[item.name] != item.fingerprints[0]
+                    records.append(Record(name, item.fingerprints[1], {"rows": rows}))
+                changed = item.wanted.fingerprint != item.fingerprints[0]
                 why = "it changed while the run was reading it; run again" if changed else None
-                yield Result(item.name, tuple(records), why)
+                yield Result(name, tuple(records), why)
 
     def _extract(
         self, batch: list[_Loaded]
     ) -> tuple[list[LocalFeatures], Sequence[NDArray[Any] | None]]:
         prepared = [item.prepared for item in batch]
-        if self.describer is None:
-            return self.extractor.extract(prepared), [None] * len(batch)
-        return self.describer.extract(prepared, [item.described for item in batch])
+        if self.networks.describer is None:
+            return self.networks.extractor.extract(prepared), [None] * len(batch)
+        return self.networks.describer.extract(prepared, [item.described for item in batch])
 
-    def load(self, name: str) -> _Loaded | Result:
+    def load(self, wanted: Wanted) -> _Loaded | Result:
         """A photo made ready for the network, or why it cannot be."""
-        path = self.dataset.path(name)
+        path = self.dataset.path(wanted.key)
         try:
             size = image_size(path, max_megapixels=self.config.max_megapixels)
             with _ONE_LARGE if size[0] * size[1] > LARGE_PIXELS else nullcontext():
-                return self._load(name, path)
+                return self._load(wanted, path)
         except ImageError as error:
-            return Result(name, skipped=str(error).removeprefix(f"{path}: "))
+            return Result(wanted.key, skipped=str(error).removeprefix(f"{path}: "))
 
-    def _load(self, name: str, path: Path) -> _Loaded:
+    def _load(self, wanted: Wanted, path: Path) -> _Loaded:
+        name, extractor, describer = wanted.key, self.networks.extractor, self.networks.describer
         data = read_image_bytes(path)
         image = decode_image(data, str(path), max_megapixels=self.config.max_megapixels)
         orientation = _orientation(data, self.config)
         seen = upright(image, orientation)
-        described = self.describer.prepare(seen) if self.describer is not None else None
+        described = describer.prepare(seen) if describer is not None else None
         mask, mask_hash = self._mask(name, image)
         content = [hashlib.sha256(data).hexdigest()]
         turned = _turned(orientation)
         contents = [*content, mask_hash, *turned]
-        if isinstance(self.extractor, features.ReadsFiles):  # made from the picture as stored
+        if isinstance(extractor, features.ReadsFiles):  # made from the picture as stored
             orientation = AS_STORED
         prepared = self._prepare(name, seen, contents)
         return _Loaded(
-            name,
+            wanted,
             (self.identities.features(contents), self.identities.rows([*content, *turned])),
             prepared,
             described,
@@ -344,10 +369,11 @@ class ExtractWorker:
         )
 
     def _prepare(self, name: str, image: ImageArray, contents: list[str | None]) -> Any:
-        if not isinstance(self.extractor, features.ReadsFiles):
-            return self.extractor.prepare(image)
-        prepared = self.extractor.prepare_file(self.dataset.root, name)
-        contents.append(_hash(self.extractor.file(self.dataset.root, name)))
+        extractor = self.networks.extractor
+        if not isinstance(extractor, features.ReadsFiles):
+            return extractor.prepare(image)
+        prepared = extractor.prepare_file(self.dataset.root, name)
+        contents.append(_hash(extractor.file(self.dataset.root, name)))
         return prepared
 
     def _mask(self, name: str, image: ImageArray) -> tuple[ImageArray | None, str | None]:
@@ -376,10 +402,6 @@ def _turned(orientation: int) -> list[str]:
     return [] if orientation == AS_STORED else [f"turned by EXIF orientation {orientation}"]
 
 
-def _unchanged(descriptors: NDArray[Any]) -> NDArray[Any]:
-    return descriptors
-
-
 def _mask_path(dataset: Dataset, name: str) -> Path | None:
     if dataset.masks is None:
         return None
@@ -399,25 +421,23 @@ def _hash(path: Path) -> str | None:
         return None  # to read it as an image will say why, and skip it
 
 
-def _batches(
-    items: Iterable[_Loaded | Result], batch: int, shard: int
-) -> Iterator[list[_Loaded] | Result]:
-    """Runs of consecutive items of one shape; none crosses the end of a shard, so that a run
-    that goes on after a kill forms the same batches. Results pass through in their place."""
+def _batches(items: Iterable[_Loaded | Result], batch: int) -> Iterator[list[_Loaded] | Result]:
+    """Runs of consecutive items of one shape; none crosses the end of a chunk, so that a run that
+    goes on after a kill, and workers, form the same batches. Results pass through in their place.
+    """
     current: list[_Loaded] = []
-    in_shard = 0
     for item in items:
-        if isinstance(item, Result):
-            if current:
-                yield current
-                current = []
-            yield item
-            continue
-        full = len(current) == batch or in_shard == shard
-        if current and (full or current[0].prepared.shape != item.prepared.shape):
+        if current and not (
+            isinstance(item, _Loaded)
+            and len(current) < batch
+            and current[0].wanted.chunk == item.wanted.chunk
+            and current[0].prepared.shape == item.prepared.shape
+        ):
             yield current
             current = []
-        in_shard = 1 if in_shard == shard else in_shard + 1
-        current.append(item)
+        if isinstance(item, Result):
+            yield item
+        else:
+            current.append(item)
     if current:
         yield current

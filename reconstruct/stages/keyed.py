@@ -9,17 +9,34 @@ written here, once for all of them.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from reconstruct.errors import UsageError
 from reconstruct.executor import Outcome
 from reconstruct.stages import Context, Plan, Precursor, need
-from reconstruct.storage.shards import Record, ShardStore, ShardWriter, shard_size
+from reconstruct.storage.shards import Record, ShardStore, shard_size
 
 logger = logging.getLogger(__name__)
+
+
+class Wanted(NamedTuple):
+    """A record to make.
+
+    Args:
+        key: Its key.
+        fingerprint: Its fingerprint.
+        chunk: Number of its chunk among those that are made in one go.
+    """
+
+    key: str
+    fingerprint: str
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,43 +47,83 @@ class Result:
         key: The key.
         records: A record for each of the stage's stores, None where that store needs none.
         skipped: Why there is no record; the key is tried again by the next run.
+        notes: Other inputs that were left out on the way -> why.
     """
 
     key: str
     records: tuple[Record | None, ...] = ()
     skipped: str | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
-Worker = Callable[[Sequence[str]], Iterator[Result]]
-"""Keys -> one result each, in their order: a pure function of the keys and of what is stored."""
+Worker = Callable[[Sequence[Wanted]], Iterator[Result]]
+"""What is wanted -> one result each, in that order: a pure function of it and of what is stored.
+
+Workers are sent to other processes: they can be pickled, and load what is large where they run.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Keys whose records make one shard of each of a stage's stores.
+
+    Args:
+        fingerprints: Key -> fingerprint of its record in the first store, in the order of work.
+        missing: For each store, the keys whose records it lacks; others are not written again.
+        numbers: For each store, the number of the shard.
+    """
+
+    fingerprints: Mapping[str, str]
+    missing: tuple[frozenset[str], ...]
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.fingerprints)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardJob:
-    """Makes records with a worker and commits them in shards: the job of every keyed stage.
+    """Makes records with a worker and commits them chunk by chunk: the job of every keyed stage.
 
     Args:
         worker: Makes the records.
         stores: Where they go, in the order of `Result.records`.
-        missing: For each store, the keys whose records it lacks; others are not written again.
-        size: Records a shard.
+        photos: Folder of the photos.
     """
 
     worker: Worker
     stores: tuple[ShardStore, ...]
-    missing: tuple[frozenset[str], ...]
-    size: int
+    photos: Path
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Outcome]:
-        """Make and commit the records of ``keys``."""
-        writers = [ShardWriter(store, self.size) for store in self.stores]
-        for result in self.worker(keys):
-            for record, writer, missing in zip(result.records, writers, self.missing, strict=False):
-                if record is not None and result.key in missing:
-                    writer.add(record)
-            yield Outcome(result.key, result.skipped)
-        for writer in writers:
-            writer.flush()
+    def __call__(self, chunks: Sequence[Chunk]) -> Iterator[Outcome]:
+        """Make and commit the records of ``chunks``. Raises UsageError if there are no photos."""
+        if not self.photos.is_dir():  # every single one would be skipped as unreadable
+            raise UsageError(
+                f"{self.photos}: no such folder of photos on {socket.gethostname()}; all machines "
+                "need it under one path"
+            )
+        results = self.worker(
+            [
+                Wanted(key, value, number)
+                for number, chunk in enumerate(chunks)
+                for key, value in chunk.fingerprints.items()
+            ]
+        )
+        for chunk in chunks:
+            records: list[list[Record]] = [[] for _ in self.stores]
+            for key in chunk.fingerprints:
+                result = next(results)
+                assert result.key == key
+                for record, kept, missing in zip(
+                    result.records, records, chunk.missing, strict=False
+                ):
+                    if record is not None and key in missing:
+                        kept.append(record)
+                yield Outcome(key, result.skipped, result.notes)
+            for store, kept, number in zip(self.stores, records, chunk.numbers, strict=True):
+                if kept:
+                    store.write(kept, number)
+        assert next(results, None) is None  # and the worker ends what it has begun
 
 
 class KeyedStage(ABC):
@@ -107,7 +164,7 @@ class KeyedStage(ABC):
         """
 
     @abstractmethod
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """What makes records; called only if some are missing."""
 
     @abstractmethod
@@ -142,11 +199,9 @@ class KeyedStage(ABC):
     def _outputs(self) -> list[tuple[ShardStore, Mapping[str, str]]]:
         return [(self.store, self.known_fingerprints()), *self.further_outputs()]
 
-    def missing(self) -> list[str]:
-        """Wanted keys whose records are not there or not up to date, in the order of work."""
-        missing = {key for keys in self._missing_by_store() for key in keys}
-        # All wanted keys are put in order, so that a run that goes on cuts the same shards.
-        return [key for key in self.order(list(self.known_fingerprints())) if key in missing]
+    def missing(self) -> set[str]:
+        """Wanted keys whose records are not there or not up to date."""
+        return {key for keys in self._missing_by_store() for key in keys}
 
     def _missing_by_store(self) -> list[frozenset[str]]:
         result = []
@@ -205,27 +260,43 @@ class KeyedStage(ABC):
         self.context.summary.figures[self.name] = self.figures(self.made)
 
     def _make(self) -> int:
-        missing = self.missing()
-        made = 0
-        with self.context.reporter.task(self.name, len(missing), self.unit) as advance:
-            if missing:
-                job = self._job()
-                for outcome in self.context.executor.run(job, missing):
+        chunks, made = self._chunks(), []
+        with self.context.reporter.task(self.name, sum(map(len, chunks)), self.unit) as advance:
+            if chunks:
+                stores = tuple(store for store, _ in self._outputs())
+                job = ShardJob(self.worker(), stores, self.context.dataset.root)
+                for outcome in self.context.executor.run(job, chunks):
                     advance()
-                    made += outcome.skipped is None
-                    if outcome.skipped is not None:
+                    self.context.summary.skipped.update(outcome.notes)
+                    if outcome.skipped is None:
+                        made.append(outcome.key)
+                    else:
                         self.context.summary.skipped[outcome.key] = outcome.skipped
                         logger.warning("skipped %s: %s", outcome.key, outcome.skipped)
-        return made
+        for store, wanted in self._outputs():
+            store.clean()  # of workers that were killed
+            store.see({key: wanted[key] for key in made if key in wanted})
+        return len(made)
 
-    def _job(self) -> ShardJob:
-        wanted = self.known_fingerprints()
-        return ShardJob(
-            worker=self.worker(wanted),
-            stores=tuple(store for store, _ in self._outputs()),
-            missing=tuple(self._missing_by_store()),
-            size=shard_size(len(wanted), *self.shard),
-        )
+    def _chunks(self) -> list[Chunk]:
+        """What is missing, cut where a run that makes everything would cut it: one that was
+        killed, or left photos out, goes on with the same shards."""
+        wanted, missing = self.known_fingerprints(), self._missing_by_store()
+        if not any(missing):
+            return []
+        order, size = self.order(list(wanted)), shard_size(len(wanted), *self.shard)
+        cut = [order[start : start + size] for start in range(0, len(order), size)]
+        cut = [[key for key in keys if any(key in m for m in missing)] for keys in cut]
+        cut = [keys for keys in cut if keys]
+        numbers = [store.free_numbers(cut) for store, _ in self._outputs()]
+        return [
+            Chunk(
+                fingerprints={key: wanted[key] for key in keys},
+                missing=tuple(m.intersection(keys) for m in missing),
+                numbers=numbers_of_chunk,
+            )
+            for keys, numbers_of_chunk in zip(cut, zip(*numbers, strict=True), strict=True)
+        ]
 
     def settle(self) -> None:
         """Take the stored records as they are."""

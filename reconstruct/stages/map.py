@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -72,6 +73,19 @@ class MapConfig(Section):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class ModelLoader:
+    """The points and the cameras of a model, for any process that sees its folder."""
+
+    folder: Path
+    unreadable: ClassVar[Mapping[str, str]] = {}
+
+    def __call__(self) -> tuple[colmap.Tracks, dict[str, colmap.Camera]]:
+        """The points that the keypoints of the model's images see, and its cameras."""
+        model = colmap.read_model(self.folder)
+        return colmap.Tracks(model), colmap.model_cameras(model)
+
+
 class Map(WholeStage):
     """The stage."""
 
@@ -100,10 +114,9 @@ class Map(WholeStage):
         reference = self.reference and tree_hash(self.reference)
         return fingerprint("map", self.config.identity(), reference, self.context.seed, before)
 
-    def points(self, extract: Extract) -> tuple[colmap.Tracks, dict[str, colmap.Camera]]:
-        """The points that the keypoints of the largest model's images see, and its cameras."""
-        model = colmap.read_model(self.context.workspace.sparse)
-        return colmap.Tracks(model), colmap.model_cameras(model)
+    def loader(self, extract: Extract) -> ModelLoader:
+        """Loads the largest model's cameras, and the points that its images' keypoints see."""
+        return ModelLoader(self.context.workspace.sparse)
 
     def make(self) -> None:
         """Write the models. Raises EstimationError if there is none."""

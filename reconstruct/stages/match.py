@@ -6,7 +6,7 @@ while they stay in a bounded cache, and pairs are visited tile by tile to keep t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from reconstruct.matching.config import MatchConfig
 from reconstruct.matching.many import match_pairs, tiled
 from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
-from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
 from reconstruct.types import ImagePair
@@ -79,13 +79,10 @@ class Match(KeyedStage):
         """Tile by tile, so that descriptors are read seldom."""
         return [pair_key(pair) for pair in tiled([key_pair(key) for key in keys])]
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Reads descriptors and matches them."""
         return MatchWorker(
-            features=self.extract.features,
-            config=self.config,
-            device=self.context.device,
-            fingerprints=fingerprints,
+            features=self.extract.features, config=self.config, device=self.context.device
         )
 
     def figures(self, made: int) -> dict[str, Any]:
@@ -103,13 +100,12 @@ class MatchWorker:
     features: FeatureStore
     config: MatchConfig
     device: str
-    fingerprints: Mapping[str, str]
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
-        """Results for the pairs ``keys``."""
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for pairs."""
         matcher = matching.create(self.config, self.device)
         load = partial(self.features.load, fields=matcher.reads)
-        pairs = [key_pair(key) for key in keys]
-        for pair, matches in match_pairs(matcher, pairs, load, cache_mb=self.config.cache_mb):
-            key = pair_key(pair)
-            yield Result(key, (MatchStore.record(pair, self.fingerprints[key], matches),))
+        pairs = [key_pair(item.key) for item in wanted]
+        found = match_pairs(matcher, pairs, load, cache_mb=self.config.cache_mb)
+        for (key, value, _), (pair, matches) in zip(wanted, found, strict=True):
+            yield Result(key, (MatchStore.record(pair, value, matches),))

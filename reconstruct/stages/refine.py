@@ -11,7 +11,7 @@ two-view geometries again, pair by pair, from the moved keypoints.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from reconstruct.stages.verify import (
     verification_figures,
 )
 from reconstruct.stages.whole import WholeStage
+from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
 from reconstruct.storage.shards import Record, ShardStore, ShardWriter
@@ -137,6 +138,32 @@ def _write(
     (folder / FIGURES).write_text(text + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True, slots=True)
+class RefinedInputs:
+    """Reads keypoints and matches of pairs as refinement left them.
+
+    Args:
+        detected: Image -> its features as they were found.
+        refined: Image -> its moved keypoints, for those of which a match passed.
+        matches: The matches that refinement kept.
+    """
+
+    detected: FeatureStore
+    refined: ShardStore
+    matches: MatchStore
+
+    def __call__(self, pair: ImagePair) -> Inputs:
+        """The keypoints and the matches of a pair."""
+        return self.keypoints(pair[0]), self.keypoints(pair[1]), self.matches.load(pair)
+
+    def keypoints(self, name: str) -> NDArray[np.float32]:
+        """(N, 2) keypoints of an image: moved, or as detected where no match of it passed."""
+        if name not in self.refined:
+            return self.detected.keypoints(name)
+        keypoints: NDArray[np.float32] = self.refined.read(name, "keypoints")["keypoints"]
+        return keypoints
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RefinedEstimator:
     """Two-view geometry with a tight limit for refined matches, and a loose one for the others.
@@ -144,17 +171,18 @@ class RefinedEstimator:
     Args:
         loose: Estimates with any limit.
         max_error_px: The tight limit.
-        refined: Image -> (N,) which of its keypoints were refined.
+        keypoints: Image -> its keypoints, and which of them were refined.
     """
 
     loose: RobustEstimator
     max_error_px: float
-    refined: Callable[[str], NDArray[np.bool_]]
+    keypoints: ShardStore
 
     def __call__(self, pair: ImagePair, inputs: Inputs) -> TwoViewGeometry:
         """The geometry of ``pair``: of its refined matches, joined by others that agree with it."""
         first, second, matches = inputs
-        exact = self.refined(pair[0])[matches[:, 0]] & self.refined(pair[1])[matches[:, 1]]
+        moved = [self.keypoints.read(name, "refined")["refined"] for name in pair]
+        exact = moved[0][matches[:, 0]] & moved[1][matches[:, 1]]
         tight = self.loose.estimate(pair, (first, second, matches[exact]), self.max_error_px)
         if not len(tight.inliers):
             return self.loose(pair, inputs)
@@ -201,28 +229,21 @@ class VerifyRefined(KeyedStage):
         """The order of matching, in which keypoints are read seldom."""
         return self.verify.order(keys)
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Estimates the geometry of pairs."""
         estimate = self.verify.estimator()
         limit = self.verify.config.max_error_refined_px
         if limit is not None and isinstance(estimate, RobustEstimator):
-            estimate = RefinedEstimator(estimate, limit, self.refined)
-        return VerifyWorker(estimate=estimate, inputs=self._inputs, fingerprints=fingerprints)
+            estimate = RefinedEstimator(estimate, limit, self.refine.keypoints)
+        return VerifyWorker(estimate=estimate, inputs=self._inputs())
 
-    def refined(self, name: str) -> NDArray[np.bool_]:
-        """(N,) which keypoints of an image were moved to where their track agrees."""
-        flags: NDArray[np.bool_] = self.refine.keypoints.read(name, "refined")["refined"]
-        return flags
-
-    def _inputs(self, pair: ImagePair) -> Inputs:
-        return self.keypoints(pair[0]), self.keypoints(pair[1]), self.matches(pair)
+    def _inputs(self) -> RefinedInputs:
+        refine = self.refine
+        return RefinedInputs(self.verify.extract.features, refine.keypoints, refine.matches)
 
     def keypoints(self, name: str) -> NDArray[np.float32]:
         """(N, 2) keypoints of an image: moved, or as detected where no match of it passed."""
-        if name not in self.refine.keypoints.fingerprints():
-            return self.verify.keypoints(name)
-        keypoints: NDArray[np.float32] = self.refine.keypoints.read(name, "keypoints")["keypoints"]
-        return keypoints
+        return self._inputs().keypoints(name)
 
     def pixel_scale(self, name: str) -> float:
         """See `Verified`."""

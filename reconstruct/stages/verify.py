@@ -6,28 +6,27 @@ by the pair's names), so one more photo costs its own pairs.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from reconstruct import colmap, features
+from reconstruct import colmap
 from reconstruct.datasets import cameras
-from reconstruct.errors import ArtifactError, ConfigError, EstimationError, ImageError
-from reconstruct.images import image_size
+from reconstruct.errors import ArtifactError, ConfigError, EstimationError
 from reconstruct.parallel import side_by_side
 from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
-from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
+from reconstruct.stages.map_cameras import ImageCameras, MapCameras
 from reconstruct.stages.match import Match
+from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
-from reconstruct.storage.matches import key_pair
+from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.types import ImagePair, TwoViewGeometry
 from reconstruct.workspace import fingerprint, tree_hash
 
@@ -72,46 +71,6 @@ class Verified(Protocol):
     def pixel_scale(self, name: str) -> float:
         """Pixels of a photo that a pixel of the picture is wide in which its keypoints were found:
         the extractor's input, or what they were refined on."""
-
-
-class MapCameras:
-    """The cameras of the images of a map, and what decides them."""
-
-    def __init__(self, context: Context, config: cameras.CamerasConfig, extract: Extract) -> None:
-        cameras.check(config, context.dataset)
-        self.context = context
-        self.config = config
-        self.extract = extract
-
-    @cached_property
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """(width, height) of the images of the map."""
-        names = set(self.extract.to_map())
-        stored = names & set(self.extract.features.fingerprints())
-        sizes = self.extract.features.image_sizes(sorted(stored))
-        for name in names - stored:  # a plan looks ahead of extraction
-            with contextlib.suppress(ImageError):
-                sizes[name] = image_size(self.context.dataset.path(name))
-        return sizes
-
-    def input_scale(self, name: str) -> float:
-        """How many pixels of a photo a pixel of the extractor's input is wide."""
-        return features.input_scale(self.extract.config.local, self.sizes[name])
-
-    @cached_property
-    def assignment(self) -> colmap.CameraAssignment:
-        """The camera of each image, and which of them are known."""
-        return cameras.assign(self.config, self.context.dataset, self.sizes)
-
-    @cached_property
-    def identities(self) -> Mapping[str, Any]:
-        """Image name -> JSON-able: what decides its camera."""
-        contents = self.extract.known_fingerprints()
-        return cameras.identities(self.config, self.context.dataset, self.sizes, contents)
-
-    def __getitem__(self, name: str) -> colmap.Camera:
-        """The camera of an image."""
-        return self.assignment.cameras[self.assignment.camera_ids[name]]
 
 
 class Verify(KeyedStage):
@@ -171,21 +130,17 @@ class Verify(KeyedStage):
         """The order of matching, in which keypoints are read seldom."""
         return self.match.order(keys)
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Estimates the geometry of pairs."""
-        return VerifyWorker(
-            estimate=self.estimator(), inputs=self._inputs, fingerprints=fingerprints
-        )
-
-    def _inputs(self, pair: ImagePair) -> Inputs:
-        return self.keypoints(pair[0]), self.keypoints(pair[1]), self.matches(pair)
+        inputs = StoredInputs(self.extract.features, self.match.matches)
+        return VerifyWorker(estimate=self.estimator(), inputs=inputs)
 
     def estimator(self) -> Estimator:
         """What finds the geometry of a pair from its keypoints and matches."""
         if self.poses is not None:
             poses = colmap.model_poses(colmap.read_model(self.poses))
-            return PosesEstimator(self.cameras, poses, self.config)
-        return RobustEstimator(self.cameras, self.context.seed, self.config)
+            return PosesEstimator(self.cameras.by_name, poses, self.config)
+        return RobustEstimator(self.cameras.by_name, self.context.seed, self.config)
 
     def keypoints(self, name: str) -> NDArray[np.float32]:
         """(N, 2) keypoints of an image."""
@@ -242,11 +197,24 @@ Estimator = Callable[[ImagePair, Inputs], TwoViewGeometry]
 """The geometry of a pair."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredInputs:
+    """Reads keypoints and matches of pairs as they were found."""
+
+    features: FeatureStore
+    matches: MatchStore
+
+    def __call__(self, pair: ImagePair) -> Inputs:
+        """The keypoints and the matches of a pair."""
+        first, second = (self.features.keypoints(name) for name in pair)
+        return first, second, self.matches.load(pair)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RobustEstimator:
     """Two-view geometry by LO-RANSAC, seeded by the names of the pair."""
 
-    cameras: MapCameras
+    cameras: ImageCameras
     seed: int
     config: VerifyConfig
 
@@ -276,7 +244,7 @@ class RobustEstimator:
 class PosesEstimator:
     """The matches that agree with known poses, (3, 4) cam_from_world by name."""
 
-    cameras: MapCameras
+    cameras: ImageCameras
     poses: Mapping[str, NDArray[np.float64]]
     config: VerifyConfig
 
@@ -303,19 +271,14 @@ class VerifyWorker:
 
     estimate: Estimator
     inputs: Callable[[ImagePair], Inputs]
-    fingerprints: Mapping[str, str]
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
-        """Results for the pairs ``keys``."""
-        jobs = ((key, _checked(key_pair(key), self.inputs(key_pair(key)))) for key in keys)
-
-        def work(job: tuple[str, Inputs]) -> tuple[str, TwoViewGeometry]:
-            key, inputs = job
-            return key, self.estimate(key_pair(key), inputs)
-
-        for key, geometry in side_by_side(work, jobs):
-            record = GeometryStore.record(key, self.fingerprints[key], geometry)
-            yield Result(key, (record,))
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for pairs."""
+        pairs = (key_pair(item.key) for item in wanted)
+        jobs = ((pair, _checked(pair, self.inputs(pair))) for pair in pairs)
+        found = side_by_side(lambda job: self.estimate(*job), jobs)
+        for (key, value, _), geometry in zip(wanted, found, strict=True):
+            yield Result(key, (GeometryStore.record(key, value, geometry),))
 
 
 def _checked(pair: ImagePair, inputs: Inputs) -> Inputs:

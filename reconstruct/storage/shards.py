@@ -15,10 +15,14 @@ stands in several shards the last shard wins; `compact` removes what is supersed
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
+import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,10 @@ UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
 Fields = dict[str, NDArray[Any]]
 OPEN_FILES = 16
 """Shards of a store that stay open for reading."""
+SMALL_BYTES = 2 << 20
+"""Fields of at most this size are kept in memory as long as their shard is open."""
+SEEN_S = 120.0
+"""Time after which what one machine wrote to a shared folder is seen by all others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +62,43 @@ class _Place:
     row: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _OpenShard:
-    file: h5py.File
-    offsets: dict[str, NDArray[np.int64]]
+    """A shard that is open for reading."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = h5py.File(path, "r")
+        self.size = path.stat().st_size
+        self._offsets: dict[str, NDArray[np.int64]] = {}
+        self._rows: dict[str, Any] = {}
+        self._whole: dict[str, NDArray[Any]] = {}
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the fields."""
+        return list(self.file["fields"])
+
+    def offsets(self, name: str) -> NDArray[np.int64]:
+        """(R + 1,) offsets of the records in a field. Raises ValueError if they are damaged."""
+        if name not in self._offsets:
+            self._offsets[name] = _checked_offsets(self.file, name, self.size)
+        return self._offsets[name]
+
+    def read(self, name: str, row: int) -> NDArray[Any]:
+        """The rows of a record in a field.
+
+        A small field is read in one piece when it is asked for a second time: records are mostly
+        read in the order in which they are stored, and each access costs as much as a megabyte.
+        """
+        start, stop = self.offsets(name)[row : row + 2]
+        if name in self._whole:
+            return self._whole[name][start:stop].copy()
+        if name not in self._rows:
+            self._rows[name] = self.file["fields"][name]
+        elif self._rows[name].nbytes <= SMALL_BYTES:
+            self._whole[name] = self._rows[name][:]
+            return self._whole[name][start:stop].copy()
+        rows: NDArray[Any] = self._rows[name][start:stop]
+        return rows
 
 
 class ShardStore:
@@ -67,18 +108,25 @@ class ShardStore:
         self.folder = folder
         self._places: dict[str, _Place] | None = None
         self._dirty: set[Path] = set()  # shards that hold superseded records, or nothing readable
+        self._lengths: dict[str, dict[str, int]] = {}  # of records in a field
         self._files: OrderedDict[Path, _OpenShard] = OrderedDict()
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}  # for other processes, which open the files for themselves
+        # For other processes, which open the files for themselves. They are told where the records
+        # are: of a folder on a network, their list of files may be older.
+        return {"folder": self.folder, "places": self._places}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])  # type: ignore[misc]
+        self._places = state["places"]
 
     def fingerprints(self) -> dict[str, str]:
         """Key -> fingerprint of all records. Unreadable shards count as missing (logged)."""
         return {key: place.fingerprint for key, place in self._index().items()}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._index()
 
     def read(self, key: str, only: str | None = None) -> Fields:
         """The fields (or ``only`` one) of a record.
@@ -90,12 +138,19 @@ class ShardStore:
             raise ArtifactError(f"{self.folder}: holds nothing for {key!r}; run its stage again")
         try:
             with self._lock:
-                return _read_row(self._open(place.shard), place.row, only)
+                opened = self._open(place.shard)
+                names = [only] if only else opened.names
+                return {name: opened.read(name, place.row) for name in names}
         except UNREADABLE as error:
             raise _unreadable(place.shard, error) from error
 
     def lengths(self, field: str) -> dict[str, int]:
         """Key -> number of rows of ``field`` in its record, for all records; no row is read."""
+        if field not in self._lengths:
+            self._lengths[field] = self._find_lengths(field)
+        return self._lengths[field]
+
+    def _find_lengths(self, field: str) -> dict[str, int]:
         by_shard: dict[Path, list[tuple[str, int]]] = defaultdict(list)
         for key, place in self._index().items():
             by_shard[place.shard].append((key, place.row))
@@ -103,10 +158,10 @@ class ShardStore:
         for shard, members in sorted(by_shard.items()):
             try:
                 with self._lock:
-                    counts = np.diff(self._open(shard).offsets[field])
+                    counts = np.diff(self._open(shard).offsets(field)).tolist()
             except UNREADABLE as error:
                 raise _unreadable(shard, error) from error
-            result |= {key: int(counts[row]) for key, row in members}
+            result |= {key: counts[row] for key, row in members}
         return result
 
     def column(self, field: str, keys: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -122,7 +177,7 @@ class ShardStore:
             try:
                 with self._lock:
                     opened = self._open(shard)
-                    offsets, rows = opened.offsets[field], opened.file["fields"][field][:]
+                    offsets, rows = opened.offsets(field), opened.file["fields"][field][:]
             except UNREADABLE as error:
                 raise _unreadable(shard, error) from error
             result |= {key: rows[offsets[row] : offsets[row + 1]] for key, row in members}
@@ -135,31 +190,79 @@ class ShardStore:
 
     def _open(self, shard: Path) -> _OpenShard:
         if shard not in self._files:
-            file = h5py.File(shard, "r")
-            try:
-                self._files[shard] = _OpenShard(file, _checked_offsets(file, shard.stat().st_size))
-            except BaseException:
-                file.close()
-                raise
+            self._files[shard] = _OpenShard(shard)
             while len(self._files) > OPEN_FILES:
                 self._files.popitem(last=False)[1].file.close()
         self._files.move_to_end(shard)
         return self._files[shard]
 
     def _close(self) -> None:
+        """Forget what was read: the files are about to change."""
         with self._lock:
+            self._lengths = {}
             while self._files:
                 self._files.popitem()[1].file.close()
 
-    def write(self, records: list[Record]) -> Path:
-        """Commit ``records`` (at least one) as the next shard; returns its path."""
-        places = self._index()
+    def write(self, records: list[Record], number: int | None = None) -> Path:
+        """Commit ``records`` (at least one) as shard ``number``; returns its path.
+
+        number: from `free_numbers`; None: the next after the last one.
+        """
         self._close()
-        number = max((_number(path) for path in self._shards()), default=-1) + 1
+        if number is None:
+            number = max((_number(path) for path in self._shards()), default=-1) + 1
         path = self.folder / f"part-{number:05d}.h5"
         _write_shard(path, records)
-        self._add(path, places)
+        if self._places is not None:
+            self._add(path, self._places)
         return path
+
+    def free_numbers(self, chunks: Iterable[Iterable[str]]) -> list[int]:
+        """A number for the shard of each of ``chunks`` of keys.
+
+        It is the smallest that is free and beyond the shards that hold the keys' present records,
+        which the new ones supersede. Chunks that are still missing after a run was killed are given
+        the same numbers again, whichever of the others had been written.
+        """
+        places = self._index()
+        taken = {_number(path) for path in self._shards()}
+        numbers, lowest = [], 0
+        for keys in chunks:
+            last = max((_number(places[key].shard) for key in keys if key in places), default=-1)
+            while lowest in taken:
+                lowest += 1
+            number = max(lowest, last + 1)
+            while number in taken:
+                number += 1
+            taken.add(number)
+            numbers.append(number)
+        return numbers
+
+    def see(self, made: Mapping[str, str], patience_s: float = SEEN_S) -> None:
+        """Take note of records that another process may have written.
+
+        Args:
+            made: Their keys and fingerprints.
+            patience_s: How long to wait for them: a folder on a network is seen with a delay.
+
+        Raises:
+            ArtifactError: They are not there.
+        """
+        end = time.monotonic() + patience_s
+        while True:
+            places = self._index()
+            unseen = [k for k, v in made.items() if k not in places or places[k].fingerprint != v]
+            if not unseen:
+                return
+            if time.monotonic() > end:
+                raise ArtifactError(
+                    f"{self.folder}: {len(unseen)} of {len(made)} records that were written are "
+                    "not seen by this process; give a folder as --output that all machines share"
+                )
+            self._close()
+            self._places = None
+            if self._index().keys() == places.keys():
+                time.sleep(1.0)
 
     def compact(self) -> None:
         """Remove the records that a later shard supersedes; shards left empty go altogether."""
@@ -182,6 +285,7 @@ class ShardStore:
     def discard(self, condition: Callable[[str], bool]) -> None:
         """Forget, on disk too, every record whose key fulfils ``condition``."""
         index = self._index()
+        self._lengths = {}
         for key in [key for key in index if condition(key)]:
             self._dirty.add(index.pop(key).shard)
         self.compact()
@@ -210,25 +314,21 @@ class ShardStore:
             places[str(key)] = _Place(str(value), path, row)
 
 
-def _checked_offsets(file: h5py.File, size: int) -> dict[str, NDArray[np.int64]]:
-    """Field -> offsets of its records.
+def _checked_offsets(file: h5py.File, name: str, size: int) -> NDArray[np.int64]:
+    """Offsets of the records in field ``name``.
 
-    Raises ValueError if the records do not lie within the fields, or if these claim more than the
+    Raises ValueError if the records do not lie within the field, or if this claims more than the
     ``size`` bytes of the file: of a damaged or edited file, arrays of any size would be made.
     """
-    records = len(file["keys"])
-    result = {}
-    for name, field in file["fields"].items():
-        offsets = file["offsets"][name]
-        if offsets.shape != (records + 1,) or offsets.dtype.kind != "i":
-            raise ValueError(f"offsets of {name} are not those of {records} records")
-        if field.nbytes > size:
-            raise ValueError(f"{name} claims {field.nbytes} bytes of a file of {size}")
-        cuts = offsets[:]
-        if cuts[0] != 0 or cuts[-1] > len(field) or (np.diff(cuts) < 0).any():
-            raise ValueError(f"offsets of {name} lie outside of its {len(field)} rows")
-        result[name] = cuts
-    return result
+    records, field, offsets = len(file["keys"]), file["fields"][name], file["offsets"][name]
+    if offsets.shape != (records + 1,) or offsets.dtype.kind != "i":
+        raise ValueError(f"offsets of {name} are not those of {records} records")
+    if field.nbytes > size:
+        raise ValueError(f"{name} claims {field.nbytes} bytes of a file of {size}")
+    cuts: NDArray[np.int64] = offsets[:]
+    if cuts[0] != 0 or cuts[-1] > len(field) or (np.diff(cuts) < 0).any():
+        raise ValueError(f"offsets of {name} lie outside of its {len(field)} rows")
+    return cuts
 
 
 def _unreadable(shard: Path, error: Exception) -> ArtifactError:
@@ -240,16 +340,9 @@ def _number(path: Path) -> int:
     return int(digits) if digits.isdigit() else -1
 
 
-def _read_row(opened: _OpenShard, row: int, only: str | None) -> Fields:
-    fields = {}
-    for name in [only] if only else opened.offsets:
-        start, stop = opened.offsets[name][row : row + 2]
-        fields[name] = opened.file["fields"][name][start:stop]
-    return fields
-
-
 def _write_shard(path: Path, records: list[Record]) -> None:
-    with new_hdf5(path) as file:
+    # A worker that was given up for lost may still write the same shard as its successor.
+    with new_hdf5(path, f".{socket.gethostname()}-{os.getpid()}") as file:
         text = h5py.string_dtype("utf-8")
         file.create_dataset("keys", data=[record.key for record in records], dtype=text)
         prints = [record.fingerprint for record in records]

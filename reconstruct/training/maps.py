@@ -9,7 +9,7 @@ continues with the missing shards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ from reconstruct.features.vgg import LAST
 from reconstruct.features.weights import TrunkWeights, load_weights
 from reconstruct.parallel import ahead
 from reconstruct.stages import Context
-from reconstruct.stages.keyed import KeyedStage, Result, Worker
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.shards import Fields, Record, ShardStore
 from reconstruct.torch_device import resolve_device
 from reconstruct.training.groups import Group, TrainingSet, draw_group
@@ -127,7 +127,7 @@ class Maps(KeyedStage):
         if len(self.missing()) == len(self.keys):
             self.discard()
 
-    def worker(self, fingerprints: Mapping[str, str]) -> Worker:
+    def worker(self) -> Worker:
         """Draws groups and runs the trunk on them."""
         return MapsWorker(self.source)
 
@@ -154,16 +154,16 @@ class MapsWorker:
 
     source: GroupSource
 
-    def __call__(self, keys: Sequence[str]) -> Iterator[Result]:
-        """Results for the groups ``keys``."""
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for groups."""
 
-        def draw(k: str) -> Group:
-            role, _, number = k.partition("/")
+        def draw(item: Wanted) -> Group:
+            role, _, number = item.key.partition("/")
             return self.source.draw(role, int(number))
 
-        for k, group in zip(keys, ahead(draw, keys, 1), strict=True):
-            example = self.source.example(group)
-            yield Result(k, (Record(k, self.source.fingerprint, _fields(example)),))
+        for item, group in zip(wanted, ahead(draw, wanted, 1), strict=True):
+            fields = _fields(self.source.example(group))
+            yield Result(item.key, (Record(item.key, item.fingerprint, fields),))
 
 
 def key(role: str, number: int) -> str:

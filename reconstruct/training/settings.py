@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from reconstruct.cluster import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import suggestion
 from reconstruct.features.weights import SUFFIXES, valid_names
@@ -103,6 +104,8 @@ class TrainingConfig(Section):
     """Output folder."""
     seed: int = Field(0, ge=0)
     """Seed of every random choice."""
+    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
+    """Where the work is done; null: in this process."""
     dataset: DataConfig
     validation: ValidationConfig = ValidationConfig()
     train: TrainConfig

@@ -101,6 +101,15 @@ def test_every_row_finds_the_queries(finished: Path, room: Path) -> None:
     assert server.count("\n") == 2
 
 
+def test_chunks_may_run_in_other_processes(
+    finished: Path, pipeline: Path, tmp_path: Path, elsewhere: None
+) -> None:
+    run(pipeline, tmp_path / "out")
+    for row in ROWS:
+        path = Path("rows") / row["label"] / "poses.txt"
+        assert (tmp_path / "out" / path).read_bytes() == (finished / path).read_bytes()
+
+
 def test_a_finished_run_does_nothing_and_a_killed_one_goes_on(
     finished: Path, pipeline: Path, tmp_path: Path
 ) -> None:

@@ -278,6 +278,18 @@ def test_lost_estimates_come_back_the_same(
     assert (output / "poses.txt").read_bytes() == before
 
 
+def test_queries_may_be_localized_elsewhere(
+    localized: Path, town: Path, pipeline: Path, tmp_path: Path, elsewhere: None
+) -> None:
+    output = Path(shutil.copytree(localized, tmp_path / "out"))
+    shutil.rmtree(output / "features")
+    shutil.rmtree(output / "localized")
+    assert _again(pipeline, town, output)["localize"]["estimated_now"] == 4
+    for folder in ("features", "global", "localized"):
+        for path in (localized / folder).glob("*.h5"):
+            assert path.read_bytes() == (output / folder / path.name).read_bytes()
+
+
 def test_lost_rows_come_back_without_touching_features(
     localized: Path, town: Path, pipeline: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import h5py
@@ -153,6 +154,31 @@ def test_shards_are_cut_by_number_and_the_rest_is_kept(tmp_path: Path) -> None:
     writer.flush()
     assert values(ShardStore(tmp_path)) == {str(i): i for i in range(5)}
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_chunk_keeps_its_number_whatever_was_written_before_a_kill(tmp_path: Path) -> None:
+    chunks = [["a", "b"], ["c", "d"], ["e"]]
+    whole = ShardStore(tmp_path / "whole")
+    assert whole.free_numbers(chunks) == [0, 1, 2]
+    whole.write([record("c", 1, 1), record("d", 1, 1)], 1)
+    assert ShardStore(tmp_path / "whole").free_numbers([chunks[0], chunks[2]]) == [0, 2]
+    # What is made anew goes behind the record that it supersedes, so that it counts.
+    assert whole.free_numbers([["c", "x"], ["y"], ["d"]]) == [2, 0, 3]
+    whole.write([record("c", 2, 1)], 2)
+    whole.write([record("y", 3, 1)], 0)
+    assert values(ShardStore(tmp_path / "whole")) == {"c": 2, "d": 1, "y": 3}
+
+
+def test_what_another_process_wrote_is_seen_when_asked_for(tmp_path: Path) -> None:
+    store = ShardStore(tmp_path)
+    assert store.fingerprints() == {}
+    sent = pickle.loads(pickle.dumps(store))
+    sent.write([record("a", 1, 1)], 0)
+    assert "a" not in store
+    store.see(sent.fingerprints())
+    assert "a" in store
+    with pytest.raises(ArtifactError, match=r"1 of 2 records .* not seen .* all machines share"):
+        store.see({**sent.fingerprints(), "b": "x"}, patience_s=0)
 
 
 def test_equal_records_give_equal_files(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.features.weights import load_weights, read_weights
 from reconstruct.pipeline import load_config
-from reconstruct.training import loop, train
+from reconstruct.training import loop, maps, train
 from reconstruct.training.loading import fresh_examples
 from reconstruct.training.maps import Example, GroupSource
 from reconstruct.training.settings import TrainConfig
@@ -78,6 +78,21 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
         assert all(whole[k].tobytes() == cut[k].tobytes() for k in whole)
     assert rows(tmp_path / "whole") == rows(tmp_path / "cut")
     assert [row["step"] for row in rows(tmp_path / "cut")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_maps_may_be_made_in_other_processes(
+    training: Path, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch, elsewhere: None
+) -> None:
+    monkeypatch.setattr(maps.Maps, "shard", (2, 2))
+    extra = ("--only", "maps", "-q", "--device", "cpu")
+    assert command("run", training, "--output", tmp_path / "elsewhere", *extra).status == 0
+    monkeypatch.undo()
+    monkeypatch.setattr(maps.Maps, "shard", (2, 2))
+    assert command("run", training, "--output", tmp_path / "here", *extra).status == 0
+    made = sorted((tmp_path / "here" / "maps").iterdir())
+    assert len(made) == 3
+    for path in made:
+        assert path.read_bytes() == (tmp_path / "elsewhere" / "maps" / path.name).read_bytes()
 
 
 def test_what_a_run_leaves(training: Path, tmp_path: Path, command: Any) -> None:
