@@ -235,6 +235,18 @@ def run(
     photos do not allow it); both name the next step.
     """
     config = load_config(pipeline, _with_images(images, overrides))
+    return run_config(config, output, device, only, force, verbosity)
+
+
+def run_config(
+    config: AnyConfig,
+    output: Path | str | None = None,
+    device: str = "auto",
+    only: Sequence[str] = (),
+    force: Sequence[str] = (),
+    verbosity: int = 0,
+) -> Run:
+    """As `run`, for settings that have been read already."""
     reporter = Reporter(verbosity)
     colmap.set_verbosity(verbosity > 0)
     workspace = Workspace(output or config.output or Path("output") / config.name)

@@ -17,6 +17,13 @@ from reconstruct.images import read_image
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.growing import (
+    Growth,
+    open_snapshots,
+    read_growth,
+    start_folder,
+    start_identity,
+)
 from reconstruct.stages.second_pass import SecondPassConfig, pairs_to_align, second_pass
 from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
@@ -31,6 +38,16 @@ class MapConfig(Section):
     reference: Annotated[str | None, NotIdentity] = None
     """triangulate: COLMAP model, or output folder of a finished run, whose poses and intrinsics
     are kept as they are; null: the one that comes with the data set."""
+    start: Annotated[str | None, NotIdentity] = None
+    """incremental: COLMAP model, or output folder of a finished run, to grow from: its images keep
+    their place, new photos are registered, triangulated and adjusted with them. ``previous``: the
+    model that the output folder holds, if there is one. null: from nothing."""
+    fixed: bool = False
+    """Poses and intrinsics of ``start`` stay as they are, to the bit: for a map that others refer
+    to."""
+    snapshot_images: Annotated[int | None, NotIdentity] = Field(None, ge=1)
+    """incremental: photos between two snapshots, from which a killed run goes on. null: a
+    twentieth of all, at least five."""
     refine_intrinsics: bool | None = None
     """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
     given."""
@@ -55,6 +72,10 @@ class MapConfig(Section):
     def _check(self) -> MapConfig:
         if self.method != "triangulate" and self.reference is not None:
             raise ValueError("`reference` goes with `method: triangulate`, and only with it")
+        if self.start is not None and self.method != "incremental":
+            raise ValueError("`start` goes with `method: incremental`, and only with it")
+        if self.fixed and self.start is None:
+            raise ValueError("`fixed` keeps the poses of `start`: say which model that is")
         if self.method == "triangulate" and self.refine_intrinsics:
             raise ValueError(
                 "`method: triangulate` keeps the reference's intrinsics: "
@@ -90,6 +111,8 @@ class Map(WholeStage):
             )
         if self.reference is not None:
             colmap.check_model(self.reference)
+        self._growth: Growth | None = None
+        self._start = start_folder(config.start, context.workspace)
 
     def find_fingerprint(self) -> str | None:
         """Fingerprint over settings, the reference's content, and the database."""
@@ -97,7 +120,9 @@ class Map(WholeStage):
         if before is None:
             return None
         reference = self.reference and tree_hash(self.reference)
-        return fingerprint("map", self.config.identity(), reference, self.context.seed, before)
+        start = start_identity(self.config.start, self._start, self.workspace)
+        settings = self.config.identity()
+        return fingerprint("map", settings, reference, start, self.context.seed, before)
 
     def points(self, extract: Extract) -> tuple[colmap.Tracks, dict[str, colmap.Camera]]:
         """The points that the keypoints of the largest model's images see, and its cameras."""
@@ -111,44 +136,75 @@ class Map(WholeStage):
         self._commit(models)
 
     def _models(self) -> list[colmap.Reconstruction]:
-        workspace, dataset = self.context.workspace, self.context.dataset
-        scratch = workspace.root / f"mapping{TEMPORARY}"
+        scratch = self.workspace.root / f"mapping{TEMPORARY}"
         remove(scratch)
-        common: dict[str, Any] = {
-            "seed": self.context.seed,
-            "threads": self.config.threads,
-            "options": self.config.options,
-            "pixel_scale": self._pixel_scale(),
-        }
         try:
             if self.reference is not None:
-                reference = colmap.read_model(self.reference)
-                model = colmap.triangulate(
-                    self.database.artifact, dataset.root, scratch, reference, **common
-                )
-                return [model]
-            images = len(dataset.names) - len(dataset.queries)
-            with self.context.reporter.task(self.name, images, "images") as advance:
-                models = colmap.map_images(
-                    self.config.method,
-                    self.database.artifact,
-                    dataset.root,
-                    scratch,
-                    constant_cameras=self._constant_cameras(),
-                    min_model_size=self.config.min_model_size,
-                    registered=advance,
-                    **common,
-                )
+                return [self._triangulated(scratch)]
+            models = self._mapped(scratch)
         finally:
             remove(scratch)
         models = [self._founded(self._adjusted(model)) for model in models]
-        models = sorted(models, key=lambda model: -model.num_reg_images())
+        grown = 0 if self._growth is None else 1
+        models = models[:grown] + sorted(models[grown:], key=lambda m: -m.num_reg_images())
         if not models or not models[0].num_reg_images():
             raise EstimationError(
                 f"{self.config.method} mapping found no model: no two photos have enough verified "
                 "matches and parallax to start from (see the figures of verify)"
             )
+        if self._growth is not None:
+            colmap.return_to(models[0], self._growth.source, exactly=self.config.fixed)
         return models
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "seed": self.context.seed,
+            "threads": self.config.threads,
+            "options": self.config.options,
+            "pixel_scale": self._pixel_scale(),
+        }
+
+    def _triangulated(self, scratch: Path) -> colmap.Reconstruction:
+        assert self.reference is not None
+        poses = colmap.read_model(self.reference)
+        database, images = self.database.artifact, self.context.dataset.root
+        return colmap.triangulate(database, images, scratch, poses, **self._common())
+
+    def _mapped(self, scratch: Path) -> list[colmap.Reconstruction]:
+        dataset, database = self.context.dataset, self.database.artifact
+        common = self._common()
+        if self._start is not None:
+            self._growth = read_growth(
+                self._start,
+                database,
+                self.config.fixed,
+                images=dataset.root,
+                scratch=scratch,
+                **common,
+            )
+        total = len(dataset.names) - len(dataset.queries)
+        with self.context.reporter.task(self.name, total, "images") as advance:
+            return colmap.map_images(
+                self.config.method,
+                database,
+                dataset.root,
+                scratch,
+                constant_cameras=self._constant_cameras(),
+                min_model_size=self.config.min_model_size,
+                start=None if self._growth is None else self._growth.placed,
+                fixed=self.config.fixed,
+                snapshots=self._snapshots(total),
+                registered=advance,
+                **common,
+            )
+
+    def _snapshots(self, images: int) -> colmap.Snapshots | None:
+        # To COLMAP, what a snapshot holds is old: it would all be fixed.
+        if self.config.method != "incremental" or self.config.fixed:
+            return None
+        source = self._start and tree_hash(self._start)
+        made_from = [self.fingerprint(), source]
+        return open_snapshots(self.workspace, made_from, images, self.config.snapshot_images)
 
     def _adjusted(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
         self._adjust(model)
@@ -168,7 +224,8 @@ class Map(WholeStage):
         return again
 
     def _founded(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
-        for name in colmap.drop_unfounded_images(model):
+        kept = [] if self._growth is None else self._growth.constant
+        for name in colmap.drop_unfounded_images(model, kept):
             logger.warning("map: %s has too few points to be sure of, and is left out", name)
         return model
 
@@ -181,6 +238,7 @@ class Map(WholeStage):
                 self._constant_cameras(),
                 self.config.threads,
                 self._pixel_scale(),
+                constant_poses=() if self._growth is None else self._growth.constant,
             )
 
     def _pixel_scale(self) -> float:
@@ -192,9 +250,10 @@ class Map(WholeStage):
 
     def _constant_cameras(self) -> set[int]:
         assigned = self.database.cameras.assignment
+        grown = set() if self._growth is None else self._growth.constant_cameras
         if self.config.refine_intrinsics is None:
-            return assigned.known
-        return set() if self.config.refine_intrinsics else set(assigned.cameras)
+            return assigned.known | grown
+        return grown if self.config.refine_intrinsics else set(assigned.cameras)
 
     def _commit(self, models: list[colmap.Reconstruction]) -> None:
         workspace = self.context.workspace
@@ -205,6 +264,7 @@ class Map(WholeStage):
             with atomic_path(path) as temporary:
                 colmap.write_model(model, temporary)
         workspace.forget_models(len(models))
+        remove(workspace.snapshots)
 
     def figures(self) -> dict[str, Any]:
         """What the models hold, and which photos stayed out."""
@@ -214,6 +274,8 @@ class Map(WholeStage):
         names = set(dataset.names) - dataset.query_names - set(self.context.summary.skipped)
         poses: Mapping[str, Any] = colmap.model_poses(models[0])
         figures["of_images"] = len(dataset.names) - len(dataset.queries)
+        if self._growth is not None:
+            figures |= self._growth.figures(models[0])
         missing = sorted(names - set(poses))
         if missing:
             figures["not_registered"] = missing
