@@ -1,7 +1,7 @@
 """From photos to COLMAP models and camera poses, around D2-Net local features.
 
-``reconstruct.run`` runs a pipeline file, ``extend`` adds photos to what it left;
-``extract_features``, ``match_features``, ``verify_pairs``, ``build_database`` and
+``reconstruct.run`` runs a pipeline file, ``extend`` adds photos to what it left, ``join`` merges
+models; ``extract_features``, ``match_features``, ``verify_pairs``, ``build_database`` and
 ``map_images`` are the steps for those who compose them. ``load_extractor`` gives an extractor for
 single images, ``match`` the mutual nearest neighbours of two sets of descriptors, ``localize`` the
 pose of one photo in a finished map, ``plot_keypoints``, ``plot_matches`` and ``plot_model``
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from reconstruct.extending import extend as extend
     from reconstruct.features import load_extractor as load_extractor
     from reconstruct.images import read_image as read_image
+    from reconstruct.joining import join as join
     from reconstruct.localization.localizer import Localizer as Localizer
     from reconstruct.localization.localizer import localize as localize
     from reconstruct.matching.mutual_nn import match as match
@@ -55,6 +56,7 @@ _HOMES = {
     "verify_pairs": "reconstruct.api",
     "extend": "reconstruct.extending",
     "ReconstructError": "reconstruct.errors",
+    "join": "reconstruct.joining",
     "load_extractor": "reconstruct.features",
     "read_image": "reconstruct.images",
     "Localizer": "reconstruct.localization.localizer",

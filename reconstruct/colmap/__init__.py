@@ -57,6 +57,11 @@ from reconstruct.colmap.estimation import (
 from reconstruct.colmap.incremental import (
     Snapshots,
 )
+from reconstruct.colmap.joining import (
+    Overlap,
+    find_overlap,
+    merge_models,
+)
 from reconstruct.colmap.mapping import (
     check_options,
     incremental_options,
@@ -113,6 +118,7 @@ __all__ = [
     "Camera",
     "CameraAssignment",
     "ModelArrays",
+    "Overlap",
     "PlacedModel",
     "Reconstruction",
     "SiftExtractor",
@@ -134,6 +140,7 @@ __all__ = [
     "drop_unfounded_images",
     "estimate_pose",
     "estimate_two_view_geometry",
+    "find_overlap",
     "geometry_from_poses",
     "guess_camera",
     "incremental_options",
@@ -141,6 +148,7 @@ __all__ = [
     "is_camera_model",
     "make_camera",
     "map_images",
+    "merge_models",
     "merge_options",
     "model_arrays",
     "model_cameras",
