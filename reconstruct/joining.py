@@ -50,7 +50,7 @@ def join(
         The run; ``summary.figures["join"]`` tells for each model how many photos support it.
 
     Raises:
-        UsageError: There are fewer than two models.
+        UsageError: There are fewer than two models, or ``output`` is the folder of a run.
         EstimationError: A model shares too few photos with the others, or they do not agree.
     """
     if min_photos < 2:
@@ -61,6 +61,8 @@ def join(
             f"join: expected two models or more, found {len(folders)}; give further folders"
         )
     workspace = Workspace(output)
+    if workspace.config.is_file():
+        raise UsageError(f"{output}: holds a run, whose model would be lost; give a new folder")
     with workspace.lock():
         parts = [_Part(str(folder), colmap.read_model(folder)) for folder in folders]
         joined, support = _join_all(parts, min_photos)

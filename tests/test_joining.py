@@ -91,6 +91,9 @@ def test_models_that_share_too_little_are_refused(tmp_path: Path) -> None:
     assert joined.summary.figures["join"]["registered_images"] == 8
     with pytest.raises(UsageError, match="two models or more"):
         reconstruct.join([first], tmp_path / "other")
+    (tmp_path / "out" / "run.yaml").touch()
+    with pytest.raises(UsageError, match="holds a run"):
+        reconstruct.join([first, second], tmp_path / "out", min_photos=2)
 
 
 def test_photos_that_do_not_agree_do_not_join_models(tmp_path: Path) -> None:
