@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reconstruct.config import read_yaml, validate
 from reconstruct.datasets.folder import list_images
+from reconstruct.datasets.photos import FolderConfig
 from reconstruct.errors import UsageError
 from reconstruct.pipeline import PipelineConfig, run_config
 from reconstruct.stages.growing import PREVIOUS
@@ -54,9 +55,10 @@ def extend(
     """
     workspace = Workspace(run.output if isinstance(run, Run) else run)
     config = _read_config(workspace)
+    if not isinstance(config.dataset, FolderConfig) or config.map is None:
+        raise UsageError(f"{workspace.config}: not a run that maps a folder of photos")
     _copy(_named(photos), Path(config.dataset.images))
     mapping = {"start": PREVIOUS, "fixed": fixed}
-    assert config.map is not None
     grown = config.model_copy(update={"map": config.map.model_copy(update=mapping)})
     return run_config(grown, workspace.root, device, verbosity=verbosity)
 
@@ -68,13 +70,12 @@ def _read_config(workspace: Workspace) -> PipelineConfig:
     content = read_yaml(workspace.config).get("config")
     if not isinstance(content, dict) or not isinstance(content.get("map"), dict):
         raise UsageError(f"{workspace.config}: not a run that maps photos; use one of pipeline sfm")
-    if content["map"].get("method") != "incremental":
+    config = validate(PipelineConfig, content, str(workspace.config))
+    if config.map is None or config.map.method not in ("incremental", "auto"):
         raise UsageError(
             f"{workspace.config}: only `map.method: incremental` takes a model to start from"
         )
-    if content["dataset"].get("format") != "folder":
-        raise UsageError(f"{workspace.config}: photos can be added to a folder of photos alone")
-    return validate(PipelineConfig, content, str(workspace.config))
+    return config
 
 
 def _named(photos: Path | str | Iterable[Path | str]) -> dict[str, Path]:
