@@ -31,10 +31,19 @@ from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, t
 logger = logging.getLogger(__name__)
 
 
+AUTO_IMAGES = 200
+"""Photos from which on global mapping takes less time than incremental: see large sets in docs."""
+
+
 class MapConfig(Section):
     """Section ``map``."""
 
-    method: Literal["incremental", "global", "hierarchical", "triangulate"] = "incremental"
+    method: Literal["auto", "incremental", "global", "hierarchical", "triangulate"] = "incremental"
+    """incremental: photo by photo. global: all rotations, then all positions at once (GLOMAP).
+    hierarchical: parts, then together. triangulate: from known poses. auto: `global` from
+    ``auto_images`` on, if intrinsics are given for all photos or for none, else `incremental`."""
+    auto_images: int = Field(AUTO_IMAGES, ge=1)
+    """auto: photos from which on mapping is `global`."""
     reference: Annotated[str | None, NotIdentity] = None
     """triangulate: COLMAP model, or output folder of a finished run, whose poses and intrinsics
     are kept as they are; null: the one that comes with the data set."""
@@ -72,8 +81,10 @@ class MapConfig(Section):
     def _check(self) -> MapConfig:
         if self.method != "triangulate" and self.reference is not None:
             raise ValueError("`reference` goes with `method: triangulate`, and only with it")
-        if self.start is not None and self.method != "incremental":
+        if self.start is not None and self.method not in ("incremental", "auto"):
             raise ValueError("`start` goes with `method: incremental`, and only with it")
+        if self.method == "auto" and self.options:
+            raise ValueError("`options` are those of one method: name it in place of `auto`")
         if self.fixed and self.start is None:
             raise ValueError("`fixed` keeps the poses of `start`: say which model that is")
         if self.method == "triangulate" and self.refine_intrinsics:
@@ -149,7 +160,7 @@ class Map(WholeStage):
         models = models[:grown] + sorted(models[grown:], key=lambda m: -m.num_reg_images())
         if not models or not models[0].num_reg_images():
             raise EstimationError(
-                f"{self.config.method} mapping found no model: no two photos have enough verified "
+                f"{self._method()} mapping found no model: no two photos have enough verified "
                 "matches and parallax to start from (see the figures of verify)"
             )
         if self._growth is not None:
@@ -185,7 +196,7 @@ class Map(WholeStage):
         total = len(dataset.names) - len(dataset.queries)
         with self.context.reporter.task(self.name, total, "images") as advance:
             return colmap.map_images(
-                self.config.method,
+                self._method(),
                 database,
                 dataset.root,
                 scratch,
@@ -198,9 +209,19 @@ class Map(WholeStage):
                 **common,
             )
 
+    def _method(self) -> str:
+        """The method, `auto` decided."""
+        if self.config.method != "auto":
+            return self.config.method
+        cameras = self.database.cameras
+        constant = self._constant_cameras()
+        some = 0 < len(constant) < len(cameras.assignment.cameras)  # which `global` cannot have
+        few = len(cameras.sizes) < self.config.auto_images
+        return "incremental" if few or some or self._start is not None else "global"
+
     def _snapshots(self, images: int) -> colmap.Snapshots | None:
         # To COLMAP, what a snapshot holds is old: it would all be fixed.
-        if self.config.method != "incremental" or self.config.fixed:
+        if self._method() != "incremental" or self.config.fixed:
             return None
         source = self._start and tree_hash(self._start)
         made_from = [self.fingerprint(), source]
@@ -269,7 +290,10 @@ class Map(WholeStage):
     def figures(self) -> dict[str, Any]:
         """What the models hold, and which photos stayed out."""
         models = [colmap.read_model(path) for path in self.workspace.models()]
-        figures: dict[str, Any] = {"models": len(models), **colmap.model_summary(models[0])}
+        figures: dict[str, Any] = {"models": len(models)}
+        if self.config.method == "auto":
+            figures["method"] = self._method()
+        figures |= colmap.model_summary(models[0])
         dataset = self.context.dataset
         names = set(dataset.names) - dataset.query_names - set(self.context.summary.skipped)
         poses: Mapping[str, Any] = colmap.model_poses(models[0])

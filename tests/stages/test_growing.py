@@ -114,10 +114,17 @@ def test_settings_that_do_not_go_together(run: Run) -> None:
     for wrong, words in (
         ({"map__start": "previous", "map__method": "global"}, "goes with `method: incremental`"),
         ({"map__fixed": True}, "say which model"),
+        ({"map__method": "auto", "map__options": {"min_num_matches": 9}}, "name it in place"),
         ({"map__start": "nowhere"}, "no COLMAP model here"),
     ):
         with pytest.raises(UsageError, match=words):
             run(**wrong)
+
+
+@pytest.mark.parametrize(("images", "method"), [(4, "global"), (5, "incremental")])
+def test_auto_decides_by_the_number_of_photos(run: Run, images: int, method: str) -> None:
+    figures = run(map__method="auto", map__auto_images=images).summary.figures["map"]
+    assert (figures["method"], figures["registered_images"]) == (method, 4)
 
 
 KILLED = """
