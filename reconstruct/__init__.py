@@ -1,10 +1,11 @@
 """From photos to COLMAP models and camera poses, around D2-Net local features.
 
-``reconstruct.run`` runs a pipeline file; ``extract_features``, ``match_features``,
-``verify_pairs``, ``build_database`` and ``map_images`` are its steps for those who compose them
-themselves. ``load_extractor`` gives an extractor for single images, ``match`` the mutual nearest
-neighbours of two sets of descriptors, ``localize`` the pose of one photo in a finished map,
-``plot_keypoints``, ``plot_matches`` and ``plot_model`` pictures for notebooks.
+``reconstruct.run`` runs a pipeline file, ``extend`` adds photos to what it left, ``join`` merges
+models; ``extract_features``, ``match_features``, ``verify_pairs``, ``build_database`` and
+``map_images`` are the steps for those who compose them. ``load_extractor`` gives an extractor for
+single images, ``match`` the mutual nearest neighbours of two sets of descriptors, ``localize`` the
+pose of one photo in a finished map, ``plot_keypoints``, ``plot_matches`` and ``plot_model``
+pictures for notebooks.
 Names are imported when first used: ``import reconstruct`` itself loads neither torch nor pycolmap.
 """
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from reconstruct.api import match_features as match_features
     from reconstruct.api import verify_pairs as verify_pairs
     from reconstruct.errors import ReconstructError as ReconstructError
+    from reconstruct.extending import extend as extend
     from reconstruct.features import load_extractor as load_extractor
     from reconstruct.images import read_image as read_image
+    from reconstruct.joining import join as join
     from reconstruct.localization.localizer import Localizer as Localizer
     from reconstruct.localization.localizer import localize as localize
     from reconstruct.matching.mutual_nn import match as match
@@ -51,7 +54,9 @@ _HOMES = {
     "map_images": "reconstruct.api",
     "match_features": "reconstruct.api",
     "verify_pairs": "reconstruct.api",
+    "extend": "reconstruct.extending",
     "ReconstructError": "reconstruct.errors",
+    "join": "reconstruct.joining",
     "load_extractor": "reconstruct.features",
     "read_image": "reconstruct.images",
     "Localizer": "reconstruct.localization.localizer",

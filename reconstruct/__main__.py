@@ -90,6 +90,18 @@ def _add_results(commands: Any) -> None:
         "--no-align", action="store_true", help="compare poses as they are (given poses)"
     )
     _add_json(evaluate)
+    join = _add(commands, "join", _join, "merge models that share photos")
+    join.add_argument(
+        "models", metavar="OUT_OR_MODEL", nargs="+", type=Path, help="output folders, or models"
+    )
+    join.add_argument("--output", required=True, metavar="DIR", type=Path, help="output folder")
+    join.add_argument(
+        "--min-photos", type=int, default=3, help="photos that must agree on how models lie"
+    )
+    join.add_argument(
+        "--fixed-intrinsics", action="store_true", help="keep focal lengths and distortion"
+    )
+    _add_json(join)
     view = _add(commands, "view", _view, "models and photos, live in the browser (extra view)")
     view.add_argument("output", metavar="OUT", type=Path, help="output folder, or COLMAP model")
     view.add_argument("--images", metavar="DIR", type=Path, help="the photos, if they moved")
@@ -254,6 +266,27 @@ def _export(args: argparse.Namespace) -> int:
     from reconstruct.export import export
 
     print(export(args.output, args.format))
+    return 0
+
+
+def _join(args: argparse.Namespace) -> int:
+    for folder in args.models:
+        _check_folder(folder)
+    from reconstruct.joining import join
+    from reconstruct.report.figures import figure
+    from reconstruct.report.terminal import print_table
+
+    joined = join(
+        args.models,
+        args.output,
+        min_photos=args.min_photos,
+        refine_intrinsics=not args.fixed_intrinsics,
+    )
+    if args.json:
+        _print_json({"output": str(joined.output), "figures": joined.summary.figures})
+    else:
+        told = [figure(name, value) for name, value in joined.summary.figures["join"].items()]
+        print_table("joined", [("figure", "value"), *told])
     return 0
 
 

@@ -248,6 +248,18 @@ def run(
     where = {} if cluster is None else parse_cluster(cluster)
     where = {f"cluster.{key}": value for key, value in where.items()}
     config = load_config(pipeline, _with_images(images, overrides) | where)
+    return run_config(config, output, device, only, force, verbosity)
+
+
+def run_config(
+    config: AnyConfig,
+    output: Path | str | None = None,
+    device: str = "auto",
+    only: Sequence[str] = (),
+    force: Sequence[str] = (),
+    verbosity: int = 0,
+) -> Run:
+    """As `run`, for settings that have been read already."""
     reporter = Reporter(verbosity)
     colmap.set_verbosity(verbosity > 0)
     workspace = Workspace(output or config.output or Path("output") / config.name)

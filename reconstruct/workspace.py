@@ -58,6 +58,7 @@ class Workspace:
         self.refined_geometries = self.root / "refined_geometries"
         self.database = self.root / "database.db"
         self.sparse = self.root / "sparse"
+        self.snapshots = self.root / "mapping"
         self.localized = self.root / "localized"
         self.poses = self.root / "poses.txt"
         self.metrics = self.root / "metrics.json"

@@ -25,6 +25,7 @@ LEVELS = [
         "orientation",
         "progress",
         "shipped",
+        "similarity",
         "parallel",
         "stopping",
         "yaml_text",
@@ -35,7 +36,7 @@ LEVELS = [
     {"matching", "retrieval"},
     {"stages"},
     {"localization", "benchmark", "report", "training", "indoor"},
-    {"api", "pipeline"},
+    {"api", "pipeline", "extending", "joining"},
     {"command"},
     {"__main__", "preload"},
 ]

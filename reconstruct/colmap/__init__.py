@@ -19,6 +19,10 @@ if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
         "pip install 'pycolmap>=4.2,<5'"
     )
 
+from reconstruct.colmap.adjustment import (
+    adjust_robustly,
+    drop_unfounded_images,
+)
 from reconstruct.colmap.arrays import (
     ModelArrays,
     model_arrays,
@@ -50,14 +54,19 @@ from reconstruct.colmap.estimation import (
     estimate_pose,
     project,
 )
+from reconstruct.colmap.incremental import (
+    Snapshots,
+)
+from reconstruct.colmap.joining import (
+    Overlap,
+    find_overlap,
+    merge_models,
+)
 from reconstruct.colmap.mapping import (
-    adjust_robustly,
     check_options,
-    drop_unfounded_images,
     incremental_options,
     map_images,
     merge_options,
-    triangulate,
 )
 from reconstruct.colmap.models import (
     Reconstruction,
@@ -74,11 +83,20 @@ from reconstruct.colmap.models import (
     with_observations,
     write_model,
 )
+from reconstruct.colmap.placing import (
+    PlacedModel,
+    place_on_database,
+    return_to,
+)
 from reconstruct.colmap.sift import (
     SiftExtractor,
 )
 from reconstruct.colmap.tracks import (
     Tracks,
+)
+from reconstruct.colmap.triangulation import (
+    triangulate,
+    triangulate_again,
 )
 from reconstruct.colmap.two_view import (
     TwoViewOptions,
@@ -100,8 +118,11 @@ __all__ = [
     "Camera",
     "CameraAssignment",
     "ModelArrays",
+    "Overlap",
+    "PlacedModel",
     "Reconstruction",
     "SiftExtractor",
+    "Snapshots",
     "Tracks",
     "TwoViewOptions",
     "VerifiedPair",
@@ -119,6 +140,7 @@ __all__ = [
     "drop_unfounded_images",
     "estimate_pose",
     "estimate_two_view_geometry",
+    "find_overlap",
     "geometry_from_poses",
     "guess_camera",
     "incremental_options",
@@ -126,6 +148,7 @@ __all__ = [
     "is_camera_model",
     "make_camera",
     "map_images",
+    "merge_models",
     "merge_options",
     "model_arrays",
     "model_cameras",
@@ -137,11 +160,14 @@ __all__ = [
     "opencv_intrinsics",
     "pair_seed",
     "pinhole_matrix",
+    "place_on_database",
     "points_by_id",
     "project",
     "read_model",
+    "return_to",
     "set_verbosity",
     "triangulate",
+    "triangulate_again",
     "undistort",
     "verified_counts",
     "verified_matches",

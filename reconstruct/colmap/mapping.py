@@ -1,21 +1,18 @@
-"""From a database to a model: mapping, triangulation, bundle adjustment."""
+"""From a database to models: mapping, and COLMAP's options for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pycolmap
 
 from reconstruct.colmap.database import opened
-from reconstruct.colmap.models import Reconstruction
+from reconstruct.colmap.incremental import Snapshots, map_incrementally
+from reconstruct.colmap.models import Reconstruction, write_model
 from reconstruct.config import shown
-from reconstruct.errors import EstimationError, UsageError
-
-MIN_OBSERVATIONS = 10
-"""An image that observes fewer points loses its pose: COLMAP's limit during mapping."""
+from reconstruct.errors import UsageError
 
 
 def map_images(
@@ -30,9 +27,12 @@ def map_images(
     threads: int,
     options: Mapping[str, Any],
     pixel_scale: float = 1.0,
+    start: Reconstruction | None = None,
+    fixed: bool = False,
+    snapshots: Snapshots | None = None,
     registered: Callable[[], None] = lambda: None,
 ) -> list[Reconstruction]:
-    """Structure from motion: the models, the largest first.
+    """Structure from motion: the models, the largest first, but one that has grown before all.
 
     Args:
         method: ``incremental``, ``global`` or ``hierarchical``.
@@ -45,7 +45,11 @@ def map_images(
         threads: Number of threads.
         options: Further values for COLMAP's options, by their (nested) names.
         pixel_scale: Factor for COLMAP's own thresholds in pixels.
-        registered: Called after every image that incremental mapping adds.
+        start: Model to grow from, with the database's ids (`place_on_database`); incremental only.
+            Where the result stands is open: `return_to` the place of ``start``.
+        fixed: Poses and intrinsics of ``start`` stay as they are, up to a similarity.
+        snapshots: Where incremental mapping keeps what it has, and goes on from.
+        registered: Called for every image that incremental mapping adds.
 
     Raises:
         EstimationError: COLMAP fails.
@@ -56,22 +60,42 @@ def map_images(
     if method == "global":
         options_global = _global_options(constant_cameras, min_model_size, seed, threads, database)
         merge_options(options_global, options)
-        models = pycolmap.global_mapping(database, images, scratch, options_global)
-    else:
-        incremental = incremental_options(constant_cameras, min_model_size, seed, threads)
-        merge_options(incremental, pixel_options(pixel_scale))
-        if method == "hierarchical":
-            hierarchical = pycolmap.HierarchicalPipelineOptions()
-            hierarchical.num_threads = threads
-            hierarchical.incremental_options = incremental
-            merge_options(hierarchical, options)
-            models = pycolmap.hierarchical_mapping(database, images, scratch, hierarchical)
-        else:
-            merge_options(incremental, options)
-            models = pycolmap.incremental_mapping(
-                database, images, scratch, incremental, next_image_callback=registered
-            )
-    return sorted(models.values(), key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
+        return _largest_first(
+            pycolmap.global_mapping(database, images, scratch, options_global).values()
+        )
+    if fixed and start is not None:
+        constant_cameras = constant_cameras | set(start.cameras)
+    incremental = incremental_options(constant_cameras, min_model_size, seed, threads)
+    merge_options(incremental, pixel_options(pixel_scale))
+    if method == "hierarchical":
+        hierarchical = pycolmap.HierarchicalPipelineOptions()
+        hierarchical.num_threads = threads
+        hierarchical.incremental_options = incremental
+        merge_options(hierarchical, options)
+        return _largest_first(
+            pycolmap.hierarchical_mapping(database, images, scratch, hierarchical).values()
+        )
+    merge_options(incremental, options)
+    incremental.fix_existing_frames = fixed
+    folder = None
+    if start is not None:
+        folder = scratch / "start"
+        write_model(start, folder)
+    found = map_incrementally(
+        database,
+        images,
+        scratch,
+        incremental,
+        start=folder,
+        snapshots=snapshots,
+        registered=registered,
+    )
+    kept = 0 if start is None else 1
+    return found[:kept] + _largest_first(found[kept:])
+
+
+def _largest_first(models: Iterable[Reconstruction]) -> list[Reconstruction]:
+    return sorted(models, key=lambda m: (-m.num_reg_images(), -m.num_points3D()))
 
 
 def pixel_options(scale: float) -> dict[str, dict[str, float]]:
@@ -154,118 +178,3 @@ def merge_options(target: Any, values: Mapping[str, Any]) -> None:
             setattr(target, name, value)
         except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise UsageError(f"options: {name} does not take {shown(value)}") from error
-
-
-def adjust_robustly(
-    model: Reconstruction,
-    loss_px: float,
-    constant_cameras: set[int],
-    threads: int,
-    pixel_scale: float = 1.0,
-) -> None:
-    """Bundle adjustment of a whole model, in place, under a Cauchy loss.
-
-    Args:
-        model: The model to adjust.
-        loss_px: Scale of the loss.
-        constant_cameras: Ids of cameras whose intrinsics stay as they are.
-        threads: Number of threads.
-        pixel_scale: Factor for ``loss_px`` and for COLMAP's own thresholds in pixels.
-    """
-    options = pycolmap.BundleAdjustmentOptions()
-    options.print_summary = False
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = pixel_scale * loss_px
-    options.ceres.solver_options.num_threads = threads
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in model.reg_image_ids():
-        config.add_image(image_id)
-    for camera_id in constant_cameras & set(model.cameras):
-        config.set_constant_cam_intrinsics(camera_id)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    # A robust loss lets go of what does not fit, even to infinity: COLMAP's own limits remove it.
-    limits = pycolmap.IncrementalMapperOptions()
-    manager = pycolmap.ObservationManager(model)
-    max_error_px = pixel_scale * limits.filter_max_reproj_error
-    manager.filter_all_points3D(max_error_px, limits.filter_min_tri_angle)
-    model.update_point_3d_errors()
-
-
-def drop_unfounded_images(model: Reconstruction) -> list[str]:
-    """Remove the poses of images that hardly any point supports, in place; returns their names.
-
-    COLMAP's mapper does so while it grows a model, but does not look at what its last adjustment
-    leaves: an image may end without points, or with a negative focal length.
-    """
-    limits = pycolmap.IncrementalMapperOptions()
-    manager = pycolmap.ObservationManager(model)
-    dropped: list[str] = []
-    while frames := manager.filter_frames(
-        limits.min_focal_length_ratio,
-        limits.max_focal_length_ratio,
-        limits.max_extra_param,
-        MIN_OBSERVATIONS,
-    ):
-        for frame_id in frames:
-            ids = model.frame(frame_id).image_ids
-            dropped += [model.image(each.id).name for each in ids]
-            manager.deregister_frame(frame_id)
-    return sorted(dropped)
-
-
-def triangulate(
-    database: Path,
-    images: Path,
-    scratch: Path,
-    poses: Reconstruction,
-    *,
-    seed: int,
-    threads: int,
-    options: Mapping[str, Any],
-    pixel_scale: float = 1.0,
-) -> Reconstruction:
-    """Triangulate the database's matches from known poses and intrinsics, which stay as they are.
-
-    Images are matched by name; those of ``poses`` that the database lacks are left out, and so are
-    the database's images without a pose.
-
-    Args:
-        database: COLMAP database with verified matches.
-        images: Folder to which the image names are relative.
-        scratch: Folder for temporary files.
-        poses: Model with the poses and intrinsics.
-        seed: Seed of RANSAC.
-        threads: Number of threads.
-        options: Further values for COLMAP's options, by their (nested) names.
-        pixel_scale: Factor for COLMAP's own thresholds in pixels.
-
-    Raises:
-        EstimationError: No image is in both.
-    """
-    known = {image.name: image for image in poses.images.values() if image.has_pose}
-    model = pycolmap.Reconstruction()
-    with opened(database) as contents:
-        for camera in contents.read_all_cameras():
-            model.add_camera_with_trivial_rig(camera)
-        for image in contents.read_all_images():
-            if image.name in known:
-                points = contents.read_keypoints(image.image_id)[:, :2].astype(np.float64)
-                fresh = pycolmap.Image(
-                    name=image.name,
-                    keypoints=points,
-                    camera_id=image.camera_id,
-                    image_id=image.image_id,
-                )
-                pose = known[image.name].cam_from_world()
-                model.add_image_with_trivial_frame(fresh, pose)
-    if not model.num_reg_images():
-        raise EstimationError("no image of the data set has a pose in the reference model")
-    pipeline = incremental_options(set(model.cameras), 1, seed, threads)
-    merge_options(pipeline, pixel_options(pixel_scale))
-    merge_options(pipeline, options)
-    scratch.mkdir(parents=True, exist_ok=True)
-    result = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
-    for image in result.images.values():  # adjusting the points rounds the poses' last digits
-        image.frame.set_cam_from_world(image.camera_id, known[image.name].cam_from_world())
-    return result

@@ -18,6 +18,13 @@ from reconstruct.images import read_image
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.growing import (
+    Growth,
+    open_snapshots,
+    read_growth,
+    start_folder,
+    start_identity,
+)
 from reconstruct.stages.second_pass import SecondPassConfig, pairs_to_align, second_pass
 from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
@@ -25,13 +32,32 @@ from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, t
 logger = logging.getLogger(__name__)
 
 
+AUTO_IMAGES = 200
+"""Photos from which on global mapping takes less time than incremental: see large sets in docs."""
+
+
 class MapConfig(Section):
     """Section ``map``."""
 
-    method: Literal["incremental", "global", "hierarchical", "triangulate"] = "incremental"
+    method: Literal["auto", "incremental", "global", "hierarchical", "triangulate"] = "incremental"
+    """incremental: photo by photo. global: all rotations, then all positions at once (GLOMAP).
+    hierarchical: parts, then together. triangulate: from known poses. auto: `global` from
+    ``auto_images`` on, if intrinsics are given for all photos or for none, else `incremental`."""
+    auto_images: int = Field(AUTO_IMAGES, ge=1)
+    """auto: photos from which on mapping is `global`."""
     reference: Annotated[str | None, NotIdentity] = None
     """triangulate: COLMAP model, or output folder of a finished run, whose poses and intrinsics
     are kept as they are; null: the one that comes with the data set."""
+    start: Annotated[str | None, NotIdentity] = None
+    """incremental: COLMAP model, or output folder of a finished run, to grow from: its images keep
+    their place, new photos are registered, triangulated and adjusted with them. ``previous``: the
+    model that the output folder holds, if there is one. null: from nothing."""
+    fixed: bool = False
+    """Poses and intrinsics of ``start`` stay as they are, to the bit: for a map that others refer
+    to."""
+    snapshot_images: Annotated[int | None, NotIdentity] = Field(None, ge=1)
+    """incremental: photos between two snapshots, from which a killed run goes on. null: a
+    twentieth of all, at least five."""
     refine_intrinsics: bool | None = None
     """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
     given."""
@@ -57,6 +83,12 @@ class MapConfig(Section):
     def _check(self) -> MapConfig:
         if self.method != "triangulate" and self.reference is not None:
             raise ValueError("`reference` goes with `method: triangulate`, and only with it")
+        if self.start is not None and self.method not in ("incremental", "auto"):
+            raise ValueError("`start` goes with `method: incremental`, and only with it")
+        if self.method == "auto" and self.options:
+            raise ValueError("`options` are those of one method: name it in place of `auto`")
+        if self.fixed and self.start is None:
+            raise ValueError("`fixed` keeps the poses of `start`: say which model that is")
         if self.method == "triangulate" and self.refine_intrinsics:
             raise ValueError(
                 "`method: triangulate` keeps the reference's intrinsics: "
@@ -105,6 +137,8 @@ class Map(WholeStage):
             )
         if self.reference is not None:
             colmap.check_model(self.reference)
+        self._growth: Growth | None = None
+        self._start = start_folder(config.start, context.workspace)
 
     def find_fingerprint(self) -> str | None:
         """Fingerprint over settings, the reference's content, and the database."""
@@ -112,7 +146,9 @@ class Map(WholeStage):
         if before is None:
             return None
         reference = self.reference and tree_hash(self.reference)
-        return fingerprint("map", self.config.identity(), reference, self.context.seed, before)
+        start = start_identity(self.config.start, self._start, self.workspace)
+        settings = self.config.identity()
+        return fingerprint("map", settings, reference, start, self.context.seed, before)
 
     def loader(self, extract: Extract) -> ModelLoader:
         """Loads the largest model's cameras, and the points that its images' keypoints see."""
@@ -125,44 +161,85 @@ class Map(WholeStage):
         self._commit(models)
 
     def _models(self) -> list[colmap.Reconstruction]:
-        workspace, dataset = self.context.workspace, self.context.dataset
-        scratch = workspace.root / f"mapping{TEMPORARY}"
+        scratch = self.workspace.root / f"mapping{TEMPORARY}"
         remove(scratch)
-        common: dict[str, Any] = {
+        try:
+            if self.reference is not None:
+                return [self._triangulated(scratch)]
+            models = self._mapped(scratch)
+        finally:
+            remove(scratch)
+        models = [self._founded(self._adjusted(model)) for model in models]
+        grown = 0 if self._growth is None else 1
+        models = models[:grown] + sorted(models[grown:], key=lambda m: -m.num_reg_images())
+        if not models or not models[0].num_reg_images():
+            raise EstimationError(
+                f"{self._method()} mapping found no model: no two photos have enough verified "
+                "matches and parallax to start from (see the figures of verify)"
+            )
+        if self._growth is not None:
+            colmap.return_to(models[0], self._growth.source, exactly=self.config.fixed)
+        return models
+
+    def _common(self) -> dict[str, Any]:
+        return {
             "seed": self.context.seed,
             "threads": self.config.threads,
             "options": self.config.options,
             "pixel_scale": self._pixel_scale(),
         }
-        try:
-            if self.reference is not None:
-                reference = colmap.read_model(self.reference)
-                model = colmap.triangulate(
-                    self.database.artifact, dataset.root, scratch, reference, **common
-                )
-                return [model]
-            images = len(dataset.names) - len(dataset.queries)
-            with self.context.reporter.task(self.name, images, "images") as advance:
-                models = colmap.map_images(
-                    self.config.method,
-                    self.database.artifact,
-                    dataset.root,
-                    scratch,
-                    constant_cameras=self._constant_cameras(),
-                    min_model_size=self.config.min_model_size,
-                    registered=advance,
-                    **common,
-                )
-        finally:
-            remove(scratch)
-        models = [self._founded(self._adjusted(model)) for model in models]
-        models = sorted(models, key=lambda model: -model.num_reg_images())
-        if not models or not models[0].num_reg_images():
-            raise EstimationError(
-                f"{self.config.method} mapping found no model: no two photos have enough verified "
-                "matches and parallax to start from (see the figures of verify)"
+
+    def _triangulated(self, scratch: Path) -> colmap.Reconstruction:
+        assert self.reference is not None
+        poses = colmap.read_model(self.reference)
+        database, images = self.database.artifact, self.context.dataset.root
+        return colmap.triangulate(database, images, scratch, poses, **self._common())
+
+    def _mapped(self, scratch: Path) -> list[colmap.Reconstruction]:
+        dataset, database = self.context.dataset, self.database.artifact
+        common = self._common()
+        if self._start is not None:
+            self._growth = read_growth(
+                self._start,
+                database,
+                self.config.fixed,
+                images=dataset.root,
+                scratch=scratch,
+                **common,
             )
-        return models
+        total = len(dataset.names) - len(dataset.queries)
+        with self.context.reporter.task(self.name, total, "images") as advance:
+            return colmap.map_images(
+                self._method(),
+                database,
+                dataset.root,
+                scratch,
+                constant_cameras=self._constant_cameras(),
+                min_model_size=self.config.min_model_size,
+                start=None if self._growth is None else self._growth.placed,
+                fixed=self.config.fixed,
+                snapshots=self._snapshots(total),
+                registered=advance,
+                **common,
+            )
+
+    def _method(self) -> str:
+        """The method, `auto` decided."""
+        if self.config.method != "auto":
+            return self.config.method
+        cameras = self.database.cameras
+        constant = self._constant_cameras()
+        some = 0 < len(constant) < len(cameras.assignment.cameras)  # which `global` cannot have
+        few = len(cameras.sizes) < self.config.auto_images
+        return "incremental" if few or some or self._start is not None else "global"
+
+    def _snapshots(self, images: int) -> colmap.Snapshots | None:
+        # To COLMAP, what a snapshot holds is old: it would all be fixed.
+        if self._method() != "incremental" or self.config.fixed:
+            return None
+        source = self._start and tree_hash(self._start)
+        made_from = [self.fingerprint(), source]
+        return open_snapshots(self.workspace, made_from, images, self.config.snapshot_images)
 
     def _adjusted(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
         self._adjust(model)
@@ -182,7 +259,8 @@ class Map(WholeStage):
         return again
 
     def _founded(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
-        for name in colmap.drop_unfounded_images(model):
+        kept = [] if self._growth is None else self._growth.constant
+        for name in colmap.drop_unfounded_images(model, kept):
             logger.warning("map: %s has too few points to be sure of, and is left out", name)
         return model
 
@@ -195,6 +273,7 @@ class Map(WholeStage):
                 self._constant_cameras(),
                 self.config.threads,
                 self._pixel_scale(),
+                constant_poses=() if self._growth is None else self._growth.constant,
             )
 
     def _pixel_scale(self) -> float:
@@ -206,9 +285,10 @@ class Map(WholeStage):
 
     def _constant_cameras(self) -> set[int]:
         assigned = self.database.cameras.assignment
+        grown = set() if self._growth is None else self._growth.constant_cameras
         if self.config.refine_intrinsics is None:
-            return assigned.known
-        return set() if self.config.refine_intrinsics else set(assigned.cameras)
+            return assigned.known | grown
+        return grown if self.config.refine_intrinsics else set(assigned.cameras)
 
     def _commit(self, models: list[colmap.Reconstruction]) -> None:
         workspace = self.context.workspace
@@ -219,15 +299,21 @@ class Map(WholeStage):
             with atomic_path(path) as temporary:
                 colmap.write_model(model, temporary)
         workspace.forget_models(len(models))
+        remove(workspace.snapshots)
 
     def figures(self) -> dict[str, Any]:
         """What the models hold, and which photos stayed out."""
         models = [colmap.read_model(path) for path in self.workspace.models()]
-        figures: dict[str, Any] = {"models": len(models), **colmap.model_summary(models[0])}
+        figures: dict[str, Any] = {"models": len(models)}
+        if self.config.method == "auto":
+            figures["method"] = self._method()
+        figures |= colmap.model_summary(models[0])
         dataset = self.context.dataset
         names = set(dataset.names) - dataset.query_names - set(self.context.summary.skipped)
         poses: Mapping[str, Any] = colmap.model_poses(models[0])
         figures["of_images"] = len(dataset.names) - len(dataset.queries)
+        if self._growth is not None:
+            figures |= self._growth.figures(models[0])
         missing = sorted(names - set(poses))
         if missing:
             figures["not_registered"] = missing

@@ -1,0 +1,179 @@
+"""Two models of which some photos are the same: aligned, and merged into one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from reconstruct.colmap.models import Reconstruction, model_poses, points_by_id
+from reconstruct.colmap.placing import SAME_KEYPOINT_PX, transform
+from reconstruct.colmap.tracks import Tracks
+from reconstruct.geometry import projection_center
+from reconstruct.similarity import Agreement, agreeing_similarity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overlap:
+    """What two models have in common.
+
+    Attributes:
+        shared: Sorted names of the photos that have a pose in both.
+        agreeing: Those of them whose two poses one similarity brings together.
+        similarity: target_from_source; None if no two photos agree.
+    """
+
+    shared: list[str]
+    agreeing: list[str]
+    similarity: Agreement | None
+
+
+def find_overlap(source: Reconstruction, target: Reconstruction) -> Overlap:
+    """How ``source`` lies in ``target``, by the photos that both have."""
+    poses, expected = model_poses(source), model_poses(target)
+    shared = sorted(set(poses) & set(expected))
+    found = agreeing_similarity(
+        np.array([poses[name] for name in shared]).reshape(-1, 3, 4),
+        np.array([expected[name] for name in shared]).reshape(-1, 3, 4),
+        _depths(target, shared),
+    )
+    agreeing = [] if found is None else [shared[i] for i in np.flatnonzero(found.agreeing)]
+    return Overlap(shared, agreeing, found)
+
+
+def _depths(model: Reconstruction, names: list[str]) -> NDArray[np.float64]:
+    """(N,) median distance from a photo to the points that it sees, 0 if it sees none."""
+    tracks, poses = Tracks(model), model_poses(model)
+    depths = []
+    for name in names:
+        ids = tracks.points(name)
+        points = tracks.positions(ids[ids >= 0])
+        away = np.linalg.norm(points - projection_center(poses[name]), axis=1)
+        depths.append(float(np.median(away)) if len(away) else 0.0)
+    return np.array(depths)
+
+
+def merge_models(
+    source: Reconstruction, target: Reconstruction, similarity: Agreement
+) -> Reconstruction:
+    """One model of two: photos by name, the poses of shared ones those of ``target``.
+
+    A point of ``source`` that a shared photo sees in the same keypoint as a point of ``target`` is
+    that point. Cameras that took the same shared photos are one.
+
+    Args:
+        source: The model that is moved onto the other.
+        target: The model that stays where it is.
+        similarity: target_from_source.
+
+    Returns:
+        A new model. Adjust it next: nothing has moved to where both agree.
+    """
+    moved = pycolmap.Reconstruction(source)
+    transform(moved, similarity.scale, similarity.rotation, similarity.translation)
+    parts = (target, moved)
+    tracks = tuple(Tracks(part) for part in parts)
+    owner = {name: side for side in (1, 0) for name in tracks[side].names}
+    numbers, keypoints = {}, {}
+    for name, side in owner.items():
+        own = tracks[side].keypoints(name)
+        keypoints[name], numbers[name] = own, np.arange(len(own))
+        if side == 0 and name in set(tracks[1].names):
+            keypoints[name], numbers[name] = _joint_keypoints(
+                own, tracks[1].keypoints(name), tracks[1].points(name)
+            )
+    merged = pycolmap.Reconstruction()
+    cameras = _joint_cameras(target, moved, merged)
+    ids = {name: number for number, name in enumerate(sorted(owner), 1)}
+    for name, image_id in ids.items():
+        part = parts[owner[name]]
+        known = part.find_image_with_name(name)
+        assert known is not None
+        image = pycolmap.Image(
+            name=name,
+            keypoints=keypoints[name],
+            camera_id=cameras[owner[name], known.camera_id],
+            image_id=image_id,
+        )
+        merged.add_image_with_trivial_frame(image, known.cam_from_world())
+    _add_points(merged, ids, tracks, parts, numbers)
+    return merged
+
+
+def _joint_keypoints(
+    own: NDArray[np.float64], other: NDArray[np.float64], points: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Keypoints of a photo in both models, and the number there of each of the other model's.
+
+    Those of the other model that see a point, but are not the keypoint of the same number, come
+    after the own ones; those that see none have number -1.
+    """
+    numbers = np.full(len(other), -1)
+    both = min(len(own), len(other))
+    same = np.linalg.norm(own[:both] - other[:both], axis=1) <= SAME_KEYPOINT_PX
+    numbers[:both][same] = np.flatnonzero(same)
+    new = np.flatnonzero((points >= 0) & (numbers < 0))
+    numbers[new] = len(own) + np.arange(len(new))
+    return np.concatenate([own, other[new]]), numbers
+
+
+def _joint_cameras(
+    target: Reconstruction, moved: Reconstruction, merged: Reconstruction
+) -> dict[tuple[int, int], int]:
+    """(side, camera id there) -> camera id in the merged model, to which cameras are added."""
+    in_target = {target.images[i].name: target.images[i] for i in target.reg_image_ids()}
+    partners: dict[int, set[int]] = {}
+    for image_id in moved.reg_image_ids():
+        image = moved.images[image_id]
+        if image.name in in_target:
+            partners.setdefault(image.camera_id, set()).add(in_target[image.name].camera_id)
+    ids: dict[tuple[int, int], int] = {}
+    for side, part in enumerate((target, moved)):
+        used = {part.images[i].camera_id for i in part.reg_image_ids()}
+        for camera_id in sorted(used):
+            found = partners.get(camera_id, set()) if side == 1 else set()
+            if len(found) == 1:
+                ids[side, camera_id] = ids[0, next(iter(found))]
+                continue
+            camera = pycolmap.Camera(part.cameras[camera_id].todict())
+            camera.camera_id = ids[side, camera_id] = len(merged.cameras) + 1
+            merged.add_camera_with_trivial_rig(camera)
+    return ids
+
+
+def _add_points(
+    merged: Reconstruction,
+    ids: dict[str, int],
+    tracks: tuple[Tracks, ...],
+    parts: tuple[Reconstruction, ...],
+    numbers: dict[str, NDArray[np.int64]],
+) -> None:
+    """Give the merged model the points of both, and those of both that are one once."""
+    taken: dict[tuple[int, int], int] = {}  # observation -> row of its point
+    rows: list[tuple[NDArray[np.float64], NDArray[np.uint8], pycolmap.Track]] = []
+    for side, (part, seen) in enumerate(zip(parts, tracks, strict=True)):
+        places = points_by_id(part)
+        observations: dict[int, list[tuple[int, int]]] = {}
+        for name in seen.names:
+            points = seen.points(name)
+            own = np.arange(len(points)) if side == 0 else numbers[name]
+            for index in np.flatnonzero((points >= 0) & (own >= 0)).tolist():
+                element = (ids[name], int(own[index]))
+                observations.setdefault(int(points[index]), []).append(element)
+        for point_id, elements in sorted(observations.items()):
+            known = Counter(taken[element] for element in elements if element in taken)
+            free = [element for element in elements if element not in taken]
+            if known:
+                row = known.most_common(1)[0][0]
+            else:
+                row = len(rows)
+                rows.append((places[point_id], part.points3D[point_id].color, pycolmap.Track()))
+            for element in free:
+                taken[element] = row
+                rows[row][2].add_element(*element)
+    for xyz, color, track in rows:
+        if track.length() >= 2:
+            merged.add_point3D(xyz, track, color)
