@@ -50,6 +50,12 @@ from reconstruct.colmap.estimation import (
     estimate_pose,
     project,
 )
+from reconstruct.colmap.gps import (
+    Prior,
+    east_north_up,
+    geodetic,
+    transform_model,
+)
 from reconstruct.colmap.mapping import (
     adjust_robustly,
     check_options,
@@ -100,6 +106,7 @@ __all__ = [
     "Camera",
     "CameraAssignment",
     "ModelArrays",
+    "Prior",
     "Reconstruction",
     "SiftExtractor",
     "Tracks",
@@ -117,8 +124,10 @@ __all__ = [
     "database_keypoints",
     "database_pairs",
     "drop_unfounded_images",
+    "east_north_up",
     "estimate_pose",
     "estimate_two_view_geometry",
+    "geodetic",
     "geometry_from_poses",
     "guess_camera",
     "incremental_options",
@@ -141,6 +150,7 @@ __all__ = [
     "project",
     "read_model",
     "set_verbosity",
+    "transform_model",
     "triangulate",
     "undistort",
     "verified_counts",

@@ -10,6 +10,7 @@ import numpy as np
 import pycolmap
 
 from reconstruct.colmap.database import opened
+from reconstruct.colmap.gps import Prior, pose_priors
 from reconstruct.colmap.models import Reconstruction
 from reconstruct.config import shown
 from reconstruct.errors import EstimationError, UsageError
@@ -30,6 +31,7 @@ def map_images(
     threads: int,
     options: Mapping[str, Any],
     pixel_scale: float = 1.0,
+    prior_positions: bool = False,
     registered: Callable[[], None] = lambda: None,
 ) -> list[Reconstruction]:
     """Structure from motion: the models, the largest first.
@@ -45,6 +47,8 @@ def map_images(
         threads: Number of threads.
         options: Further values for COLMAP's options, by their (nested) names.
         pixel_scale: Factor for COLMAP's own thresholds in pixels.
+        prior_positions: Whether adjustments keep to the database's positions of cameras, under a
+            robust loss; global mapping does not.
         registered: Called after every image that incremental mapping adds.
 
     Raises:
@@ -59,6 +63,8 @@ def map_images(
         models = pycolmap.global_mapping(database, images, scratch, options_global)
     else:
         incremental = incremental_options(constant_cameras, min_model_size, seed, threads)
+        incremental.use_prior_position = prior_positions
+        incremental.use_robust_loss_on_prior_position = prior_positions
         merge_options(incremental, pixel_options(pixel_scale))
         if method == "hierarchical":
             hierarchical = pycolmap.HierarchicalPipelineOptions()
@@ -162,6 +168,7 @@ def adjust_robustly(
     constant_cameras: set[int],
     threads: int,
     pixel_scale: float = 1.0,
+    positions: Mapping[str, Prior] | None = None,
 ) -> None:
     """Bundle adjustment of a whole model, in place, under a Cauchy loss.
 
@@ -171,6 +178,9 @@ def adjust_robustly(
         constant_cameras: Ids of cameras whose intrinsics stay as they are.
         threads: Number of threads.
         pixel_scale: Factor for ``loss_px`` and for COLMAP's own thresholds in pixels.
+        positions: Image name -> measured position of its camera, in the frame of the model, to
+            which it keeps as far as its deviation asks; ones far off count little. None: none are
+            known, and the model stays in its frame.
     """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -182,8 +192,15 @@ def adjust_robustly(
         config.add_image(image_id)
     for camera_id in constant_cameras & set(model.cameras):
         config.set_constant_cam_intrinsics(camera_id)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    if positions:
+        measured = pycolmap.PosePriorBundleAdjustmentOptions()
+        measured.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
+        measured.alignment_ransac.random_seed = 0
+        priors = pose_priors(model, positions)
+        pycolmap.create_pose_prior_bundle_adjuster(options, measured, config, priors, model).solve()
+    else:
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     # A robust loss lets go of what does not fit, even to infinity: COLMAP's own limits remove it.
     limits = pycolmap.IncrementalMapperOptions()
     manager = pycolmap.ObservationManager(model)

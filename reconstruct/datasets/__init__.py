@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconstruct.datasets.rgbd import RgbdImages
 from reconstruct.types import Query
+
+if TYPE_CHECKING:
+    from reconstruct.datasets.gps import GpsPositions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,7 @@ class Dataset:
         poses: COLMAP model with the poses from which the map is triangulated, or None.
         queries: Photos to localize, sorted; they are among ``names``, and are not mapped.
         rgbd: 3D points for the pixels of all other photos, which make an RGB-D map; or None.
+        gps: Where photos were taken, in metres; or None.
     """
 
     root: Path
@@ -34,6 +39,7 @@ class Dataset:
     poses: Path | None = None
     queries: tuple[Query, ...] = ()
     rgbd: RgbdImages | None = None
+    gps: GpsPositions | None = None
 
     def path(self, name: str) -> Path:
         """The file of an image."""

@@ -11,6 +11,7 @@ from reconstruct.config import NotIdentity
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.folder import list_images
+from reconstruct.datasets.gps import GpsConfig, load_gps
 from reconstruct.datasets.queries import check_size, find_queries
 from reconstruct.errors import UsageError
 
@@ -27,6 +28,10 @@ class FolderConfig(CamerasConfig):
     """Photos to localize, which are not mapped: a folder inside of ``images``, or a text file with
     ``name camera_model width height params...`` a line (a name alone: camera from EXIF)."""
 
+    gps: GpsConfig | None = None
+    """Where photos were taken: the model is aligned with it, in metres. null: not used. ``{}``:
+    from the photos' EXIF data."""
+
     def load(self, scratch: Path) -> Dataset:
         """The photos. Raises UsageError for missing folders, DataError if there is no image."""
         names, skipped = list_images(Path(self.images))
@@ -38,5 +43,10 @@ class FolderConfig(CamerasConfig):
         for query in queries:
             check_size(root / query.name, query.intrinsics)
         return Dataset(
-            root=root, names=names, skipped=skipped | missing, masks=masks, queries=queries
+            root=root,
+            names=names,
+            skipped=skipped | missing,
+            masks=masks,
+            queries=queries,
+            gps=load_gps(self.gps, root, names) if self.gps is not None else None,
         )

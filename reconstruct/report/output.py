@@ -17,6 +17,7 @@ from reconstruct.images import image_size
 from reconstruct.report.content import Picture
 from reconstruct.report.pictures import thumbnail
 from reconstruct.report.statistics import errors_px
+from reconstruct.stages.georegister import read_gps
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.types import ImagePair
@@ -44,6 +45,11 @@ class OutputFolder:
     def models(self) -> list[colmap.ModelArrays]:
         """The models, the largest first."""
         return [colmap.model_arrays(colmap.read_model(p)) for p in self.workspace.models()]
+
+    @cached_property
+    def gps(self) -> dict[str, Any] | None:
+        """What gps.json says, if the models were aligned with GPS."""
+        return read_gps(self.workspace)
 
     @cached_property
     def errors_px(self) -> Float64:

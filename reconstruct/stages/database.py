@@ -36,15 +36,25 @@ class Database(WholeStage):
         features = self.verify.extract.known_fingerprints()
         identities = self.cameras.identities
         images = [[n, features[n], camera] for n, camera in sorted(identities.items())]
-        return fingerprint("database", images, sorted(geometries.items()))
+        gps = self.context.dataset.gps
+        more = [] if gps is None else [gps.identity()]
+        return fingerprint("database", images, sorted(geometries.items()), *more)
 
     def make(self) -> None:
         """Write the database. Raises OSError if the disk has no room for it."""
         reserve(self.workspace.root, self._size())  # COLMAP would end the process
         with atomic_path(self.artifact) as temporary:
             colmap.write_database(
-                temporary, self.cameras.assignment, self.verified.keypoints, self._pairs()
+                temporary,
+                self.cameras.assignment,
+                self.verified.keypoints,
+                self._pairs(),
+                self._positions(),
             )
+
+    def _positions(self) -> dict[str, colmap.Prior]:
+        gps = self.context.dataset.gps
+        return {} if gps is None else {n: (gps.positions[n], gps.sigma[n]) for n in gps.positions}
 
     def _size(self) -> int:
         """About as many bytes as the database will have."""

@@ -12,11 +12,19 @@ from pydantic import Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
+from reconstruct.datasets.gps import GpsPositions
 from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.images import read_image
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.georegister import (
+    align_with_gps,
+    gps_figures,
+    priors,
+    read_gps,
+    write_gps,
+)
 from reconstruct.stages.second_pass import SecondPassConfig, pairs_to_align, second_pass
 from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
@@ -99,6 +107,11 @@ class Map(WholeStage):
         reference = self.reference and tree_hash(self.reference)
         return fingerprint("map", self.config.identity(), reference, self.context.seed, before)
 
+    @property
+    def gps(self) -> GpsPositions | None:
+        """Positions that the models are aligned with; those of a reference stay as they are."""
+        return self.context.dataset.gps if self.reference is None else None
+
     def points(self, extract: Extract) -> tuple[colmap.Tracks, dict[str, colmap.Camera]]:
         """The points that the keypoints of the largest model's images see, and its cameras."""
         model = colmap.read_model(self.context.workspace.sparse)
@@ -136,6 +149,7 @@ class Map(WholeStage):
                     scratch,
                     constant_cameras=self._constant_cameras(),
                     min_model_size=self.config.min_model_size,
+                    prior_positions=self.gps is not None,
                     registered=advance,
                     **common,
                 )
@@ -181,7 +195,19 @@ class Map(WholeStage):
                 self._constant_cameras(),
                 self.config.threads,
                 self._pixel_scale(),
+                self._positions(model),
             )
+
+    def _positions(self, model: colmap.Reconstruction) -> dict[str, colmap.Prior] | None:
+        """Measured positions of the cameras of a model, which is aligned with them."""
+        if self.gps is None:
+            return None
+        aligned = self._align(model)
+        return priors(model, self.gps, aligned) if aligned["aligned"] else None
+
+    def _align(self, model: colmap.Reconstruction) -> dict[str, Any]:
+        assert self.gps is not None
+        return align_with_gps(model, self.context.dataset, self.gps, self.context.seed)
 
     def _pixel_scale(self) -> float:
         """Pixels of the photos, in the median, that a pixel of the extractor's input is wide."""
@@ -198,6 +224,9 @@ class Map(WholeStage):
 
     def _commit(self, models: list[colmap.Reconstruction]) -> None:
         workspace = self.context.workspace
+        remove(workspace.gps)
+        if self.gps is not None:
+            write_gps(workspace, self.gps, [self._align(model) for model in models])
         for i, model in enumerate(models):
             path = workspace.sparse if i == 0 else workspace.root / f"sparse_{i}"
             if i > 0:
@@ -217,6 +246,9 @@ class Map(WholeStage):
         missing = sorted(names - set(poses))
         if missing:
             figures["not_registered"] = missing
+        gps = read_gps(self.workspace) if self.gps is not None else None
+        if gps is not None:
+            figures |= gps_figures(gps["models"][0])
         if self.reference is not None:
             known = colmap.model_poses(colmap.read_model(self.reference))
             unused = set(known) - set(poses) - dataset.query_names
