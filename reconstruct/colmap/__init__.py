@@ -80,6 +80,11 @@ from reconstruct.colmap.models import (
     with_observations,
     write_model,
 )
+from reconstruct.colmap.rigs import (
+    Rigs,
+    has_rigs,
+    rig_ids,
+)
 from reconstruct.colmap.sift import (
     SiftExtractor,
 )
@@ -108,6 +113,7 @@ __all__ = [
     "ModelArrays",
     "Prior",
     "Reconstruction",
+    "Rigs",
     "SiftExtractor",
     "Tracks",
     "TwoViewOptions",
@@ -130,6 +136,7 @@ __all__ = [
     "geodetic",
     "geometry_from_poses",
     "guess_camera",
+    "has_rigs",
     "incremental_options",
     "intrinsics",
     "is_camera_model",
@@ -149,6 +156,7 @@ __all__ = [
     "points_by_id",
     "project",
     "read_model",
+    "rig_ids",
     "set_verbosity",
     "transform_model",
     "triangulate",

@@ -12,6 +12,7 @@ import pycolmap
 from reconstruct.colmap.database import opened
 from reconstruct.colmap.gps import Prior, pose_priors
 from reconstruct.colmap.models import Reconstruction
+from reconstruct.colmap.rigs import has_rigs, rig_ids
 from reconstruct.config import shown
 from reconstruct.errors import EstimationError, UsageError
 
@@ -32,6 +33,7 @@ def map_images(
     options: Mapping[str, Any],
     pixel_scale: float = 1.0,
     prior_positions: bool = False,
+    constant_rigs: bool = False,
     registered: Callable[[], None] = lambda: None,
 ) -> list[Reconstruction]:
     """Structure from motion: the models, the largest first.
@@ -49,6 +51,7 @@ def map_images(
         pixel_scale: Factor for COLMAP's own thresholds in pixels.
         prior_positions: Whether adjustments keep to the database's positions of cameras, under a
             robust loss; global mapping does not.
+        constant_rigs: Whether the poses of cameras in their rigs stay as they are.
         registered: Called after every image that incremental mapping adds.
 
     Raises:
@@ -59,10 +62,15 @@ def map_images(
     scratch.mkdir(parents=True, exist_ok=True)
     if method == "global":
         options_global = _global_options(constant_cameras, min_model_size, seed, threads, database)
+        if constant_rigs:
+            options_global.mapper.refine_sensor_from_rig = False
+            options_global.mapper.bundle_adjustment.refine_sensor_from_rig = False
         merge_options(options_global, options)
         models = pycolmap.global_mapping(database, images, scratch, options_global)
     else:
         incremental = incremental_options(constant_cameras, min_model_size, seed, threads)
+        if constant_rigs:
+            incremental.constant_rigs = rig_ids(database)
         incremental.use_prior_position = prior_positions
         incremental.use_robust_loss_on_prior_position = prior_positions
         merge_options(incremental, pixel_options(pixel_scale))
@@ -169,6 +177,7 @@ def adjust_robustly(
     threads: int,
     pixel_scale: float = 1.0,
     positions: Mapping[str, Prior] | None = None,
+    constant_rigs: bool = False,
 ) -> None:
     """Bundle adjustment of a whole model, in place, under a Cauchy loss.
 
@@ -181,6 +190,7 @@ def adjust_robustly(
         positions: Image name -> measured position of its camera, in the frame of the model, to
             which it keeps as far as its deviation asks; ones far off count little. None: none are
             known, and the model stays in its frame.
+        constant_rigs: Whether the poses of cameras in their rigs stay as they are.
     """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -192,12 +202,19 @@ def adjust_robustly(
         config.add_image(image_id)
     for camera_id in constant_cameras & set(model.cameras):
         config.set_constant_cam_intrinsics(camera_id)
+    if constant_rigs:
+        for rig in model.rigs.values():
+            for sensor_id in rig.non_ref_sensors:
+                config.set_constant_sensor_from_rig_pose(sensor_id)
     if positions:
         measured = pycolmap.PosePriorBundleAdjustmentOptions()
         measured.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
         measured.alignment_ransac.random_seed = 0
         priors = pose_priors(model, positions)
         pycolmap.create_pose_prior_bundle_adjuster(options, measured, config, priors, model).solve()
+    elif constant_rigs and has_rigs(model):  # which say how large the model is
+        config.set_constant_rig_from_world_pose(min(model.reg_frame_ids()))
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     else:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         pycolmap.create_default_bundle_adjuster(options, config, model).solve()

@@ -10,6 +10,7 @@ from reconstruct.datasets.rgbd import RgbdImages
 from reconstruct.types import Query
 
 if TYPE_CHECKING:
+    from reconstruct.colmap import Rigs
     from reconstruct.datasets.gps import GpsPositions
 
 
@@ -28,6 +29,7 @@ class Dataset:
         queries: Photos to localize, sorted; they are among ``names``, and are not mapped.
         rgbd: 3D points for the pixels of all other photos, which make an RGB-D map; or None.
         gps: Where photos were taken, in metres; or None.
+        rigs: Which cameras were mounted together; or None.
     """
 
     root: Path
@@ -40,6 +42,7 @@ class Dataset:
     queries: tuple[Query, ...] = ()
     rgbd: RgbdImages | None = None
     gps: GpsPositions | None = None
+    rigs: Rigs | None = None
 
     def path(self, name: str) -> Path:
         """The file of an image."""

@@ -77,7 +77,8 @@ def assign(
         sizes,
         given=_given(config, dataset, sizes),
         guess=lambda name: colmap.guess_camera(dataset.path(name), config.camera_model),
-        group=lambda name: _group(name, config.camera_sharing),
+        group=lambda name: _group(name, config.camera_sharing, dataset),
+        sensor=lambda name: dataset.rigs.sensor(name) if dataset.rigs is not None else None,
     )
 
 
@@ -123,7 +124,7 @@ def identities(
             size = [camera.width, camera.height]
             result[name] = ["given", camera.model.name, size, camera.params.tolist()]
         else:
-            key = (_group(name, config.camera_sharing), sizes[name])
+            key = (_group(name, config.camera_sharing, dataset), sizes[name])
             first.setdefault(key, contents[name])
             result[name] = ["guessed", config.camera_model, first[key]]
     return result
@@ -146,7 +147,17 @@ def _given(
         if query.intrinsics is not None and query.name in sizes
     }
     others = _given_to_all(config, dataset, sizes)
-    return lambda name: queries.get(name) or others(name)
+    if dataset.rigs is None:
+        return lambda name: queries.get(name) or others(name)
+    mounted: dict[tuple[str | None, tuple[int, int]], colmap.Camera | None] = {}
+    for name in sizes:  # one object a sensor: its photos share it
+        key = dataset.rigs.sensor(name), sizes[name]
+        if key not in mounted:
+            mounted[key] = dataset.rigs.camera(name, sizes[name])
+    sensor = dataset.rigs.sensor
+    return lambda name: (
+        queries.get(name) or mounted.get((sensor(name), sizes[name])) or others(name)
+    )
 
 
 def _given_to_all(
@@ -163,6 +174,9 @@ def _given_to_all(
     return lambda name: None
 
 
-def _group(name: str, sharing: str) -> str:
+def _group(name: str, sharing: str, dataset: Dataset) -> str:
+    sensor = dataset.rigs.sensor(name) if dataset.rigs is not None else None
+    if sensor is not None:
+        return sensor
     folder = str(PurePosixPath(name).parent)
     return {"image": name, "folder": folder, "single": ""}[sharing]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
@@ -31,6 +33,9 @@ class FolderConfig(CamerasConfig):
     gps: GpsConfig | None = None
     """Where photos were taken: the model is aligned with it, in metres. null: not used. ``{}``:
     from the photos' EXIF data."""
+    rigs: Annotated[str | None, NotIdentity] = None
+    """Cameras that are mounted together: COLMAP's rig configuration, a JSON file. Poses of cameras
+    in their rig that it gives stay as they are; others are estimated. null: none are."""
 
     def load(self, scratch: Path) -> Dataset:
         """The photos. Raises UsageError for missing folders, DataError if there is no image."""
@@ -48,5 +53,13 @@ class FolderConfig(CamerasConfig):
             skipped=skipped | missing,
             masks=masks,
             queries=queries,
+            rigs=self._load_rigs(names),
             gps=load_gps(self.gps, root, names) if self.gps is not None else None,
         )
+
+    def _load_rigs(self, names: Sequence[str]) -> colmap.Rigs | None:
+        if self.rigs is None:
+            return None
+        rigs = colmap.Rigs(Path(self.rigs))
+        rigs.check(names)
+        return rigs

@@ -68,6 +68,7 @@ def georegister(
     positions: Float64,
     sigma: Float64,
     check_altitudes: bool = True,
+    fixed_scale: bool = False,
     seed: int = 0,
 ) -> Georegistration:
     """The similarity that brings cameras to their measured positions.
@@ -77,6 +78,7 @@ def georegister(
         positions: (N, 3) metres east, north, up.
         sigma: (N, 3) standard deviations of these.
         check_altitudes: Whether to count altitudes for little where they contradict each other.
+        fixed_scale: Whether the model has its true size already, so that the scale is 1.
         seed: Of the samples from which it starts.
 
     Raises:
@@ -88,7 +90,7 @@ def georegister(
         )
     if np.ptp(cameras.centers, axis=0).max() == 0 or np.ptp(positions, axis=0).max() == 0:
         raise EstimationError("all positions are at one place, which leaves the alignment open")
-    problem = _Problem(cameras, positions, sigma)
+    problem = _Problem(cameras, positions, sigma, fixed_scale=fixed_scale)
     found = _best(problem, _starts(problem, seed))
     altitudes = True
     if check_altitudes:
@@ -129,6 +131,7 @@ class _Problem:
     positions: Float64
     sigma: Float64
     level: bool = False
+    fixed_scale: bool = False
 
     def residuals(self, found: _Similarity) -> Float64:
         return found(self.cameras.centers) - self.positions
@@ -151,7 +154,7 @@ class _Problem:
         residual = self.residuals(found) / self.sigma
         jacobian = np.zeros((len(arms), 3, 7))
         jacobian[:, :, :3] = -_cross(arms)
-        jacobian[:, :, 3] = arms
+        jacobian[:, :, 3] = 0 if self.fixed_scale else arms
         jacobian[:, :, 4:] = np.eye(3)
         jacobian /= self.sigma[:, :, None]
         weight = 1 / (1 + (residual**2).sum(1) / loss_scale**2)
@@ -225,7 +228,7 @@ def _fit(problem: _Problem, rows: NDArray[np.intp]) -> _Similarity:
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     rotation = (u * signs) @ vt
     scale = float(sigma @ signs / max(np.sum(centered**2), 1e-300))
-    scale = max(scale, 1e-12)
+    scale = 1.0 if problem.fixed_scale else max(scale, 1e-12)
     return _Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
 
 

@@ -57,6 +57,30 @@ def sequential_pairs(
     return pairs
 
 
+def frame_pairs(
+    frames: Mapping[str, str],
+    overlap: int = 10,
+    quadratic: bool = False,
+    loop_every: int | None = None,
+) -> list[ImagePair]:
+    """`sequential_pairs` for cameras that are mounted together.
+
+    Args:
+        frames: image name -> what it was taken at once with; their sorted order is that of time.
+        overlap: each frame is paired with so many successors, each image of one with each of the
+            other; so are the images of one frame.
+        quadratic: see `sequential_pairs`.
+        loop_every: see `sequential_pairs`, in frames.
+    """
+    members: dict[str, list[str]] = {}
+    for name in sorted(frames):
+        members.setdefault(frames[name], []).append(name)
+    pairs = {pair for names in members.values() for pair in combinations(names, 2)}
+    for first, second in sequential_pairs(list(members), overlap, quadratic, loop_every):
+        pairs |= {ordered(a, b) for a in members[first] for b in members[second]}
+    return sorted(pairs)
+
+
 def pose_pairs(
     poses: Mapping[str, NDArray[np.float64]], neighbors: int = 20, max_angle_deg: float = 45.0
 ) -> list[ImagePair]:

@@ -28,6 +28,17 @@ class Database(WholeStage):
         """Cameras of the images in the database."""
         return self.verify.cameras
 
+    @property
+    def rigs(self) -> colmap.Rigs | None:
+        """The rigs that the database has: those whose poses are given.
+
+        Others are estimated from a first model. Where the poses of photos are given, rigs add
+        nothing.
+        """
+        dataset = self.context.dataset
+        known = dataset.rigs is not None and dataset.rigs.calibrated and dataset.poses is None
+        return dataset.rigs if known else None
+
     def find_fingerprint(self) -> str | None:
         """Fingerprint over the images, their cameras, and all geometries."""
         geometries = self.verified.fingerprints()
@@ -38,6 +49,7 @@ class Database(WholeStage):
         images = [[n, features[n], camera] for n, camera in sorted(identities.items())]
         gps = self.context.dataset.gps
         more = [] if gps is None else [gps.identity()]
+        more += [] if self.rigs is None else [self.rigs.content]
         return fingerprint("database", images, sorted(geometries.items()), *more)
 
     def make(self) -> None:
@@ -51,6 +63,8 @@ class Database(WholeStage):
                 self._pairs(),
                 self._positions(),
             )
+            if self.rigs is not None:
+                self.rigs.apply(temporary)
 
     def _positions(self) -> dict[str, colmap.Prior]:
         gps = self.context.dataset.gps

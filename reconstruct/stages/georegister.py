@@ -43,11 +43,12 @@ def align_with_gps(
         What gps.json says of the model: JSON types.
     """
     poses = colmap.model_poses(model)
+    known_size = dataset.rigs is not None and dataset.rigs.calibrated and colmap.has_rigs(model)
     names = sorted(set(poses) & set(gps.positions))
     cameras = _cameras(dataset, {name: poses[name] for name in names})
     positions, sigma = _rows(gps.positions, names), _rows(gps.sigma, names)
     try:
-        found = georegister(cameras, positions, sigma, gps.check_altitudes, seed)
+        found = georegister(cameras, positions, sigma, gps.check_altitudes, known_size, seed)
     except EstimationError as error:
         logger.warning("map: the model is not aligned with GPS, and not in metres: %s", error)
         return {"aligned": False, "why": str(error), "photos": len(names)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -105,7 +106,15 @@ class Map(WholeStage):
         if before is None:
             return None
         reference = self.reference and tree_hash(self.reference)
-        return fingerprint("map", self.config.identity(), reference, self.context.seed, before)
+        more = [self._unknown_rigs.content] if self._unknown_rigs is not None else []
+        settings = self.config.identity()
+        return fingerprint("map", settings, reference, self.context.seed, before, *more)
+
+    @property
+    def _unknown_rigs(self) -> colmap.Rigs | None:
+        """Rigs whose poses are to be estimated."""
+        rigs = self.context.dataset.rigs
+        return rigs if self.reference is None and rigs and not rigs.calibrated else None
 
     @property
     def gps(self) -> GpsPositions | None:
@@ -140,19 +149,12 @@ class Map(WholeStage):
                     self.database.artifact, dataset.root, scratch, reference, **common
                 )
                 return [model]
-            images = len(dataset.names) - len(dataset.queries)
-            with self.context.reporter.task(self.name, images, "images") as advance:
-                models = colmap.map_images(
-                    self.config.method,
-                    self.database.artifact,
-                    dataset.root,
-                    scratch,
-                    constant_cameras=self._constant_cameras(),
-                    min_model_size=self.config.min_model_size,
-                    prior_positions=self.gps is not None,
-                    registered=advance,
-                    **common,
-                )
+            models = self._mapped(self.database.artifact, scratch, common)
+            if models and self._unknown_rigs is not None:
+                with_rigs = scratch / "database.db"
+                shutil.copyfile(self.database.artifact, with_rigs)
+                self._unknown_rigs.apply(with_rigs, models[0])
+                models = self._mapped(with_rigs, scratch, common)
         finally:
             remove(scratch)
         models = [self._founded(self._adjusted(model)) for model in models]
@@ -163,6 +165,25 @@ class Map(WholeStage):
                 "matches and parallax to start from (see the figures of verify)"
             )
         return models
+
+    def _mapped(
+        self, database: Path, scratch: Path, common: Mapping[str, Any]
+    ) -> list[colmap.Reconstruction]:
+        dataset = self.context.dataset
+        images = len(dataset.names) - len(dataset.queries)
+        with self.context.reporter.task(self.name, images, "images") as advance:
+            return colmap.map_images(
+                self.config.method,
+                database,
+                dataset.root,
+                scratch,
+                constant_cameras=self._constant_cameras(),
+                min_model_size=self.config.min_model_size,
+                prior_positions=self.gps is not None and not self._has_size,
+                constant_rigs=self.database.rigs is not None,
+                registered=advance,
+                **common,
+            )
 
     def _adjusted(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
         self._adjust(model)
@@ -196,6 +217,7 @@ class Map(WholeStage):
                 self.config.threads,
                 self._pixel_scale(),
                 self._positions(model),
+                self.database.rigs is not None,
             )
 
     def _positions(self, model: colmap.Reconstruction) -> dict[str, colmap.Prior] | None:
@@ -203,7 +225,13 @@ class Map(WholeStage):
         if self.gps is None:
             return None
         aligned = self._align(model)
-        return priors(model, self.gps, aligned) if aligned["aligned"] else None
+        keep = aligned["aligned"] and not self._has_size
+        return priors(model, self.gps, aligned) if keep else None
+
+    @property
+    def _has_size(self) -> bool:
+        """Whether rigs say how large the model is, which adjustments with positions change."""
+        return self.database.rigs is not None
 
     def _align(self, model: colmap.Reconstruction) -> dict[str, Any]:
         assert self.gps is not None

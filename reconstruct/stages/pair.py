@@ -17,6 +17,7 @@ from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.matching.covisibility import covisibility_pairs, sees_points
 from reconstruct.matching.pairs import (
     exhaustive_pairs,
+    frame_pairs,
     pose_pairs,
     position_pairs,
     sequential_pairs,
@@ -66,7 +67,9 @@ class ExhaustiveConfig(_MapPairs, QueryExhaustive):
 
 
 class SequentialConfig(_MapPairs):
-    """Each image with its successors in the order of names: videos."""
+    """Each image with its successors in the order of names: videos.
+
+    Of cameras that are mounted together (``dataset.rigs``), each frame with its successors."""
 
     method: Literal["sequential"]
     overlap: int = Field(10, ge=1)
@@ -209,6 +212,8 @@ class Pair(WholeStage):
             content.append(tree_hash(self.reference))
         if isinstance(self.config, GpsPairsConfig) and self.context.dataset.gps is not None:
             content.append(self.context.dataset.gps.identity())
+        if isinstance(self.config, SequentialConfig) and self.context.dataset.rigs is not None:
+            content.append(self.context.dataset.rigs.content)
         if self.global_ is not None and self._retrieves():
             content.append(self.global_.fingerprint())
             if content[-1] is None:
@@ -246,7 +251,9 @@ class Pair(WholeStage):
         if isinstance(config, NoneConfig):
             return []
         if isinstance(config, SequentialConfig):
-            return sequential_pairs(mapped, config.overlap, config.quadratic, config.loop_every)
+            rigs = self.context.dataset.rigs
+            frames = {n: n if rigs is None else rigs.frame(n) for n in mapped}
+            return frame_pairs(frames, config.overlap, config.quadratic, config.loop_every)
         if isinstance(config, RetrievalConfig):
             return self._similar(mapped, mapped, config.neighbors, config.within_folders)
         if isinstance(config, PosesConfig):
