@@ -29,6 +29,7 @@ class Dataset:
         queries: Photos to localize, sorted; they are among ``names``, and are not mapped.
         rgbd: 3D points for the pixels of all other photos, which make an RGB-D map; or None.
         gps: Where photos were taken, in metres; or None.
+        originals: Photos that were converted -> their names before; others have the same.
         rigs: Which cameras were mounted together; or None.
     """
 
@@ -43,10 +44,15 @@ class Dataset:
     rgbd: RgbdImages | None = None
     gps: GpsPositions | None = None
     rigs: Rigs | None = None
+    originals: dict[str, str] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         """The file of an image."""
         return self.root / name
+
+    def original(self, name: str) -> str:
+        """The name of a photo as its owner knows it."""
+        return self.originals.get(name, name)
 
     @property
     def query_names(self) -> frozenset[str]:

@@ -10,9 +10,10 @@ import csv
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -86,13 +87,19 @@ class GpsPositions:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def load_gps(config: GpsConfig, root: Path, names: Iterable[str]) -> GpsPositions:
+def load_gps(
+    config: GpsConfig,
+    root: Path,
+    names: Sequence[str],
+    originals: Mapping[str, str] = MappingProxyType({}),
+) -> GpsPositions:
     """The positions of photos.
 
     Args:
         config: Where they are.
         root: Folder of the photos.
         names: Their names.
+        originals: Of converted photos, the names before, which a table may have too.
 
     Raises:
         UsageError: The table is missing or wrong.
@@ -104,8 +111,12 @@ def load_gps(config: GpsConfig, root: Path, names: Iterable[str]) -> GpsPosition
         advice = "leave dataset.gps out, or give a CSV file as dataset.gps.positions"
     else:
         table = read_table(Path(config.positions))
-        found = {name: table[name] for name in names if name in table}
-        advice = f"its names are relative to {root}, e.g. {next(iter(names), 'photo.jpg')}"
+        listed = {name: originals.get(name, name) for name in names}
+        found = {name: table[listed[name]] for name in names if listed[name] in table}
+        found |= {name: table[name] for name in names if name in table}
+        advice = (
+            f"its names are relative to {root}, e.g. {next(iter(listed.values()), 'photo.jpg')}"
+        )
     if not found:
         raise DataError(f"dataset.gps: no photo has a position in {config.positions}; {advice}")
     return local_positions(found, config)

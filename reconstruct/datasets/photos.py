@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,10 +13,17 @@ from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
+from reconstruct.datasets.conversion import (
+    CONVERTED,
+    convert_photos,
+    is_foreign,
+    without_twins,
+)
 from reconstruct.datasets.folder import list_images
-from reconstruct.datasets.gps import GpsConfig, load_gps
+from reconstruct.datasets.gps import GpsConfig, GpsPositions, load_gps
 from reconstruct.datasets.queries import check_size, find_queries
 from reconstruct.errors import UsageError
+from reconstruct.types import Query
 
 
 class FolderConfig(CamerasConfig):
@@ -39,12 +47,19 @@ class FolderConfig(CamerasConfig):
 
     def load(self, scratch: Path) -> Dataset:
         """The photos. Raises UsageError for missing folders, DataError if there is no image."""
-        names, skipped = list_images(Path(self.images))
+        root = Path(self.images)
+        names, skipped = list_images(root, CONVERTED)
+        originals: dict[str, str] = {}
+        if any(map(is_foreign, names)):
+            names = tuple(without_twins(names))
+        if any(map(is_foreign, names)):
+            converted = convert_photos(root, names, scratch / "images")
+            root, names, originals = converted.root, converted.names, converted.originals
+            skipped = skipped | converted.skipped
         masks = Path(self.masks) if self.masks else None
         if masks is not None and not masks.is_dir():
             raise UsageError(f"{masks}: no such folder (dataset.masks)")
-        root = Path(self.images)
-        queries, missing = find_queries(root, names, self.queries) if self.queries else ((), {})
+        queries, missing = self._find_queries(names, originals)
         for query in queries:
             check_size(root / query.name, query.intrinsics)
         return Dataset(
@@ -54,8 +69,25 @@ class FolderConfig(CamerasConfig):
             masks=masks,
             queries=queries,
             rigs=self._load_rigs(names),
-            gps=load_gps(self.gps, root, names) if self.gps is not None else None,
+            gps=self._load_gps(root, names, originals),
+            originals=originals,
         )
+
+    def _find_queries(
+        self, names: Sequence[str], originals: Mapping[str, str]
+    ) -> tuple[tuple[Query, ...], dict[str, str]]:
+        if self.queries is None:
+            return (), {}
+        converted = {original: name for name, original in originals.items()}
+        known = [originals.get(name, name) for name in names]
+        queries, missing = find_queries(Path(self.images), known, self.queries)
+        renamed = (replace(query, name=converted.get(query.name, query.name)) for query in queries)
+        return tuple(sorted(renamed, key=lambda query: query.name)), missing
+
+    def _load_gps(
+        self, root: Path, names: Sequence[str], originals: Mapping[str, str]
+    ) -> GpsPositions | None:
+        return None if self.gps is None else load_gps(self.gps, root, names, originals)
 
     def _load_rigs(self, names: Sequence[str]) -> colmap.Rigs | None:
         if self.rigs is None:

@@ -127,5 +127,6 @@ def dataset_of(workspace: Workspace, config: Any, dataset: Dataset | None) -> Da
     if dataset is not None:
         return dataset
     settings = config.get("dataset", {}) if isinstance(config, dict) else {}
-    root = Path(settings.get("images") or workspace.dataset / "images")
+    made = workspace.dataset / "images"  # rendered, converted, or the frames of a video
+    root = made if made.is_dir() else Path(settings.get("images") or made)
     return Dataset(root=root, names=tuple(sorted(FeatureStore(workspace.features).fingerprints())))

@@ -383,8 +383,8 @@ def _unchanged(descriptors: NDArray[Any]) -> NDArray[Any]:
 def _mask_path(dataset: Dataset, name: str) -> Path | None:
     if dataset.masks is None:
         return None
-    path = dataset.masks / f"{name}.png"  # COLMAP's rule: image.jpg.png
-    return path if path.is_file() else None
+    found = (dataset.masks / f"{n}.png" for n in (dataset.original(name), name))  # COLMAP's rule
+    return next((path for path in found if path.is_file()), None)
 
 
 def _mask_hash(dataset: Dataset, name: str) -> str | None:
