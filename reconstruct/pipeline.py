@@ -75,6 +75,17 @@ class PipelineConfig(Section):
     localize: LocalizeConfig | None = None
     evaluate: EvaluateConfig | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pair_frames(cls, data: Any) -> Any:
+        """Frames of a video are paired in their order, with loops, where the file says nothing."""
+        if not isinstance(data, dict) or "match" not in data or "pair" in data:
+            return data
+        dataset = data.get("dataset")
+        video = isinstance(dataset, dict) and dataset.get("format") == "video"
+        pair = {"method": "sequential", "overlap": 10, "loop_every": 10}
+        return data | {"pair": pair} if video else data
+
     @model_validator(mode="after")
     def _check_flow(self) -> PipelineConfig:
         given = self.localize is not None and self.dataset.has_points

@@ -33,7 +33,7 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("SparsePointsConfig.images", "SparsePointsConfig.model", "ColmapDepthConfig.images"),
         *("MegaDepthConfig.images", "MegaDepthConfig.scene_info", "MixConfig.images"),
         *("FixedViewsConfig.images", "GpsConfig.positions"),
-        "FolderConfig.rigs",
+        *("FolderConfig.rigs", "VideoConfig.path"),
     },
     "where weights, which count by content, are looked for": {
         *("D2NetConfig.mirrors", "D2NetConfig.cache_dir"),
