@@ -18,6 +18,9 @@ from reconstruct.features.weights import DOWNLOADS, EMBEDDED, load_weights
 Level = Literal["ok", "note", "trouble"]
 
 EXTRAS = {
+    "heif": ("pillow_heif", "photos of phones (.heic)"),
+    "raw": ("rawpy", "raw photos (.dng, .cr2, .nef ...)"),
+    "video": ("av", "frames of videos"),
     "faiss": ("faiss", "direct search in RGB-D maps"),
     "hesaff": ("pyhesaff", "extractor hesaff"),
     "kornia": ("kornia", "extractor kornia"),

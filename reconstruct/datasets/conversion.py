@@ -133,7 +133,7 @@ def _convert(source: Path, target: Path, known: str | None) -> str:
 
     Raises ImageError naming the file.
     """
-    read = _reader(source)
+    read = reader_of(source)
     try:
         wanted = fingerprint("converted", VERSION, QUALITY, file_hash(source))
     except ArtifactError as error:
@@ -159,7 +159,7 @@ Reader = Callable[[Path], tuple[Image.Image, Image.Exif]]
 """A file -> its picture and EXIF data."""
 
 
-def _reader(source: Path) -> Reader:
+def reader_of(source: Path) -> Reader:
     """What reads a file. Raises ImageError if that is not installed."""
     suffix = source.suffix.lower()
     readers: Mapping[str, tuple[Reader, str, str]] = {
