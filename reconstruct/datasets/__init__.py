@@ -23,6 +23,7 @@ class Dataset:
         names: Sorted names, with ``/`` between folders.
         skipped: File -> why it is not among the names.
         masks: Folder with ``NAME.png`` (0 = no keypoints there), or None.
+        alpha_masks: Whether transparent pixels of photos without such a file are masked.
         cameras: COLMAP model with known intrinsics, or None.
         reference: COLMAP model with ground-truth poses, or None.
         poses: COLMAP model with the poses from which the map is triangulated, or None.
@@ -37,6 +38,7 @@ class Dataset:
     names: tuple[str, ...]
     skipped: dict[str, str] = field(default_factory=dict)
     masks: Path | None = None
+    alpha_masks: bool = False
     cameras: Path | None = None
     reference: Path | None = None
     poses: Path | None = None

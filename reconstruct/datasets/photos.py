@@ -34,6 +34,9 @@ class FolderConfig(CamerasConfig):
     """The folder, subfolders included; names are relative to it."""
     masks: Annotated[str | None, NotIdentity] = None
     """Folder with NAME.png (so photo.jpg.png) for images with masks: 0 = no keypoints there."""
+    alpha_masks: bool = False
+    """Whether there are no keypoints where a PNG or TIFF is wholly transparent (alpha 0); a file in
+    ``masks`` comes before it."""
     queries: str | None = None
     """Photos to localize, which are not mapped: a folder inside of ``images``, or a text file with
     ``name camera_model width height params...`` a line (a name alone: camera from EXIF)."""
@@ -67,6 +70,7 @@ class FolderConfig(CamerasConfig):
             names=names,
             skipped=skipped | missing,
             masks=masks,
+            alpha_masks=self.alpha_masks,
             queries=queries,
             rigs=self._load_rigs(names),
             gps=self._load_gps(root, names, originals),

@@ -53,7 +53,7 @@ class VideoConfig(CamerasConfig):
     min_change: float = Field(2.0, ge=0)
     """Least mean difference from the frame taken before, in grey levels of pictures of 80 pixels:
     below it the camera stood still."""
-    camera_sharing: Literal["image", "folder", "single"] = "single"
+    camera_sharing: Literal["image", "folder", "single", "exif"] = "single"
     """Which frames share a guessed camera: all, as one camera took them."""
 
     def load(self, scratch: Path) -> Dataset:

@@ -26,8 +26,10 @@ from reconstruct.errors import ArtifactError, DataError, ImageError
 from reconstruct.features.selection import drop_masked
 from reconstruct.images import (
     MAX_MEGAPIXELS,
+    decode_alpha,
     decode_image,
     exif_orientation,
+    has_alpha,
     image_size,
     read_image_bytes,
     to_grey,
@@ -116,8 +118,8 @@ class Extract(KeyedStage):
         found = {}
         self._row_fingerprints = {}
         for name in self.context.dataset.names:
-            image, orientation = self._content(name)
-            contents = [image, _mask_hash(self.context.dataset, name), *orientation]
+            image, mask, orientation = self._content(name)
+            contents = [image, mask, *orientation]
             if isinstance(self.extractor, features.ReadsFiles):
                 contents += [_hash(self.extractor.file(self.context.dataset.root, name))]
             found[name] = identities.features(contents)
@@ -127,13 +129,17 @@ class Extract(KeyedStage):
                 self._row_fingerprints[name] = identities.rows([image, *orientation])
         return found
 
-    def _content(self, name: str) -> tuple[str | None, list[str]]:
-        """Hash of a photo (None: unreadable), and how it is turned if it is."""
+    def _content(self, name: str) -> tuple[str | None, str | None, list[str]]:
+        """Hash of a photo (None: unreadable), of its mask, and how it is turned if it is."""
+        mask = _mask_hash(self.context.dataset, name)
         try:
             data = read_image_bytes(self.context.dataset.path(name))
         except ImageError:
-            return None, []  # to read it as an image will say why, and skip it
-        return hashlib.sha256(data).hexdigest(), _turned(_orientation(data, self.config))
+            return None, mask, []  # to read it as an image will say why, and skip it
+        if mask is None and self.context.dataset.alpha_masks and has_alpha(data):
+            mask = ALPHA
+        image = hashlib.sha256(data).hexdigest()
+        return image, mask, _turned(_orientation(data, self.config))
 
     def row_fingerprints(self) -> Mapping[str, str]:
         """Image name -> fingerprint of its rows in global/; empty without global descriptors."""
@@ -326,7 +332,7 @@ class ExtractWorker:
         orientation = _orientation(data, self.config)
         seen = upright(image, orientation)
         described = self.describer.prepare(seen) if self.describer is not None else None
-        mask, mask_hash = self._mask(name, image)
+        mask, mask_hash = self._mask(name, image, data)
         content = [hashlib.sha256(data).hexdigest()]
         turned = _turned(orientation)
         contents = [*content, mask_hash, *turned]
@@ -350,10 +356,15 @@ class ExtractWorker:
         contents.append(_hash(self.extractor.file(self.dataset.root, name)))
         return prepared
 
-    def _mask(self, name: str, image: ImageArray) -> tuple[ImageArray | None, str | None]:
+    def _mask(
+        self, name: str, image: ImageArray, photo: bytes
+    ) -> tuple[ImageArray | None, str | None]:
         path = _mask_path(self.dataset, name)
         if path is None:
-            return None, None
+            if not (self.dataset.alpha_masks and has_alpha(photo)):
+                return None, None
+            limit = self.config.max_megapixels
+            return decode_alpha(photo, str(self.dataset.path(name)), max_megapixels=limit), ALPHA
         data = read_image_bytes(path)
         mask = to_grey(decode_image(data, str(path), max_megapixels=self.config.max_megapixels))
         if mask.shape != image.shape[:2]:
@@ -361,6 +372,8 @@ class ExtractWorker:
         return mask, hashlib.sha256(data).hexdigest()
 
 
+ALPHA = "alpha"
+"""Stands for the hash of a mask that is the photo's own alpha channel."""
 LARGE_PIXELS = 50_000_000
 """Photos of more pixels are decoded one at a time: some 500 MB each."""
 _ONE_LARGE = threading.Lock()
