@@ -80,6 +80,11 @@ class GpsPositions:
     sigma: Mapping[str, Float64]
     check_altitudes: bool
 
+    @property
+    def has_altitudes(self) -> bool:
+        """Whether all altitudes are known, and count."""
+        return all(sigma[2] < UNKNOWN_M for sigma in self.sigma.values())
+
     def identity(self) -> str:
         """SHA-256 over all of it."""
         rows = [[n, *self.positions[n], *self.sigma[n]] for n in sorted(self.positions)]

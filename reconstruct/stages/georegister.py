@@ -11,7 +11,7 @@ import numpy as np
 
 from reconstruct import colmap
 from reconstruct.datasets import Dataset
-from reconstruct.datasets.gps import GpsPositions
+from reconstruct.datasets.gps import UNKNOWN_M, VERTICAL, GpsPositions
 from reconstruct.errors import EstimationError, ImageError
 from reconstruct.evaluation.georegistration import Cameras, Georegistration, georegister
 from reconstruct.geometry import Float64, projection_center
@@ -53,7 +53,8 @@ def align_with_gps(
         logger.warning("map: the model is not aligned with GPS, and not in metres: %s", error)
         return {"aligned": False, "why": str(error), "photos": len(names)}
     colmap.transform_model(model, found.scale, found.rotation, found.translation)
-    return _record(names, found)
+    known = bool((sigma[:, 2] < UNKNOWN_M).any())
+    return _record(names, found, known)
 
 
 def priors(
@@ -61,15 +62,16 @@ def priors(
 ) -> dict[str, colmap.Prior]:
     """Positions that a bundle adjustment of an aligned model is to keep to, with their deviations.
 
-    Altitudes that contradict each other are replaced by those of the model.
+    Altitudes that are not known, or contradict each other, are replaced by those of the model.
     """
     result = {}
     for name, pose in colmap.model_poses(model).items():
         if name in gps.positions:
-            position = gps.positions[name].copy()
-            if aligned["altitudes"] == "contradictory":
+            position, sigma = gps.positions[name].copy(), gps.sigma[name].copy()
+            if aligned["altitudes"] == "contradictory" or sigma[2] >= UNKNOWN_M:
                 position[2] = projection_center(pose)[2]
-            result[name] = (position, gps.sigma[name])
+                sigma[2] = VERTICAL * sigma[0]
+            result[name] = (position, sigma)
     return result
 
 
@@ -104,7 +106,9 @@ def gps_figures(aligned: Mapping[str, Any]) -> dict[str, Any]:
         "gps_rms_horizontal_m": aligned["rms_horizontal_m"],
         "gps_rms_vertical_m": aligned["rms_vertical_m"],
     }
-    return figures | ({} if aligned["altitudes"] == "used" else {"gps_altitudes": "contradictory"})
+    return figures | (
+        {} if aligned["altitudes"] == "used" else {"gps_altitudes": aligned["altitudes"]}
+    )
 
 
 def _rows(values: Mapping[str, Float64], names: Sequence[str]) -> Float64:
@@ -130,7 +134,8 @@ def _orientation(dataset: Dataset, name: str) -> int:
         return 1
 
 
-def _record(names: Sequence[str], found: Georegistration) -> dict[str, Any]:
+def _record(names: Sequence[str], found: Georegistration, known: bool) -> dict[str, Any]:
+    """known: whether there are altitudes that count."""
     kept = found.residuals[~found.outliers]
     square = np.mean(kept**2, axis=0) if len(kept) else np.zeros(3)
     return {
@@ -139,7 +144,7 @@ def _record(names: Sequence[str], found: Georegistration) -> dict[str, Any]:
         "outliers": [n for n, out in zip(names, found.outliers, strict=True) if out],
         "rms_horizontal_m": round(float(np.sqrt(square[:2].sum())), 4),
         "rms_vertical_m": round(float(np.sqrt(square[2])), 4),
-        "altitudes": "used" if found.altitudes else "contradictory",
+        "altitudes": "not used" if not known else "used" if found.altitudes else "contradictory",
         "cameras_taken_as_level": found.level,
         "residuals_m": {
             name: [round(float(value), 4) for value in row]

@@ -179,7 +179,7 @@ class Map(WholeStage):
                 scratch,
                 constant_cameras=self._constant_cameras(),
                 min_model_size=self.config.min_model_size,
-                prior_positions=self.gps is not None and not self._has_size,
+                prior_positions=self._grows_with_positions,
                 constant_rigs=self.database.rigs is not None,
                 registered=advance,
                 **common,
@@ -219,6 +219,11 @@ class Map(WholeStage):
                 self._positions(model),
                 self.database.rigs is not None,
             )
+
+    @property
+    def _grows_with_positions(self) -> bool:
+        # COLMAP aligns a growing model in three dimensions: without altitudes it would be tilted.
+        return self.gps is not None and self.gps.has_altitudes and not self._has_size
 
     def _positions(self, model: colmap.Reconstruction) -> dict[str, colmap.Prior] | None:
         """Measured positions of the cameras of a model, which is aligned with them."""

@@ -120,6 +120,7 @@ def test_the_frame_is_amid_the_photos_and_an_outlier_does_not_move_it() -> None:
     np.testing.assert_allclose(gps.sigma["a"], [5, 5, 10])
     np.testing.assert_allclose(gps.sigma["b"], [0.5, 0.5, 1])
     np.testing.assert_allclose(gps.sigma["c"], [5, 5, UNKNOWN_M])
+    assert not gps.has_altitudes
     back = colmap.geodetic(gps.positions["b"], gps.origin)
     np.testing.assert_allclose(back, [[0.001, 0, 110]], atol=1e-8)
 

@@ -65,6 +65,7 @@ def model_error_m(output: Path, square: SyntheticDataset) -> float:
 
 
 @pytest.mark.parametrize("robust", [None, 0.5])
+@pytest.mark.parametrize("altitude", ["auto", "ignore"])
 def test_the_model_is_in_metres_whatever_one_position_says(
     command: Command,
     chain: Path,
@@ -72,31 +73,35 @@ def test_the_model_is_in_metres_whatever_one_position_says(
     table: Table,
     tmp_path: Path,
     robust: float | None,
+    altitude: str,
 ) -> None:
     assert up_is_z(square)
     name = square.names[2]
     output = tmp_path / "out"
-    arguments = ["run", chain, "--images", square.images, "--output", output, "-q"]
-    arguments += ["--set", f"dataset.cameras={json.dumps(str(square.reference))}"]
-    arguments += ["--set", f"dataset.gps.positions={table({name: (300, -200, 90)})}"]
-    arguments += ["--set", "pair={method: gps, neighbors: 4}"]
-    arguments += ["--set", f"map.robust_loss_px={json.dumps(robust)}"]
-    assert command(*arguments).status == 0
-    assert model_error_m(output, square) < 0.02 * FACTOR
+    cameras = f"dataset.cameras={json.dumps(str(square.reference))}"
+
+    def run(*settings: str) -> int:
+        arguments = ["run", chain, "--images", square.images, "--output", output, "-q"]
+        for setting in (cameras, f"map.robust_loss_px={json.dumps(robust)}", *settings):
+            arguments += ["--set", setting]
+        return command(*arguments).status
+
+    positions = f"dataset.gps.positions={table({name: (300, -200, 90)})}"
+    with_gps = (positions, f"dataset.gps.altitude={altitude}", "pair={method: gps, neighbors: 4}")
+    assert run(*with_gps) == 0
+    # Without altitudes the model is as level as its cameras are.
+    assert model_error_m(output, square) < {"auto": 0.02, "ignore": 0.04}[altitude] * FACTOR
     found = json.loads((output / "gps.json").read_text())["models"][0]
-    assert (found["aligned"], found["outliers"], found["altitudes"]) == (True, [name], "used")
+    assert (found["aligned"], found["outliers"]) == (True, [name])
+    assert found["altitudes"] == {"auto": "used", "ignore": "not used"}[altitude]
     assert found["rms_horizontal_m"] < 0.01 * FACTOR
     report = (output / "report.html").read_text()
     assert "Cameras and their GPS, from above" in report
     assert "far off: not counted" in report
     before = (output / "sparse" / "images.bin").stat().st_mtime_ns
-    assert command(*arguments).status == 0
+    assert run(*with_gps) == 0
     assert (output / "sparse" / "images.bin").stat().st_mtime_ns == before, "nothing changed"
-    plain = [a for a in map(str, arguments) if not a.startswith("dataset.gps")]
-    at = plain.index("--set", plain.index(f"dataset.cameras={json.dumps(str(square.reference))}"))
-    del plain[at]
-    plain[plain.index("pair={method: gps, neighbors: 4}")] = "pair={method: exhaustive}"
-    assert command(*plain).status == 0
+    assert run() == 0
     assert not (output / "gps.json").exists(), "the model is no longer in metres"
 
 
