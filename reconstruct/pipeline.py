@@ -237,7 +237,8 @@ def run(
     """Run a pipeline file; what is up to date in ``output`` is not done again.
 
     pipeline: path of a YAML file, or the name of one of the package, e.g. ``sfm``. images: replaces
-    ``dataset.images``. overrides: dotted key -> value, e.g. ``{"extract.local.multiscale": True}``.
+    ``dataset.images``; a file: ``dataset.path``, the clip of pipeline ``video``. overrides: dotted
+    key -> value, e.g. ``{"extract.local.multiscale": True}``.
     device: auto, cpu, cuda, cuda:N or mps.
     only: names of the stages to run. force: names of stages to run even if up to date.
     verbosity: -1 only errors, 0 progress, 1 also COLMAP's log.
@@ -308,8 +309,10 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
 
 
 def _with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    given = {} if images is None else {"dataset.images": str(images)}
-    return given | dict(overrides or {})
+    if images is None:
+        return dict(overrides or {})
+    key = "dataset.path" if Path(images).is_file() else "dataset.images"  # a video, or photos
+    return {key: str(images)} | dict(overrides or {})
 
 
 def _check_names(names: Sequence[str], stages: Sequence[Stage]) -> None:

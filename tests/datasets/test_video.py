@@ -155,11 +155,11 @@ def test_a_rendered_clip_becomes_a_model(command: Command, tmp_path: Path) -> No
     still = [read_image(square.images / name) for name in sorted(square.names)]
     pictures = [*still[:5], *[still[5]] * 4, *map(blurred, still[6:8]), *still[6:]]
     clip = write_clip(tmp_path / "clip.mp4", pictures, rate=2)
-    settings = CHAIN | {"dataset": {"format": "video", "path": str(clip)}}
+    settings = CHAIN | {"dataset": {"format": "video", "path": "another.mp4"}}
     settings["pair"] = {"method": "sequential", "overlap": 4}
     path = tmp_path / "clip.yaml"
     path.write_text(yaml.safe_dump(settings))
-    outcome = command("run", path, "--output", tmp_path / "out")
+    outcome = command("run", path, "--images", clip, "--output", tmp_path / "out")
     assert outcome.status == 0
     assert "left out 2 stretches that are blurred and 3 in which nothing moved" in outcome.err
     model = colmap.read_model(tmp_path / "out" / "sparse")
