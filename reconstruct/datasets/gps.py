@@ -205,6 +205,13 @@ def read_table(path: Path) -> dict[str, GpsPosition]:
             f"{path}: cannot be read as a table of positions ({error}); give `exif` or a CSV "
             "file as dataset.gps.positions"
         ) from error
+    try:
+        return _positions(path, text)
+    except csv.Error as error:
+        raise UsageError(f"{path}: not a CSV file ({error})") from error
+
+
+def _positions(path: Path, text: str) -> dict[str, GpsPosition]:
     lines = csv.reader(text.removeprefix("\ufeff").splitlines(), skipinitialspace=True)
     head = [column.strip().lower() for column in next(lines, [])]
     if not set(COLUMNS[:3]) <= set(head):

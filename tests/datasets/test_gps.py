@@ -84,6 +84,7 @@ def test_a_table_with_its_columns_in_any_order(tmp_path: Path) -> None:
         ("name,latitude,longitude\na.jpg,nan,8\n", "line 2"),
         ("name,latitude,longitude,accuracy\na.jpg,1,8,0\n", "line 2"),
         ("name,latitude,longitude\na.jpg,1,8\na.jpg,1,8\n", "line 3: 'a.jpg' stands twice"),
+        ('name,latitude,longitude\n"' + 200_000 * "x", "not a CSV file"),
     ],
 )
 def test_a_wrong_table_names_the_line(tmp_path: Path, text: str, message: str) -> None:
