@@ -99,6 +99,11 @@ class Map(WholeStage):
             )
         if self.reference is not None:
             colmap.check_model(self.reference)
+        elif database.rigs is not None and config.method == "global" and not config.robust_loss_px:
+            raise ConfigError(
+                "map.robust_loss_px: required with `method: global` and dataset.rigs, whose size "
+                "the model takes in its last adjustment"
+            )
 
     def find_fingerprint(self) -> str | None:
         """Fingerprint over settings, the reference's content, and the database."""

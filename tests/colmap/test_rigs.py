@@ -136,11 +136,11 @@ def scale(model: colmap.Reconstruction, truth: colmap.Reconstruction) -> float:
     return similarity(*centers)[0]
 
 
-def mapped(database: Path, scratch: Path, **more: Any) -> colmap.Reconstruction:
+def mapped(
+    database: Path, scratch: Path, method: str = "incremental", **more: Any
+) -> colmap.Reconstruction:
     settings = {"constant_cameras": {1, 2}, "min_model_size": 3, "seed": 0, "threads": 1}
-    return colmap.map_images(
-        "incremental", database, scratch, scratch, options={}, **settings, **more
-    )[0]
+    return colmap.map_images(method, database, scratch, scratch, options={}, **settings, **more)[0]
 
 
 def test_a_known_baseline_makes_the_model_metric(
@@ -170,6 +170,18 @@ def test_a_known_baseline_makes_the_model_metric(
     assert colmap.model_summary(again)["observations"] == model.compute_num_observations()
     for name, pose in colmap.model_poses(again).items():
         np.testing.assert_allclose(pose, names[name], atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["global", "hierarchical"])
+def test_other_mappers_end_metric_too(
+    scene: tuple[Path, colmap.Reconstruction], tmp_path: Path, method: str
+) -> None:
+    database, truth = scene
+    configuration(tmp_path / "rigs.json", truth, calibrated=True).apply(database)
+    model = mapped(database, tmp_path / method, method, constant_rigs=True)
+    assert model.num_reg_images() == 12
+    colmap.adjust_robustly(model, 0.5, {1, 2}, threads=1, constant_rigs=True)
+    assert scale(model, truth) == pytest.approx(1, abs=1e-4)
 
 
 def test_unknown_poses_in_the_rig_are_estimated(

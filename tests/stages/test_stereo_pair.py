@@ -136,6 +136,16 @@ def test_gps_does_not_change_the_size_that_a_rig_gives(
     assert scale(model, stereo) == pytest.approx(1, abs=0.01)
 
 
+def test_the_global_mapper_needs_the_last_adjustment(
+    command: Command, chain: Path, stereo: Path, tmp_path: Path
+) -> None:
+    rigs = write_rigs(tmp_path / "rigs.json", calibrated=True)
+    arguments = ["run", chain, "--images", stereo / "photos", "--output", tmp_path / "out"]
+    outcome = command(*arguments, "--set", f"dataset.rigs={rigs}", "--set", "map.method=global")
+    assert outcome.status == 2
+    assert "map.robust_loss_px: required" in outcome.err
+
+
 def test_a_configuration_of_other_photos_is_refused(
     command: Command, chain: Path, stereo: Path, tmp_path: Path
 ) -> None:
