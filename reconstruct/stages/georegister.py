@@ -50,7 +50,6 @@ def align_with_gps(
     try:
         found = georegister(cameras, positions, sigma, gps.check_altitudes, known_size, seed)
     except EstimationError as error:
-        logger.warning("map: the model is not aligned with GPS, and not in metres: %s", error)
         return {"aligned": False, "why": str(error), "photos": len(names)}
     colmap.transform_model(model, found.scale, found.rotation, found.translation)
     known = bool((sigma[:, 2] < UNKNOWN_M).any())
@@ -77,6 +76,10 @@ def priors(
 
 def write_gps(workspace: Workspace, gps: GpsPositions, models: Sequence[Mapping[str, Any]]) -> None:
     """Write gps.json: the frame, and of each model how it agrees with the positions."""
+    for number, aligned in enumerate(models, 1):
+        if not aligned["aligned"]:
+            told = "map: model %d is not aligned with GPS, and not in metres: %s"
+            logger.warning(told, number, aligned["why"])
     latitude, longitude, altitude = gps.origin
     content = {
         "frame": "metres east (x), north (y) and up (z) of the origin",

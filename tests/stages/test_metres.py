@@ -114,7 +114,7 @@ def test_too_few_positions_leave_the_model_as_it_is_and_say_so(
     arguments = ["run", chain, "--images", square.images, "--output", output]
     outcome = command(*arguments, "--set", f"dataset.gps.positions={path}")
     assert outcome.status == 0
-    assert "not aligned with GPS, and not in metres: 3 photos" in outcome.err
+    assert outcome.err.count("not aligned with GPS, and not in metres: 3 photos") == 1
     found = json.loads((output / "gps.json").read_text())["models"][0]
     assert found == {"aligned": False, "why": found["why"], "photos": 2}
 
