@@ -58,7 +58,7 @@ def _add_run(commands: Any, name: str, command: _Command, text: str) -> None:
         metavar="PIPELINE",
         help=f"a YAML file, or one of the package: {', '.join(pipeline_names())}",
     )
-    parser.add_argument("--images", metavar="DIR", help="folder of photos")
+    parser.add_argument("--images", metavar="DIR", help="folder of photos; video: the clip")
     parser.add_argument("--output", metavar="DIR", help="output folder")
     parser.add_argument(
         "--set",
@@ -358,7 +358,7 @@ def _completion(args: argparse.Namespace) -> int:
 def _check_paths(args: argparse.Namespace) -> Path:
     """The pipeline file. Raises UsageError for a misspelt path, before torch is loaded."""
     pipeline = find_pipeline(args.pipeline)
-    if args.images is not None:
+    if args.images is not None and not Path(args.images).is_file():  # a file: a video
         _check_folder(Path(args.images), "; give the folder of photos with --images")
     return pipeline
 

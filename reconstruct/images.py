@@ -115,6 +115,33 @@ def decode_image(data: bytes, name: str, *, max_megapixels: float = MAX_MEGAPIXE
         return _to_rgb(image)
 
 
+def has_alpha(data: bytes) -> bool:
+    """Whether the content of an image file says which pixels are transparent; from its header."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _open(io.BytesIO(data), float("inf")) as image:
+                return image.has_transparency_data
+    except (ImageError, *_UNREADABLE):
+        return False  # to read it as an image will say why
+
+
+def decode_alpha(data: bytes, name: str, *, max_megapixels: float = MAX_MEGAPIXELS) -> ImageArray:
+    """The alpha channel of the content of an image file, (H, W) uint8: 0 is transparent.
+
+    Args:
+        data: What stands in the file.
+        name: The file, for the error message.
+        max_megapixels: See `read_image`.
+
+    Raises:
+        ImageError: See `read_image`.
+    """
+    with _naming(name), _open(io.BytesIO(data), max_megapixels) as image:
+        image.load()
+        return np.array(image.convert("RGBA").getchannel("A"))
+
+
 def image_size(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> tuple[int, int]:
     """(width, height) in pixels from the header alone. Raises ImageError as `read_image`."""
     with _naming(str(path)), open_regular(path) as file, _open(file, max_megapixels) as image:

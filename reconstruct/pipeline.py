@@ -79,6 +79,17 @@ class PipelineConfig(Section):
     localize: LocalizeConfig | None = None
     evaluate: EvaluateConfig | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pair_frames(cls, data: Any) -> Any:
+        """Frames of a video are paired in their order, with loops, where the file says nothing."""
+        if not isinstance(data, dict) or "match" not in data or "pair" in data:
+            return data
+        dataset = data.get("dataset")
+        video = isinstance(dataset, dict) and dataset.get("format") == "video"
+        pair = {"method": "sequential", "overlap": 10, "loop_every": 10}
+        return data | {"pair": pair} if video else data
+
     @model_validator(mode="after")
     def _check_flow(self) -> PipelineConfig:
         given = self.localize is not None and self.dataset.has_points
@@ -236,7 +247,8 @@ def run(
     """Run a pipeline file; what is up to date in ``output`` is not done again.
 
     pipeline: path of a YAML file, or the name of one of the package, e.g. ``sfm``. images: replaces
-    ``dataset.images``. overrides: dotted key -> value, e.g. ``{"extract.local.multiscale": True}``.
+    ``dataset.images``; a file: ``dataset.path``, the clip of pipeline ``video``. overrides: dotted
+    key -> value, e.g. ``{"extract.local.multiscale": True}``.
     device: auto, cpu, cuda, cuda:N or mps.
     only: names of the stages to run. force: names of stages to run even if up to date.
     verbosity: -1 only errors, 0 progress, 1 also COLMAP's log. cluster: as ``--cluster``:
@@ -344,8 +356,10 @@ def _update_report(config: AnyConfig, context: Context, made: bool) -> None:
 
 
 def _with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    given = {} if images is None else {"dataset.images": str(images)}
-    return given | dict(overrides or {})
+    if images is None:
+        return dict(overrides or {})
+    key = "dataset.path" if Path(images).is_file() else "dataset.images"  # a video, or photos
+    return {key: str(images)} | dict(overrides or {})
 
 
 def _check_names(names: Sequence[str], stages: Sequence[Stage]) -> None:

@@ -61,6 +61,7 @@ class Workspace:
         self.snapshots = self.root / "mapping"
         self.localized = self.root / "localized"
         self.poses = self.root / "poses.txt"
+        self.gps = self.root / "gps.json"
         self.metrics = self.root / "metrics.json"
         self.report = self.root / "report.html"
         self.summary = self.root / "summary.json"

@@ -32,7 +32,8 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("IndoorEvaluation.reference", "HomographiesConfig.images", "RgbdConfig.images"),
         *("SparsePointsConfig.images", "SparsePointsConfig.model", "ColmapDepthConfig.images"),
         *("MegaDepthConfig.images", "MegaDepthConfig.scene_info", "MixConfig.images"),
-        "FixedViewsConfig.images",
+        *("FixedViewsConfig.images", "GpsConfig.positions"),
+        *("FolderConfig.rigs", "VideoConfig.path"),
     },
     "where weights, which count by content, are looked for": {
         *("D2NetConfig.mirrors", "D2NetConfig.cache_dir"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import reconstruct
 from reconstruct import colmap
+from reconstruct.stages.evaluate import similarity_to
 
 pytestmark = pytest.mark.real
 
@@ -64,3 +66,31 @@ def test_herz_jesu_triangulated_with_sift(shared_data: Path, tmp_path: Path) -> 
         assert pose.translation.tolist() == wanted.translation.tolist()
         assert image.camera.params.tolist() == expected[image.name].camera.params.tolist()
     assert found.model.num_points3D() > 500
+
+
+@pytest.mark.slow
+def test_a_stereo_pair_is_metric(shared_data: Path, tmp_path: Path) -> None:
+    scene, photos = shared_data / "kitti-stereo", tmp_path / "photos"
+    for side in ("image_l", "image_r"):
+        (photos / side).mkdir(parents=True)
+        for path in sorted((scene / side).iterdir())[:12]:
+            (photos / side / path.name).symlink_to(path)
+    right = {"image_prefix": "image_r/", "cam_from_rig_rotation": [1, 0, 0, 0]}
+    right["cam_from_rig_translation"] = [-0.53715, 0, 0]
+    rigs = [{"cameras": [{"image_prefix": "image_l/", "ref_sensor": True}, right]}]
+    (tmp_path / "rigs.json").write_text(json.dumps(rigs))
+    overrides = {
+        "dataset.cameras": str(scene / "reference"),
+        "dataset.rigs": str(tmp_path / "rigs.json"),
+        "extract.local": {"name": "sift", "max_keypoints": 1000},
+        "pair": {"method": "sequential", "overlap": 3},
+        "match.ratio": 0.85,
+        "refine": None,
+        "map.threads": 1,
+    }
+    found = reconstruct.run(PIPELINE, photos, tmp_path / "out", overrides, verbosity=-1)
+    assert found.model is not None
+    poses = colmap.model_poses(found.model)
+    truth = colmap.model_poses(colmap.read_model(scene / "reference"))
+    assert len(poses) == 24
+    assert similarity_to(poses, truth)[0] == pytest.approx(1, abs=0.005)

@@ -54,6 +54,12 @@ from reconstruct.colmap.estimation import (
     estimate_pose,
     project,
 )
+from reconstruct.colmap.gps import (
+    Prior,
+    east_north_up,
+    geodetic,
+    transform_model,
+)
 from reconstruct.colmap.incremental import (
     Snapshots,
 )
@@ -88,6 +94,11 @@ from reconstruct.colmap.placing import (
     place_on_database,
     return_to,
 )
+from reconstruct.colmap.rigs import (
+    Rigs,
+    has_rigs,
+    rig_ids,
+)
 from reconstruct.colmap.sift import (
     SiftExtractor,
 )
@@ -120,7 +131,9 @@ __all__ = [
     "ModelArrays",
     "Overlap",
     "PlacedModel",
+    "Prior",
     "Reconstruction",
+    "Rigs",
     "SiftExtractor",
     "Snapshots",
     "Tracks",
@@ -138,11 +151,14 @@ __all__ = [
     "database_keypoints",
     "database_pairs",
     "drop_unfounded_images",
+    "east_north_up",
     "estimate_pose",
     "estimate_two_view_geometry",
     "find_overlap",
+    "geodetic",
     "geometry_from_poses",
     "guess_camera",
+    "has_rigs",
     "incremental_options",
     "intrinsics",
     "is_camera_model",
@@ -165,7 +181,9 @@ __all__ = [
     "project",
     "read_model",
     "return_to",
+    "rig_ids",
     "set_verbosity",
+    "transform_model",
     "triangulate",
     "triangulate_again",
     "undistort",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import pycolmap
 
+from reconstruct.colmap.gps import Prior, pose_priors
 from reconstruct.colmap.models import Reconstruction
+from reconstruct.colmap.rigs import has_rigs
 
 MIN_OBSERVATIONS = 10
 """An image that observes fewer points loses its pose: COLMAP's limit during mapping."""
@@ -19,6 +21,8 @@ def adjust_robustly(
     threads: int,
     pixel_scale: float = 1.0,
     constant_poses: Collection[str] = (),
+    positions: Mapping[str, Prior] | None = None,
+    constant_rigs: bool = False,
 ) -> None:
     """Bundle adjustment of a whole model, in place, under a Cauchy loss.
 
@@ -29,6 +33,10 @@ def adjust_robustly(
         threads: Number of threads.
         pixel_scale: Factor for ``loss_px`` and for COLMAP's own thresholds in pixels.
         constant_poses: Names of images whose poses stay as they are.
+        positions: Image name -> measured position of its camera, in the frame of the model, to
+            which it keeps as far as its deviation asks; ones far off count little. None: none are
+            known, and the model stays in its frame.
+        constant_rigs: Whether the poses of cameras in their rigs stay as they are.
     """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -42,8 +50,22 @@ def adjust_robustly(
             config.set_constant_rig_from_world_pose(model.images[image_id].frame_id)
     for camera_id in constant_cameras & set(model.cameras):
         config.set_constant_cam_intrinsics(camera_id)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    if constant_rigs:
+        for rig in model.rigs.values():
+            for sensor_id in rig.non_ref_sensors:
+                config.set_constant_sensor_from_rig_pose(sensor_id)
+    if positions:
+        measured = pycolmap.PosePriorBundleAdjustmentOptions()
+        measured.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
+        measured.alignment_ransac.random_seed = 0
+        priors = pose_priors(model, positions)
+        pycolmap.create_pose_prior_bundle_adjuster(options, measured, config, priors, model).solve()
+    elif constant_rigs and has_rigs(model):  # which say how large the model is
+        config.set_constant_rig_from_world_pose(min(model.reg_frame_ids()))
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    else:
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
     # A robust loss lets go of what does not fit, even to infinity: COLMAP's own limits remove it.
     limits = pycolmap.IncrementalMapperOptions()
     manager = pycolmap.ObservationManager(model)

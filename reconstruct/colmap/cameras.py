@@ -46,6 +46,7 @@ def assign_cameras(
     given: Callable[[str], Camera | None],
     guess: Callable[[str], Camera],
     group: Callable[[str], str],
+    sensor: Callable[[str], str | None] = lambda name: None,
 ) -> CameraAssignment:
     """A camera for every image: the given one if there is one, else one guessed for each group.
 
@@ -54,13 +55,16 @@ def assign_cameras(
         given: Name -> known camera or None; the same object for images that share it.
         guess: Name -> camera guessed from EXIF.
         group: Name -> key; images with the same key and size share a guessed camera.
+        sensor: Name -> the camera of a rig that took it, or None. Its images share a camera, which
+            no others have.
 
     Raises:
-        UsageError: A given camera is for images of another size.
+        UsageError: A given camera is for images of another size, or a rig's camera is not one.
         DataError: COLMAP sees another picture in a file than this package.
     """
     result = CameraAssignment()
     ids: dict[Any, int] = {}
+    first: dict[str, str] = {}  # image of each sensor
     for name in sorted(sizes):
         known = given(name)
         if known is not None and (known.width, known.height) != sizes[name]:
@@ -68,7 +72,8 @@ def assign_cameras(
                 f"{name}: the image is {sizes[name][0]} x {sizes[name][1]} pixels, but the given "
                 f"camera is for {known.width} x {known.height}; resize the image or the camera"
             )
-        key = (group(name), sizes[name]) if known is None else ("given", id(known))
+        own = sensor(name)
+        key = (group(name), sizes[name], own) if known is None else ("given", id(known), own)
         if key not in ids:
             ids[key] = len(ids) + 1
             camera = pycolmap.Camera((known or guess(name)).todict())
@@ -83,6 +88,13 @@ def assign_cameras(
             if known is not None:
                 result.known.add(ids[key])
         result.camera_ids[name] = ids[key]
+        if own is not None:
+            other = first.setdefault(own, name)
+            if result.camera_ids[other] != ids[key]:
+                raise UsageError(
+                    f"{name} and {other}: are of one camera of a rig ({own!r}), but differ in size "
+                    "or given intrinsics"
+                )
     return result
 
 

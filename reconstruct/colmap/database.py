@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import CameraAssignment
+from reconstruct.colmap.gps import Prior, pose_prior
 from reconstruct.colmap.two_view import colmap_geometry
 from reconstruct.types import ImagePair, TwoViewGeometry
 
@@ -33,6 +34,7 @@ def write_database(
     cameras: CameraAssignment,
     keypoints: Callable[[str], NDArray[np.float32]],
     pairs: Iterable[VerifiedPair],
+    positions: Mapping[str, Prior] | None = None,
 ) -> None:
     """A new COLMAP database with images, keypoints, matches and two-view geometries.
 
@@ -42,6 +44,7 @@ def write_database(
         keypoints: image name -> (N, 2) float32, COLMAP pixels; asked for once an image.
         pairs: pairs of images with (M, 2) uint32 matches, and with their geometry where they were
             verified; read one by one. Pairs without a match are left out.
+        positions: image name -> where its camera is, as far as that is known.
 
     Raises:
         OSError: the database cannot be written.
@@ -63,6 +66,8 @@ def write_database(
             frame.add_data_id(image.data_id)
             database.write_frame(frame, use_frame_id=True)
             database.write_keypoints(image_id, np.ascontiguousarray(keypoints(name), np.float32))
+            if positions is not None and name in positions:
+                database.write_pose_prior(pose_prior(image, *positions[name]), True)
         for (first, second), matches, geometry in pairs:
             if len(matches):
                 database.write_matches(ids[first], ids[second], matches)

@@ -11,6 +11,7 @@ import pycolmap
 from reconstruct.colmap.database import opened
 from reconstruct.colmap.incremental import Snapshots, map_incrementally
 from reconstruct.colmap.models import Reconstruction, write_model
+from reconstruct.colmap.rigs import rig_ids
 from reconstruct.config import shown
 from reconstruct.errors import UsageError
 
@@ -30,6 +31,8 @@ def map_images(
     start: Reconstruction | None = None,
     fixed: bool = False,
     snapshots: Snapshots | None = None,
+    prior_positions: bool = False,
+    constant_rigs: bool = False,
     registered: Callable[[], None] = lambda: None,
 ) -> list[Reconstruction]:
     """Structure from motion: the models, the largest first, but one that has grown before all.
@@ -49,6 +52,9 @@ def map_images(
             Where the result stands is open: `return_to` the place of ``start``.
         fixed: Poses and intrinsics of ``start`` stay as they are, up to a similarity.
         snapshots: Where incremental mapping keeps what it has, and goes on from.
+        prior_positions: Whether adjustments keep to the database's positions of cameras, under a
+            robust loss; global mapping does not.
+        constant_rigs: Whether the poses of cameras in their rigs stay as they are.
         registered: Called for every image that incremental mapping adds.
 
     Raises:
@@ -59,6 +65,9 @@ def map_images(
     scratch.mkdir(parents=True, exist_ok=True)
     if method == "global":
         options_global = _global_options(constant_cameras, min_model_size, seed, threads, database)
+        if constant_rigs:
+            options_global.mapper.refine_sensor_from_rig = False
+            options_global.mapper.bundle_adjustment.refine_sensor_from_rig = False
         merge_options(options_global, options)
         return _largest_first(
             pycolmap.global_mapping(database, images, scratch, options_global).values()
@@ -66,6 +75,10 @@ def map_images(
     if fixed and start is not None:
         constant_cameras = constant_cameras | set(start.cameras)
     incremental = incremental_options(constant_cameras, min_model_size, seed, threads)
+    if constant_rigs:
+        incremental.constant_rigs = rig_ids(database)
+    incremental.use_prior_position = prior_positions
+    incremental.use_robust_loss_on_prior_position = prior_positions
     merge_options(incremental, pixel_options(pixel_scale))
     if method == "hierarchical":
         hierarchical = pycolmap.HierarchicalPipelineOptions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -177,7 +178,16 @@ def with_observations(
     """
     fresh = pycolmap.Reconstruction()
     for camera in model.cameras.values():
-        fresh.add_camera_with_trivial_rig(pycolmap.Camera(camera.todict()))
+        fresh.add_camera(pycolmap.Camera(camera.todict()))
+    for rig in model.rigs.values():
+        fresh.add_rig(copy.copy(rig))
+    for frame_id in sorted(model.reg_frame_ids()):
+        known_frame = model.frames[frame_id]
+        frame = pycolmap.Frame(frame_id=frame_id, rig_id=known_frame.rig_id)
+        for data_id in known_frame.data_ids:
+            frame.add_data_id(data_id)
+        frame.rig_from_world = known_frame.rig_from_world
+        fresh.add_frame(frame)
     tracks = {i: pycolmap.Track() for i in model.points3D}
     for image_id in sorted(model.reg_image_ids()):
         known = model.images[image_id]
@@ -187,7 +197,8 @@ def with_observations(
             camera_id=known.camera_id,
             image_id=image_id,
         )
-        fresh.add_image_with_trivial_frame(image, known.cam_from_world())
+        image.frame_id = known.frame_id
+        fresh.add_image(image)
         for index in np.flatnonzero(points[known.name] >= 0).tolist():
             tracks[int(points[known.name][index])].add_element(image_id, index)
     for point_id, point in model.points3D.items():

@@ -19,6 +19,9 @@ Level = Literal["ok", "note", "trouble"]
 
 EXTRAS = {
     "cluster": ("distributed", "several processes or machines"),
+    "heif": ("pillow_heif", "photos of phones (.heic)"),
+    "raw": ("rawpy", "raw photos (.dng, .cr2, .nef ...)"),
+    "video": ("av", "frames of videos"),
     "faiss": ("faiss", "direct search in RGB-D maps"),
     "hesaff": ("pyhesaff", "extractor hesaff"),
     "kornia": ("kornia", "extractor kornia"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from reconstruct.command.doctor import Finding
+from reconstruct.datasets.conversion import CONVERTED, is_foreign, reader_of, without_twins
 from reconstruct.datasets.folder import list_images
 from reconstruct.errors import ImageError
 from reconstruct.images import image_size
@@ -39,10 +40,15 @@ class Photo:
 
 def examine_photos(root: Path) -> list[Finding]:
     """What a folder of photos promises. Raises UsageError or DataError if it holds none."""
-    names, skipped = list_images(root)
+    names, skipped = list_images(root, CONVERTED)
     photos, unreadable = [], dict(skipped)
-    for name in names:
+    foreign = []
+    for name in without_twins(names):
         try:
+            if is_foreign(name):
+                reader_of(root / name)
+                foreign.append(name)
+                continue
             photos.append(read_header(root, name))
         except ImageError as error:
             unreadable[name] = str(error).removeprefix(f"{root / name}: ")
@@ -51,6 +57,9 @@ def examine_photos(root: Path) -> list[Finding]:
     if len(unreadable) > SHOWN:
         more = len(unreadable) - SHOWN
         found.append(Finding("trouble", "...", f"and {more} more that cannot be used"))
+    if foreign:
+        text = f"{_some(foreign)}: converted to JPEG when a run starts, and not looked at here"
+        found.append(Finding("note", "formats", text))
     for check in (_number, _sizes, _cameras, _orientation, _gps):
         found += check(photos) if photos else ()
     found += _copies(root, photos)
@@ -119,7 +128,8 @@ def _orientation(photos: Sequence[Photo]) -> Iterator[Finding]:
 def _gps(photos: Sequence[Photo]) -> Iterator[Finding]:
     located = sum(photo.gps for photo in photos)
     if located:
-        yield Finding("ok", "GPS", f"{located} of {len(photos)} photos")
+        advice = "--set dataset.gps={} gives a model in metres"
+        yield Finding("ok", "GPS", f"{located} of {len(photos)} photos; {advice}")
 
 
 def _copies(root: Path, photos: Sequence[Photo]) -> Iterator[Finding]:

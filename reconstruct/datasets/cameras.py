@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
+from PIL import ExifTags, Image
 from pydantic import AfterValidator, Field, model_validator
 
 from reconstruct import colmap
@@ -44,8 +46,9 @@ class CamerasConfig(Section):
     cameras: str | CameraSpec | None = None
     """Known intrinsics: a COLMAP model folder (images by name), or one camera for all as
     ``{model: PINHOLE, params: [fx, fy, cx, cy]}``. null: from EXIF, as COLMAP infers them."""
-    camera_sharing: Literal["image", "folder", "single"] = "image"
-    """Which photos share a guessed camera (only photos of one size do)."""
+    camera_sharing: Literal["image", "folder", "single", "exif"] = "image"
+    """Which photos share a guessed camera (only photos of one size do). exif: those of one make,
+    model, lens and focal length by their EXIF data; photos without them share none."""
     camera_model: Annotated[str, AfterValidator(_known)] = "SIMPLE_RADIAL"
     """COLMAP's camera model of guessed cameras."""
 
@@ -77,7 +80,8 @@ def assign(
         sizes,
         given=_given(config, dataset, sizes),
         guess=lambda name: colmap.guess_camera(dataset.path(name), config.camera_model),
-        group=lambda name: _group(name, config.camera_sharing),
+        group=lambda name: _group(name, config.camera_sharing, dataset),
+        sensor=lambda name: dataset.rigs.sensor(name) if dataset.rigs is not None else None,
     )
 
 
@@ -123,7 +127,7 @@ def identities(
             size = [camera.width, camera.height]
             result[name] = ["given", camera.model.name, size, camera.params.tolist()]
         else:
-            key = (_group(name, config.camera_sharing), sizes[name])
+            key = (_group(name, config.camera_sharing, dataset), sizes[name])
             first.setdefault(key, contents[name])
             result[name] = ["guessed", config.camera_model, first[key]]
     return result
@@ -146,7 +150,17 @@ def _given(
         if query.intrinsics is not None and query.name in sizes
     }
     others = _given_to_all(config, dataset, sizes)
-    return lambda name: queries.get(name) or others(name)
+    if dataset.rigs is None:
+        return lambda name: queries.get(name) or others(name)
+    mounted: dict[tuple[str | None, tuple[int, int]], colmap.Camera | None] = {}
+    for name in sizes:  # one object a sensor: its photos share it
+        key = dataset.rigs.sensor(name), sizes[name]
+        if key not in mounted:
+            mounted[key] = dataset.rigs.camera(name, sizes[name])
+    sensor = dataset.rigs.sensor
+    return lambda name: (
+        queries.get(name) or mounted.get((sensor(name), sizes[name])) or others(name)
+    )
 
 
 def _given_to_all(
@@ -163,6 +177,32 @@ def _given_to_all(
     return lambda name: None
 
 
-def _group(name: str, sharing: str) -> str:
+def exif_camera(path: Path) -> str | None:
+    """The camera, lens and focal length that a photo's EXIF data name; None if they do not name a
+    model and a focal length."""
+    tags = ExifTags.Base
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # broken EXIF data name no camera
+            with Image.open(path) as image:
+                found = image.getexif()
+                inner = found.get_ifd(ExifTags.IFD.Exif)
+        values = [found.get(tags.Make), found.get(tags.Model)]
+        values += [inner.get(tags.LensMake), inner.get(tags.LensModel)]
+        focal = [inner.get(tags.FocalLength), inner.get(tags.FocalLengthIn35mmFilm)]
+        if not values[1] or not any(focal):
+            return None
+        texts = [str(value or "").strip("\0 ") for value in values]
+        return "|".join([*texts, *(f"{float(value or 0):.3f}" for value in focal)])
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ZeroDivisionError):
+        return None
+
+
+def _group(name: str, sharing: str, dataset: Dataset) -> str:
+    sensor = dataset.rigs.sensor(name) if dataset.rigs is not None else None
+    if sensor is not None:
+        return sensor
+    if sharing == "exif":
+        return exif_camera(dataset.path(name)) or name
     folder = str(PurePosixPath(name).parent)
     return {"image": name, "folder": folder, "single": ""}[sharing]

@@ -10,8 +10,12 @@ from reconstruct.errors import DataError, UsageError
 from reconstruct.images import EXTENSIONS, FOREIGN
 
 
-def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+def list_images(
+    root: Path, further: frozenset[str] = frozenset()
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """Sorted image names below ``root``, and the files left out with the reason.
+
+    ``further``: extensions of photos of other formats that are wanted too.
 
     Hidden files and folders are passed over; so are files without the extension of an image.
     A folder that links lead to more than once counts once, under its own path if it has one.
@@ -24,12 +28,12 @@ def list_images(root: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     for folder, files in _folders(root):
         for file in files:
             suffix = Path(file).suffix.lower()
-            if file.startswith(".") or suffix not in EXTENSIONS | FOREIGN:
+            if file.startswith(".") or suffix not in EXTENSIONS | FOREIGN | further:
                 continue
             path = folder / file
             name = path.relative_to(root).as_posix()
             reason = _bad_name(name) or _bad_file(path)
-            if suffix in FOREIGN:
+            if suffix in FOREIGN - further:
                 reason = f"COLMAP cannot read {suffix} files; convert it to .jpg or .png"
             if reason:
                 skipped[name.encode("utf-8", "replace").decode()] = reason

@@ -19,11 +19,12 @@ from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig
 from reconstruct.datasets.photos import FolderConfig
 from reconstruct.datasets.square import SyntheticConfig
+from reconstruct.datasets.video import VideoConfig
 
 logger = logging.getLogger(__name__)
 
 DatasetConfig = Annotated[
-    FolderConfig | SyntheticConfig | AachenConfig | InLocConfig | DepthFolderConfig,
+    FolderConfig | VideoConfig | SyntheticConfig | AachenConfig | InLocConfig | DepthFolderConfig,
     Field(discriminator="format"),
 ]
 

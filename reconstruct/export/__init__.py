@@ -15,6 +15,7 @@ from reconstruct.errors import UnknownNameError
 FORMATS: Mapping[str, str] = MappingProxyType(
     {
         "colmap": "colmap",
+        "geojson": "cameras.geojson",
         "gsplat": "gsplat",
         "hloc": "hloc",
         "nerfstudio": "nerfstudio",
@@ -32,6 +33,7 @@ def export(output: Path, format_: str, images: Path | None = None) -> Path:
         output: the run's output folder.
         format_: one of `FORMATS`:
             colmap: undistorted photos and stereo lists, for COLMAP's patch_match_stereo, OpenMVS.
+            geojson: where the cameras are on earth, of a model aligned with GPS.
             gsplat: undistorted photos and sparse/0, which Gaussian splatting trainers load.
             hloc: features.h5 and matches.h5.
             nerfstudio: photos, transforms.json and points.

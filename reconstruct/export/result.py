@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 
@@ -48,6 +49,26 @@ class Result:
                     "photos as `images`, or run from the folder where the pipeline ran"
                 )
         return folder
+
+    @cached_property
+    def origin(self) -> tuple[float, float, float]:
+        """Latitude, longitude (degrees) and altitude of the frame of a model aligned with GPS.
+
+        Raises UsageError if the model is not.
+        """
+        try:
+            content = json.loads(self.workspace.gps.read_text(encoding="utf-8"))
+            origin = content["origin"] if content["models"][0]["aligned"] else {}
+            return (
+                float(origin["latitude"]),
+                float(origin["longitude"]),
+                float(origin["altitude"]),
+            )
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UsageError(
+                f"{self.workspace.root}: its model is not aligned with GPS (no gps.json that says "
+                "so); run with dataset.gps={} or {positions: FILE.csv}"
+            ) from error
 
     def _images_of_run(self) -> Path:
         path = self.workspace.config

@@ -106,8 +106,10 @@ def input_scale(config: Section, image_size: tuple[int, int]) -> float:
         image_size: (width, height) of the photo in pixels.
 
     Returns:
-        At least 1: smaller photos are not enlarged.
+        At least 1: smaller photos are not enlarged. 1 where photos are looked at in tiles.
     """
+    if getattr(config, "tiles", False):
+        return 1.0
     limits: list[tuple[int | None, int]] = [
         (getattr(config, "max_edge", None), max(image_size)),
         (getattr(config, "max_sum_edges", None), sum(image_size)),

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import suggestion
 from reconstruct.features.selection import keep_best
+from reconstruct.features.tiles import OVERLAP, in_photo, joined, tile_grid
 from reconstruct.features.weights import (
     SUFFIXES,
     Preprocessing,
@@ -68,6 +69,11 @@ class D2NetConfig(Section):
     max_sum_edges: Annotated[int, Field(ge=32)] | None = 2800
     """Then they are shrunk until width + height is at most this many pixels."""
 
+    tiles: bool = False
+    """Photos beyond these limits are not shrunk, but looked at in overlapping tiles of that size,
+    at full resolution. Memory is that of one tile, and 2 kB a keypoint: bound these by
+    `max_keypoints`, which each tile then has a share of."""
+
     cell_center: Literal["corrected", "release"] = "corrected"
     """`release` reproduces the positions of the authors' code, up to 2 px off; see
     `reconstruct.features.alignment`."""
@@ -99,6 +105,27 @@ class D2NetConfig(Section):
     cache_dir: Annotated[Path | None, BeforeValidator(_path_from_text), NotIdentity] = None
     """Folder of downloads; by default $RECONSTRUCT_CACHE or the user's cache folder."""
 
+    @model_validator(mode="after")
+    def _check_tiles(self) -> D2NetConfig:
+        if self.tiles and (self.tile_edge is None or self.tile_edge < MIN_TILE_EDGE):
+            raise ValueError(
+                f"tiles: needs max_edge (and half of max_sum_edges) of at least {MIN_TILE_EDGE}"
+            )
+        return self
+
+    @property
+    def tile_edge(self) -> int | None:
+        """Width and height of a tile: a square within the limits."""
+        limits = [self.max_edge, self.max_sum_edges and self.max_sum_edges // 2]
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Section.identity`; features without tiles are those of before there were any."""
+        settings = super().identity()
+        if settings["tiles"] is False:
+            del settings["tiles"]
+        return settings
+
     @field_validator("weights")
     @classmethod
     def _known_weights(cls, value: str) -> str:
@@ -120,6 +147,9 @@ class D2NetConfig(Section):
             )
         return value
 
+
+MIN_TILE_EDGE: Final = 3 * OVERLAP
+"""Smaller tiles are mostly overlap."""
 
 MAX_SCALE: Final = 8.0
 """A larger scale is taken for a typing error: memory grows with its square."""
@@ -172,9 +202,14 @@ class D2Net:
                 f"expected an (H, W, 3) uint8 RGB image, got {image.dtype} of shape {image.shape}"
             )
         size = (image.shape[1], image.shape[0])
+        if self.config.tiles:
+            return Prepared(np.ascontiguousarray(image), size)
+        return Prepared(self._shrunk(image), size)
+
+    def _shrunk(self, image: ImageArray) -> ImageArray:
         limits = (self.config.max_edge, self.config.max_sum_edges)
         resize = _shrink_as_release if self.config.cell_center == "release" else shrink
-        return Prepared(resize(image, *limits), size)
+        return resize(image, *limits)
 
     def extract(
         self, batch: Sequence[Prepared], observe: Callable[[Tensor], None] | None = None
@@ -197,11 +232,32 @@ class D2Net:
         import torch
 
         with torch.inference_mode():
+            if self.config.tiles:
+                maps = self.maps(batch) if observe is not None else None
+                if observe is not None and maps is not None:
+                    observe(maps)
+                return [self._in_tiles(item) for item in batch]
             searched = self._search([item.pixels for item in batch], observe)
             return [
-                self._finish(keypoints, item)
+                self._finish(keypoints, item, self.config.max_keypoints)
                 for keypoints, item in zip(searched, batch, strict=True)
             ]
+
+    def _in_tiles(self, item: Prepared) -> LocalFeatures:
+        """Features of a photo at full resolution, tile by tile."""
+        edge, limit = self.config.tile_edge, self.config.max_keypoints
+        assert edge is not None  # the configuration was checked
+        tiles = tile_grid(item.image_size, edge)
+        share = None if limit is None else -(-limit // len(tiles))
+        parts = []
+        for tile in tiles:
+            (left, top), (right, bottom) = tile.start, tile.stop
+            pixels = np.ascontiguousarray(item.pixels[top:bottom, left:right])
+            part = Prepared(pixels, (right - left, bottom - top))
+            (keypoints,) = self._search([pixels], None)
+            found = in_photo(self._finish(keypoints, part, None), tile, item.image_size)
+            parts.append(self._best(found, share))
+        return self._best(joined(parts), limit)
 
     def maps(self, batch: Sequence[Prepared]) -> Tensor | None:
         """(B, 512, h, w) maps of prepared images of one shape, without searching them for
@@ -210,16 +266,17 @@ class D2Net:
 
         from reconstruct.features.vgg import MIN_EDGE_PX
 
-        if min(batch[0].shape[:2]) < MIN_EDGE_PX:
+        small = [self._shrunk(i.pixels) if self.config.tiles else i.pixels for i in batch]
+        if min(small[0].shape[:2]) < MIN_EDGE_PX:
             return None
         with torch.inference_mode():
-            images, network = self._forward([item.pixels for item in batch])
+            images, network = self._forward(small)
             return network(images)
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, with the weights identified by content, not by
         name."""
-        return {**self.config.identity(), "weights": self._load().content_hash()}
+        return self.config.identity() | {"weights": self._load().content_hash()}
 
     def _load(self) -> TrunkWeights:
         if self._weights is None:
@@ -263,7 +320,9 @@ class D2Net:
             )
         return normalised(pixels, self._load().preprocessing, device), self._network
 
-    def _finish(self, keypoints: Keypoints | None, item: Prepared) -> LocalFeatures:
+    def _finish(
+        self, keypoints: Keypoints | None, item: Prepared, max_keypoints: int | None
+    ) -> LocalFeatures:
         """Keypoints in the network input -> features of the photo."""
         if keypoints is None:
             return LocalFeatures.empty(item.image_size, self.dim)
@@ -281,11 +340,14 @@ class D2Net:
             descriptors=keypoints.descriptors.cpu().numpy(),
             image_size=item.image_size,
         )
+        return self._best(features, max_keypoints)
+
+    def _best(self, features: LocalFeatures, max_keypoints: int | None) -> LocalFeatures:
         return keep_best(
             features,
             score_threshold=self.config.score_threshold,
             min_distance_px=self.config.min_distance_px,
-            max_keypoints=self.config.max_keypoints,
+            max_keypoints=max_keypoints,
         )
 
 

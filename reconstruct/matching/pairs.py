@@ -10,6 +10,7 @@ from itertools import combinations, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from reconstruct.geometry import projection_center
 from reconstruct.storage.pairs import ordered
@@ -56,6 +57,30 @@ def sequential_pairs(
     return pairs
 
 
+def frame_pairs(
+    frames: Mapping[str, str],
+    overlap: int = 10,
+    quadratic: bool = False,
+    loop_every: int | None = None,
+) -> list[ImagePair]:
+    """`sequential_pairs` for cameras that are mounted together.
+
+    Args:
+        frames: image name -> what it was taken at once with; their sorted order is that of time.
+        overlap: each frame is paired with so many successors, each image of one with each of the
+            other; so are the images of one frame.
+        quadratic: see `sequential_pairs`.
+        loop_every: see `sequential_pairs`, in frames.
+    """
+    members: dict[str, list[str]] = {}
+    for name in sorted(frames):
+        members.setdefault(frames[name], []).append(name)
+    pairs = {pair for names in members.values() for pair in combinations(names, 2)}
+    for first, second in sequential_pairs(list(members), overlap, quadratic, loop_every):
+        pairs |= {ordered(a, b) for a in members[first] for b in members[second]}
+    return sorted(pairs)
+
+
 def pose_pairs(
     poses: Mapping[str, NDArray[np.float64]], neighbors: int = 20, max_angle_deg: float = 45.0
 ) -> list[ImagePair]:
@@ -80,4 +105,31 @@ def pose_pairs(
             allowed, distance = allowed[near], distance[near]
         order = np.argsort(distance, kind="stable")[:neighbors]
         pairs.update(ordered(name, names[j]) for j in allowed[order])
+    return sorted(pairs)
+
+
+def position_pairs(
+    positions: Mapping[str, NDArray[np.float64]],
+    neighbors: int = 20,
+    max_distance_m: float | None = None,
+) -> list[ImagePair]:
+    """Every image with those that were taken nearest to it, seen on a map.
+
+    Args:
+        positions: name -> (3,) metres east, north and up; altitudes, which are seldom exact, do not
+            count.
+        neighbors: how many for each image.
+        max_distance_m: images farther apart are not paired; None: any.
+    """
+    names = sorted(positions)
+    plane = np.array([positions[name][:2] for name in names], np.float64).reshape(-1, 2)
+    if len(names) < 2:
+        return []
+    limit = np.inf if max_distance_m is None else np.nextafter(max_distance_m, np.inf)
+    count = min(neighbors + 1, len(names))  # the image itself is among its nearest
+    _, nearest = cKDTree(plane).query(plane, count, distance_upper_bound=limit)
+    pairs: set[ImagePair] = set()
+    for i, row in enumerate(nearest.tolist()):
+        others = [j for j in row if j not in (i, len(names))][:neighbors]
+        pairs.update(ordered(names[i], names[j]) for j in others)
     return sorted(pairs)

@@ -33,6 +33,7 @@ from reconstruct.report.content import (
     Table,
 )
 from reconstruct.report.figures import count, figure
+from reconstruct.report.gps import draw_plan, gps_tables
 from reconstruct.report.graph import match_graph
 from reconstruct.report.output import OutputFolder, dataset_of
 from reconstruct.report.pairs import (
@@ -110,8 +111,8 @@ def collect(
         density=_density(output),
         queries=query_figures(output, found, assigned, PAIR_BYTES - share),
         query_rows=query_table(found, errors, groups) if found else (),
-        tables=tuple(_table(title, rows_) for title, rows_ in summary.tables.items()),
-        drawings=tuple(summary.drawings.items()),
+        tables=tuple(_table(title, rows_) for title, rows_ in _tables(output, summary).items()),
+        drawings=(*_plans(output), *summary.drawings.items()),
         stages=_stages(summary),
         skipped=tuple(summary.skipped.items()),
         settings=report_settings(config),
@@ -121,6 +122,18 @@ def collect(
 def settings_name(settings: Any) -> str:
     """The run's name in its settings."""
     return str(settings.get("name", "run")) if isinstance(settings, Mapping) else "run"
+
+
+def _tables(output: OutputFolder, summary: Summary) -> dict[str, list[list[str]]]:
+    return summary.tables | (gps_tables(output.gps) if output.models and output.gps else {})
+
+
+def _plans(output: OutputFolder) -> tuple[tuple[str, str], ...]:
+    if not output.models or not output.gps:
+        return ()
+    model = output.models[0]
+    drawn = draw_plan(output.gps, dict(zip(model.names, model.centers, strict=True)))
+    return () if drawn is None else (("Cameras and their GPS, from above", drawn),)
 
 
 def _models(
@@ -289,6 +302,7 @@ def tiles(summary: Summary) -> Rows:
         *(("map", "registered_images"), ("map", "points"), ("map", "mean_track_length")),
         *(("map", "mean_reprojection_error_px"), ("verify", "verified_pairs")),
         *(("evaluate", "position_mean"), ("evaluate", "rotation_mean_deg")),
+        *(("map", "gps_rms_horizontal_m"),),
         *(("localize", "localized"), ("localize", "median_inliers")),
         *(("train", "steps"), ("train", "best validation loss"), ("train", "at step")),
     )

@@ -9,7 +9,8 @@ from typing import Any
 SHOWN = 20
 """Longest list of names that a figure shows; log.txt and metrics.json have them all."""
 
-UNITS = {"_px": "px", "_percent": "%", "_deg": "°", "_mb": "MB", "_seconds": "s", "_s": "s"}
+UNITS = {"_px": "px", "_percent": "%", "_deg": "°", "_mb": "MB", "_seconds": "s"}
+UNITS |= {"_s": "s", "_m": "m"}
 """Suffix of a figure's name -> its unit."""
 
 LENGTHS = ("position_mean", "position_median", "position_max")

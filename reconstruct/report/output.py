@@ -17,6 +17,7 @@ from reconstruct.images import image_size
 from reconstruct.report.content import Picture
 from reconstruct.report.pictures import thumbnail
 from reconstruct.report.statistics import errors_px
+from reconstruct.stages.georegister import read_gps
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.types import ImagePair
@@ -44,6 +45,11 @@ class OutputFolder:
     def models(self) -> list[colmap.ModelArrays]:
         """The models, the largest first."""
         return [colmap.model_arrays(colmap.read_model(p)) for p in self.workspace.models()]
+
+    @cached_property
+    def gps(self) -> dict[str, Any] | None:
+        """What gps.json says, if the models were aligned with GPS."""
+        return read_gps(self.workspace)
 
     @cached_property
     def errors_px(self) -> Float64:
@@ -129,5 +135,6 @@ def dataset_of(workspace: Workspace, config: Any, dataset: Dataset | None) -> Da
     if dataset is not None:
         return dataset
     settings = config.get("dataset", {}) if isinstance(config, dict) else {}
-    root = Path(settings.get("images") or workspace.dataset / "images")
+    made = workspace.dataset / "images"  # rendered, converted, or the frames of a video
+    root = made if made.is_dir() else Path(settings.get("images") or made)
     return Dataset(root=root, names=tuple(sorted(FeatureStore(workspace.features).fingerprints())))

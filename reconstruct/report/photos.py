@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reconstruct.datasets.gps import exif_position
 from reconstruct.geometry import Float64
 from reconstruct.report.content import PhotoRow
 from reconstruct.report.figures import count
-from reconstruct.report.gps import gps_position, gps_residuals_m
+from reconstruct.report.gps import aligned_residuals_m, gps_residuals_m
 from reconstruct.report.output import OutputFolder
 from reconstruct.report.pictures import thumbnail
 
@@ -91,9 +92,12 @@ def _with_figures(row: PhotoRow, mapped: _Mapped, model: int) -> PhotoRow:
 def _with_gps(rows: list[PhotoRow], output: OutputFolder, mapped: _Mapped | None) -> list[PhotoRow]:
     if mapped is None:
         return rows
-    found = {name: gps_position(output.dataset.path(name)) for name in mapped.centers}
-    positions = {name: at for name, at in found.items() if at is not None}
-    away = gps_residuals_m(positions, mapped.centers)
+    if output.gps is not None:
+        away = aligned_residuals_m(output.gps)
+    else:
+        found = {name: exif_position(output.dataset.path(name)) for name in mapped.centers}
+        positions = {name: at for name, at in found.items() if at is not None}
+        away = gps_residuals_m(positions, mapped.centers)
     return [replace(r, gps_m=round(away[r.name], 2)) if r.name in away else r for r in rows]
 
 

@@ -29,6 +29,17 @@ class Database(WholeStage):
         """Cameras of the images in the database."""
         return self.verify.cameras
 
+    @property
+    def rigs(self) -> colmap.Rigs | None:
+        """The rigs that the database has: those whose poses are given.
+
+        Others are estimated from a first model. Where the poses of photos are given, rigs add
+        nothing.
+        """
+        dataset = self.context.dataset
+        known = dataset.rigs is not None and dataset.rigs.calibrated and dataset.poses is None
+        return dataset.rigs if known else None
+
     def find_fingerprint(self) -> str | None:
         """Fingerprint over the images, their cameras, and all geometries."""
         geometries = self.verified.fingerprints()
@@ -37,15 +48,28 @@ class Database(WholeStage):
         features = self.verify.extract.known_fingerprints()
         identities = self.cameras.identities
         images = [[n, features[n], camera] for n, camera in sorted(identities.items())]
-        return fingerprint("database", images, sorted(geometries.items()))
+        gps = self.context.dataset.gps
+        more = [] if gps is None else [gps.identity()]
+        more += [] if self.rigs is None else [self.rigs.content]
+        return fingerprint("database", images, sorted(geometries.items()), *more)
 
     def make(self) -> None:
         """Write the database. Raises OSError if the disk has no room for it."""
         reserve(self.workspace.root, self._size())  # COLMAP would end the process
         with atomic_path(self.artifact) as temporary:
             colmap.write_database(
-                temporary, self.cameras.assignment, self.verified.keypoints, self._pairs()
+                temporary,
+                self.cameras.assignment,
+                self.verified.keypoints,
+                self._pairs(),
+                self._positions(),
             )
+            if self.rigs is not None:
+                self.rigs.apply(temporary)
+
+    def _positions(self) -> dict[str, colmap.Prior]:
+        gps = self.context.dataset.gps
+        return {} if gps is None else {n: (gps.positions[n], gps.sigma[n]) for n in gps.positions}
 
     def _size(self) -> int:
         """About as many bytes as the database will have."""

@@ -28,8 +28,10 @@ from reconstruct.errors import ArtifactError, DataError, ImageError
 from reconstruct.features.selection import drop_masked
 from reconstruct.images import (
     MAX_MEGAPIXELS,
+    decode_alpha,
     decode_image,
     exif_orientation,
+    has_alpha,
     image_size,
     read_image_bytes,
     to_grey,
@@ -127,12 +129,15 @@ class Extract(KeyedStage):
         and how it is turned if it is."""
         dataset, extractor = self.context.dataset, self.extractor
         image, turned = None, list[str]()
+        mask = _mask_hash(dataset, name)
         # One that cannot be read as a file is read as an image later, which says why, and skips it.
         with suppress(ImageError):
             data = read_image_bytes(dataset.path(name))
             image = hashlib.sha256(data).hexdigest()
             turned = _turned(_orientation(data, self.config))
-        contents = [image, _mask_hash(dataset, name), *turned]
+            if mask is None and dataset.alpha_masks and has_alpha(data):
+                mask = ALPHA
+        contents = [image, mask, *turned]
         if isinstance(extractor, features.ReadsFiles):
             contents.append(_hash(extractor.file(dataset.root, name)))
         return contents, turned
@@ -351,7 +356,7 @@ class ExtractWorker:
         orientation = _orientation(data, self.config)
         seen = upright(image, orientation)
         described = describer.prepare(seen) if describer is not None else None
-        mask, mask_hash = self._mask(name, image)
+        mask, mask_hash = self._mask(name, image, data)
         content = [hashlib.sha256(data).hexdigest()]
         turned = _turned(orientation)
         contents = [*content, mask_hash, *turned]
@@ -376,10 +381,15 @@ class ExtractWorker:
         contents.append(_hash(extractor.file(self.dataset.root, name)))
         return prepared
 
-    def _mask(self, name: str, image: ImageArray) -> tuple[ImageArray | None, str | None]:
+    def _mask(
+        self, name: str, image: ImageArray, photo: bytes
+    ) -> tuple[ImageArray | None, str | None]:
         path = _mask_path(self.dataset, name)
         if path is None:
-            return None, None
+            if not (self.dataset.alpha_masks and has_alpha(photo)):
+                return None, None
+            limit = self.config.max_megapixels
+            return decode_alpha(photo, str(self.dataset.path(name)), max_megapixels=limit), ALPHA
         data = read_image_bytes(path)
         mask = to_grey(decode_image(data, str(path), max_megapixels=self.config.max_megapixels))
         if mask.shape != image.shape[:2]:
@@ -387,6 +397,8 @@ class ExtractWorker:
         return mask, hashlib.sha256(data).hexdigest()
 
 
+ALPHA = "alpha"
+"""Stands for the hash of a mask that is the photo's own alpha channel."""
 LARGE_PIXELS = 50_000_000
 """Photos of more pixels are decoded one at a time: some 500 MB each."""
 _ONE_LARGE = threading.Lock()
@@ -405,8 +417,8 @@ def _turned(orientation: int) -> list[str]:
 def _mask_path(dataset: Dataset, name: str) -> Path | None:
     if dataset.masks is None:
         return None
-    path = dataset.masks / f"{name}.png"  # COLMAP's rule: image.jpg.png
-    return path if path.is_file() else None
+    found = (dataset.masks / f"{n}.png" for n in (dataset.original(name), name))  # COLMAP's rule
+    return next((path for path in found if path.is_file()), None)
 
 
 def _mask_hash(dataset: Dataset, name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,19 @@ from pydantic import Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
+from reconstruct.datasets.gps import GpsPositions
 from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.images import read_image
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
+from reconstruct.stages.georegister import (
+    align_with_gps,
+    gps_figures,
+    priors,
+    read_gps,
+    write_gps,
+)
 from reconstruct.stages.growing import (
     Growth,
     open_snapshots,
@@ -137,8 +146,15 @@ class Map(WholeStage):
             )
         if self.reference is not None:
             colmap.check_model(self.reference)
+        elif database.rigs is not None and config.method == "global" and not config.robust_loss_px:
+            raise ConfigError(
+                "map.robust_loss_px: required with `method: global` and dataset.rigs, whose size "
+                "the model takes in its last adjustment"
+            )
         self._growth: Growth | None = None
         self._start = start_folder(config.start, context.workspace)
+        if self._start is not None and database.rigs is not None:
+            raise ConfigError("map.start: a model cannot grow with dataset.rigs; leave one out")
 
     def find_fingerprint(self) -> str | None:
         """Fingerprint over settings, the reference's content, and the database."""
@@ -146,9 +162,23 @@ class Map(WholeStage):
         if before is None:
             return None
         reference = self.reference and tree_hash(self.reference)
+        more = [self._unknown_rigs.content] if self._unknown_rigs is not None else []
         start = start_identity(self.config.start, self._start, self.workspace)
         settings = self.config.identity()
-        return fingerprint("map", settings, reference, start, self.context.seed, before)
+        return fingerprint("map", settings, reference, start, self.context.seed, before, *more)
+
+    @property
+    def _unknown_rigs(self) -> colmap.Rigs | None:
+        """Rigs whose poses are to be estimated."""
+        rigs = self.context.dataset.rigs
+        return rigs if self.reference is None and rigs and not rigs.calibrated else None
+
+    @property
+    def gps(self) -> GpsPositions | None:
+        """Positions that the models are aligned with; a reference, or a model that grows, stays
+        where it is."""
+        stays = self.reference is not None or self._start is not None
+        return None if stays else self.context.dataset.gps
 
     def loader(self, extract: Extract) -> ModelLoader:
         """Loads the largest model's cameras, and the points that its images' keypoints see."""
@@ -196,17 +226,26 @@ class Map(WholeStage):
         return colmap.triangulate(database, images, scratch, poses, **self._common())
 
     def _mapped(self, scratch: Path) -> list[colmap.Reconstruction]:
-        dataset, database = self.context.dataset, self.database.artifact
-        common = self._common()
+        database = self.database.artifact
         if self._start is not None:
             self._growth = read_growth(
                 self._start,
                 database,
                 self.config.fixed,
-                images=dataset.root,
+                images=self.context.dataset.root,
                 scratch=scratch,
-                **common,
+                **self._common(),
             )
+        models = self._mapped_from(database, scratch)
+        if models and self._unknown_rigs is not None:
+            with_rigs = scratch / "database.db"
+            shutil.copyfile(database, with_rigs)
+            self._unknown_rigs.apply(with_rigs, models[0])
+            models = self._mapped_from(with_rigs, scratch)
+        return models
+
+    def _mapped_from(self, database: Path, scratch: Path) -> list[colmap.Reconstruction]:
+        dataset = self.context.dataset
         total = len(dataset.names) - len(dataset.queries)
         with self.context.reporter.task(self.name, total, "images") as advance:
             return colmap.map_images(
@@ -219,8 +258,10 @@ class Map(WholeStage):
                 start=None if self._growth is None else self._growth.placed,
                 fixed=self.config.fixed,
                 snapshots=self._snapshots(total),
+                prior_positions=self._grows_with_positions,
+                constant_rigs=self.database.rigs is not None,
                 registered=advance,
-                **common,
+                **self._common(),
             )
 
     def _method(self) -> str:
@@ -235,8 +276,8 @@ class Map(WholeStage):
 
     def _snapshots(self, images: int) -> colmap.Snapshots | None:
         # To COLMAP, what a snapshot holds is old: it would all be fixed.
-        if self._method() != "incremental" or self.config.fixed:
-            return None
+        if self._method() != "incremental" or self.config.fixed or self._unknown_rigs is not None:
+            return None  # with unknown rigs it maps twice, from different databases
         source = self._start and tree_hash(self._start)
         made_from = [self.fingerprint(), source]
         return open_snapshots(self.workspace, made_from, images, self.config.snapshot_images)
@@ -274,7 +315,31 @@ class Map(WholeStage):
                 self.config.threads,
                 self._pixel_scale(),
                 constant_poses=() if self._growth is None else self._growth.constant,
+                positions=self._positions(model),
+                constant_rigs=self.database.rigs is not None,
             )
+
+    @property
+    def _grows_with_positions(self) -> bool:
+        # COLMAP aligns a growing model in three dimensions: without altitudes it would be tilted.
+        return self.gps is not None and self.gps.has_altitudes and not self._has_size
+
+    def _positions(self, model: colmap.Reconstruction) -> dict[str, colmap.Prior] | None:
+        """Measured positions of the cameras of a model, which is aligned with them."""
+        if self.gps is None:
+            return None
+        aligned = self._align(model)
+        keep = aligned["aligned"] and not self._has_size
+        return priors(model, self.gps, aligned) if keep else None
+
+    @property
+    def _has_size(self) -> bool:
+        """Whether rigs say how large the model is, which adjustments with positions change."""
+        return self.database.rigs is not None
+
+    def _align(self, model: colmap.Reconstruction) -> dict[str, Any]:
+        assert self.gps is not None
+        return align_with_gps(model, self.context.dataset, self.gps, self.context.seed)
 
     def _pixel_scale(self) -> float:
         """The factor of limits in pixels: the median over the photos."""
@@ -292,6 +357,9 @@ class Map(WholeStage):
 
     def _commit(self, models: list[colmap.Reconstruction]) -> None:
         workspace = self.context.workspace
+        remove(workspace.gps)
+        if self.gps is not None:
+            write_gps(workspace, self.gps, [self._align(model) for model in models])
         for i, model in enumerate(models):
             path = workspace.sparse if i == 0 else workspace.root / f"sparse_{i}"
             if i > 0:
@@ -317,6 +385,9 @@ class Map(WholeStage):
         missing = sorted(names - set(poses))
         if missing:
             figures["not_registered"] = missing
+        gps = read_gps(self.workspace) if self.gps is not None else None
+        if gps is not None:
+            figures |= gps_figures(gps["models"][0])
         if self.reference is not None:
             known = colmap.model_poses(colmap.read_model(self.reference))
             unused = set(known) - set(poses) - dataset.query_names

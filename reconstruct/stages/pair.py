@@ -15,7 +15,13 @@ from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, EstimationError, UsageError
 from reconstruct.matching.covisibility import covisibility_pairs, sees_points
-from reconstruct.matching.pairs import exhaustive_pairs, pose_pairs, sequential_pairs
+from reconstruct.matching.pairs import (
+    exhaustive_pairs,
+    frame_pairs,
+    pose_pairs,
+    position_pairs,
+    sequential_pairs,
+)
 from reconstruct.retrieval.nearest import nearest, neighbor_pairs
 from reconstruct.stages import Context, Plan, Precursor
 from reconstruct.stages.extract import Extract
@@ -61,7 +67,9 @@ class ExhaustiveConfig(_MapPairs, QueryExhaustive):
 
 
 class SequentialConfig(_MapPairs):
-    """Each image with its successors in the order of names: videos."""
+    """Each image with its successors in the order of names: videos.
+
+    Of cameras that are mounted together (``dataset.rigs``), each frame with its successors."""
 
     method: Literal["sequential"]
     overlap: int = Field(10, ge=1)
@@ -91,6 +99,21 @@ class PosesConfig(_MapPairs):
     """Images that look farther apart than this are not matched."""
 
 
+class GpsPairsConfig(_MapPairs):
+    """The nearest by position (``dataset.gps``): photos with GPS.
+
+    A photo without a position may be anywhere, and is paired with all others."""
+
+    method: Literal["gps"]
+    neighbors: int = Field(20, ge=1)
+    """Neighbours of each image."""
+    max_distance_m: float | None = Field(None, gt=0)
+    """Images farther apart are not matched; null: any."""
+    overlap: int = Field(2, ge=0)
+    """Also so many successors of each image in the order of names: they hold those whose position
+    is far off."""
+
+
 class CovisibilityConfig(_MapPairs):
     """Images that share most points of a reference model."""
 
@@ -116,6 +139,7 @@ PairConfig = Annotated[
     | SequentialConfig
     | RetrievalConfig
     | PosesConfig
+    | GpsPairsConfig
     | CovisibilityConfig
     | ListConfig
     | NoneConfig,
@@ -148,6 +172,11 @@ class Pair(WholeStage):
         self.global_ = global_
         self._pairs: list[ImagePair] | None = None
         self.with_queries = bool(context.dataset.queries)
+        if isinstance(config, GpsPairsConfig) and context.dataset.gps is None:
+            raise ConfigError(
+                "pair.method: gps needs dataset.gps: {} for the photos' EXIF data, or "
+                "{positions: FILE.csv}"
+            )
         if self._retrieves() and global_ is None:
             raise ConfigError("pair.method: retrieval needs section `extract.global`, e.g. gem")
         self.reference = self._reference()
@@ -197,6 +226,10 @@ class Pair(WholeStage):
         content: list[str | None] = [file_hash(path) for path in self._lists()]
         if self.reference is not None:
             content.append(tree_hash(self.reference))
+        if isinstance(self.config, GpsPairsConfig) and self.context.dataset.gps is not None:
+            content.append(self.context.dataset.gps.identity())
+        if isinstance(self.config, SequentialConfig) and self.context.dataset.rigs is not None:
+            content.append(self.context.dataset.rigs.content)
         if self.global_ is not None and self._retrieves():
             content.append(self.global_.fingerprint())
             if content[-1] is None:
@@ -234,13 +267,17 @@ class Pair(WholeStage):
         if isinstance(config, NoneConfig):
             return []
         if isinstance(config, SequentialConfig):
-            return sequential_pairs(mapped, config.overlap, config.quadratic, config.loop_every)
+            rigs = self.context.dataset.rigs
+            frames = {n: n if rigs is None else rigs.frame(n) for n in mapped}
+            return frame_pairs(frames, config.overlap, config.quadratic, config.loop_every)
         if isinstance(config, RetrievalConfig):
             return self._similar(mapped, mapped, config.neighbors, config.within_folders)
         if isinstance(config, PosesConfig):
             poses = colmap.model_poses(colmap.read_model(self._model()))
             known = {name: poses[name] for name in self._known(mapped, poses)}
             return pose_pairs(known, config.neighbors, config.max_angle_deg)
+        if isinstance(config, GpsPairsConfig):
+            return self._near(mapped, config)
         if isinstance(config, CovisibilityConfig):
             model = colmap.read_model(self._model())
             tracks = colmap.Tracks(model)
@@ -260,6 +297,23 @@ class Pair(WholeStage):
             known_names = set(mapped)
             return [pair for pair in self._listed(config.path, names) if set(pair) <= known_names]
         return exhaustive_pairs(mapped)
+
+    def _near(self, mapped: Sequence[str], config: GpsPairsConfig) -> list[ImagePair]:
+        gps = self.context.dataset.gps
+        assert gps is not None  # checked when the stage was made
+        known = {name: gps.positions[name] for name in mapped if name in gps.positions}
+        pairs = set(position_pairs(known, config.neighbors, config.max_distance_m))
+        if config.overlap:
+            pairs |= set(sequential_pairs(mapped, config.overlap))
+        without = sorted(set(mapped) - set(known))
+        if without:
+            logger.warning(
+                "pair: %d photos without a position are paired with all others, e.g. %s",
+                len(without),
+                without[0],
+            )
+        pairs |= {ordered(name, other) for name in without for other in mapped if other != name}
+        return sorted(pairs)
 
     def _query_pairs(
         self, asked: Sequence[str], mapped: Sequence[str], names: Sequence[str]

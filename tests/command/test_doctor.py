@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from reconstruct.command.doctor import examine_machine
@@ -39,7 +41,18 @@ def test_photos_are_told_with_their_troubles(photos: Path) -> None:
     assert texts(photos, "orientation")[0].startswith(f"{third.name} shown turned by viewers")
     assert texts(photos, "copies")[0].startswith(f"the same file: copy.jpg, {first.name};")
     troubles = [f.subject for f in examine_photos(photos) if f.level == "trouble"]
-    assert sorted(troubles) == sorted([second.name, "phone.heic"])
+    assert troubles == [second.name]
+    assert texts(photos, "formats")[0].startswith("phone.heic: converted to JPEG when a run starts")
+
+
+def test_photos_that_need_a_package_are_a_trouble(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "phone.heic").write_bytes(b"")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (told,) = (f for f in examine_photos(photos) if f.level == "trouble")
+    assert told.subject == "phone.heic"
+    assert "pip install 'reconstruct[heif]'" in told.text
 
 
 def test_the_command_says_so_in_its_exit_status(command: Any, photos: Path) -> None:

@@ -43,6 +43,30 @@ def groups(settings: CamerasConfig, dataset: Dataset) -> list[set[str]]:
     return [{name for name in ids if ids[name] == i} for i in sorted(set(ids.values()))]
 
 
+def test_cameras_are_told_apart_by_exif(dataset: Dataset) -> None:
+    def shot(name: str, model: str | None, lens: str | None, focal_mm: float | None) -> None:
+        tags = Image.Exif()
+        if model is not None:
+            tags[0x0110] = model
+        inner = {0xA434: lens, 0x920A: focal_mm}
+        tags.get_ifd(0x8769).update({k: v for k, v in inner.items() if v is not None})
+        Image.new("RGB", SIZES[name]).save(dataset.root / name, exif=tags)
+
+    settings = config(camera_sharing="exif")
+    assert len(groups(settings, dataset)) == 4, "nothing is known of any"
+    shot("a.jpg", "M1", "wide", 24.0)
+    shot("b.jpg", "M1", "wide", 24.0)
+    shot("s/c.jpg", "M1", "wide", 24.0)
+    shot("s/d.jpg", "M1", "wide", 24.0)
+    assert groups(settings, dataset) == [{"a.jpg", "b.jpg", "s/c.jpg"}, {"s/d.jpg"}], "by size"
+    for other in (("M2", "wide", 24.0), ("M1", "tele", 24.0), ("M1", "wide", 25.0)):
+        shot("b.jpg", *other)
+        assert groups(settings, dataset)[1] == {"b.jpg"}
+    shot("a.jpg", "M1", None, None)
+    shot("b.jpg", "M1", None, None)
+    assert len(groups(settings, dataset)) == 4, "a zoom may have been turned"
+
+
 def test_sharing_needs_one_size(dataset: Dataset) -> None:
     alone = [{name} for name in sorted(SIZES)]
     assert groups(config(), dataset) == groups(config(camera_sharing="image"), dataset) == alone

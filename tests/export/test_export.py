@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from reconstruct import colmap
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.errors import UnknownNameError, UsageError
 from reconstruct.export import FORMATS, export
+from reconstruct.geometry import projection_center
 
 
 def test_text_is_the_same_model(output: Path) -> None:
@@ -28,9 +30,39 @@ def test_ply_holds_every_point(output: Path) -> None:
     assert f"element vertex {colmap.read_model(output / 'sparse').num_points3D()}" in header
 
 
-def test_an_export_again_replaces_the_first(output: Path) -> None:
+ORIGIN = {"latitude": 47.0, "longitude": 8.0, "altitude": 400.0}
+
+
+@pytest.fixture
+def located(output: Path) -> Path:
+    """The output folder, as if its model had been aligned with GPS."""
+    content = {"origin": ORIGIN, "models": [{"aligned": True}]}
+    (output / "gps.json").write_text(json.dumps(content))
+    return output
+
+
+def test_an_export_again_replaces_the_first(located: Path) -> None:
     for format_ in FORMATS:
-        assert export(output, format_) == export(output, format_)
+        assert export(located, format_) == export(located, format_)
+
+
+def test_geojson_places_the_cameras_on_earth(located: Path) -> None:
+    found = json.loads(export(located, "geojson").read_text())
+    poses = colmap.model_poses(colmap.read_model(located / "sparse"))
+    assert [f["properties"]["name"] for f in found["features"]] == list(poses)
+    rows = np.array([f["geometry"]["coordinates"] for f in found["features"]])
+    metres = colmap.east_north_up(rows[:, [1, 0, 2]], tuple(ORIGIN.values()))
+    centers = [projection_center(pose) for pose in poses.values()]
+    np.testing.assert_allclose(metres, centers, atol=1e-4)
+
+
+def test_geojson_needs_a_model_that_is_aligned_with_gps(output: Path) -> None:
+    content = {"origin": ORIGIN, "models": [{"aligned": False}]}
+    for text in (None, "{}", json.dumps(content)):
+        if text is not None:
+            (output / "gps.json").write_text(text)
+        with pytest.raises(UsageError, match=r"not aligned with GPS .* dataset\.gps="):
+            export(output, "geojson")
 
 
 def test_nothing_to_export(tmp_path: Path) -> None:
@@ -61,7 +93,7 @@ def test_photos_that_moved(output: Path, square: SyntheticDataset, tmp_path: Pat
     assert export(output, "gsplat", square.images).is_dir()
 
 
-def test_every_registered_format_is_on_the_command_line(command: Command, output: Path) -> None:
+def test_every_registered_format_is_on_the_command_line(command: Command, located: Path) -> None:
     for format_ in FORMATS:
-        outcome = command("export", output, "--format", format_)
+        outcome = command("export", located, "--format", format_)
         assert (outcome.status, Path(outcome.out.strip()).exists()) == (0, True)

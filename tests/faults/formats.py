@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
+import pillow_heif
 import scipy.io
 import torch
 from faults.mutation import damaged_bytes, damaged_text
@@ -19,11 +22,14 @@ from safetensors.numpy import save
 
 from reconstruct import colmap
 from reconstruct.config import parse_override
+from reconstruct.datasets.conversion import convert_photos
+from reconstruct.datasets.gps import read_table
 from reconstruct.datasets.inloc import read_transformation, read_xyz
 from reconstruct.datasets.number_rows import read_rows
 from reconstruct.datasets.nvm import read_nvm
 from reconstruct.datasets.queries import read_list
 from reconstruct.datasets.rgbd import read_depth
+from reconstruct.datasets.video import VideoConfig
 from reconstruct.features.precomputed import read_precomputed
 from reconstruct.features.superpoint import read_weights as read_superpoint
 from reconstruct.features.weights import read_weights
@@ -68,6 +74,36 @@ def _read_photo(path: Path) -> None:
     finally:
         exif_orientation(path.read_bytes())
         image_size(path)
+
+
+def _heif() -> bytes:
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(_image("PNG"))) as image:
+        pillow_heif.from_pillow(image.convert("RGB")).save(file)
+    return file.getvalue()
+
+
+def _convert(path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        convert_photos(path.parent, [path.name], Path(folder) / "images")
+
+
+def _clip() -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=2)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for value in (0, 90, 180):
+            pixels = np.full((24, 32, 3), value, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def _take_frames(path: Path) -> None:
+    settings = VideoConfig(format="video", path=str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        settings.load(Path(folder))
 
 
 def _npz(**arrays: object) -> bytes:
@@ -128,6 +164,12 @@ _NVM = (
     b"NVM_V3\n\n2\na.jpg 500 1 0 0 0 0 0 0 0.1 0\nb.jpg 500 1 0 0 0 1 0 0 0 0\n\n"
     b"2\n0 0 5 9 9 9 2 0 0 1 2 1 0 3 4\n1 1 5 9 9 9 1 0 1 5 6\n\n0\n"
 )
+_GPS = b'name,latitude,longitude,altitude,accuracy\na.jpg,47.1,8.2,400,5\n"b, c",47,8,,\n'
+_RIGS = (
+    b'[{"cameras": [{"image_prefix": "l/", "ref_sensor": true}, {"image_prefix": "r/", '
+    b'"cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [-0.5, 0, 0], '
+    b'"camera_model_name": "PINHOLE", "camera_params": [90, 90, 50, 40]}]}]'
+)
 _TRANSFORMATION = b"After general icp:\n1 0 0 1\n0 1 0 2\n0 0 1 3\n0 0 0 1\n"
 
 
@@ -144,7 +186,16 @@ def formats(model: Path) -> dict[str, Format]:
         "g.png": _image("PNG", "P"),
     }
     pipelines = {path.name: path.read_bytes() for path in sorted(PIPELINES.glob("*.yaml"))}
+    foreign = {
+        "a.heic": _heif(),
+        "b.webp": _image("WEBP"),
+        "c.avif": _image("AVIF"),
+    }
     return {
+        "foreign photo": Format(foreign, _convert),
+        "gps table": Format({"gps.csv": _GPS}, read_table, text=True),
+        "rigs": Format({"rigs.json": _RIGS}, colmap.Rigs, text=True),
+        "video": Format({"clip.avi": _clip()}, _take_frames),
         "photo": Format(photos, _read_photo),
         "pipeline file": Format(pipelines, load_config, text=True),
         "override": Format(

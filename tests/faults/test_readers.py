@@ -28,9 +28,19 @@ from reconstruct.errors import ReconstructError
 CASES = int(os.environ.get("RECONSTRUCT_FAULTS", "1000"))
 QUICK = 25
 NAMES = [
-    *("checkpoint", "depth", "features", "matlab", "model, binary", "model, text", "nvm"),
-    *("override", "pairs", "photo", "pipeline file", "poses", "queries", "rows of numbers"),
-    *("safetensors", "scene file", "superpoint", "transformation"),
+    *(
+        "checkpoint",
+        "depth",
+        "features",
+        "foreign photo",
+        "gps table",
+        "matlab",
+        "model, binary",
+        "model, text",
+        "nvm",
+    ),
+    *("override", "pairs", "photo", "pipeline file", "poses", "queries", "rigs", "rows of numbers"),
+    *("safetensors", "scene file", "superpoint", "transformation", "video"),
 ]
 SECONDS = 20.0
 """Of processor time that a file of some kilobytes may take."""

@@ -25,6 +25,7 @@ OTHER_VALUES: dict[str, Any] = {
     "scales": [0.5, 1],
     "max_edge": None,
     "max_sum_edges": 2000,
+    "tiles": True,
     "cell_center": "release",
     "use_relu": False,
     "max_keypoints": 7,
@@ -193,3 +194,42 @@ def test_settings_and_identity_need_no_torch() -> None:
         "load_extractor('d2net').identity(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_features_without_tiles_are_those_of_before_there_were_any() -> None:
+    assert "tiles" not in D2NetConfig().identity()
+    assert "tiles" not in load_extractor("d2net").identity()
+    with pytest.raises(ConfigError, match="tiles: needs max_edge"):
+        load_extractor("d2net", tiles=True, max_edge=400)
+    with pytest.raises(ConfigError, match="tiles: needs max_edge"):
+        load_extractor("d2net", tiles=True, max_edge=None, max_sum_edges=None)
+
+
+def test_tiles_find_what_the_whole_photo_has_at_full_resolution() -> None:
+    """Away from the photo's border the same keypoints, each once, with the same descriptors."""
+    image = textured(320, 800, seed=3)
+    whole = load_extractor("d2net", max_edge=None, max_sum_edges=None)(image)
+    tiled = load_extractor("d2net", max_edge=600, max_sum_edges=None, tiles=True)(image)
+    assert tiled.image_size == (800, 320)
+    order = [np.lexsort(f.keypoints.T) for f in (whole, tiled)]
+    first, second = whole.select(order[0]), tiled.select(order[1])
+    near = [set(map(tuple, np.round(f.keypoints, 1).tolist())) for f in (first, second)]
+    common = near[0] & near[1]
+    assert len(common) > 0.99 * len(near[0])
+    assert len(second) < 1.01 * len(first), "none twice where tiles overlap"
+    assert len(common) > 100
+    places = [list(map(tuple, np.round(f.keypoints, 1).tolist())) for f in (first, second)]
+    rows = dict(zip(places[0], first.descriptors, strict=True))
+    for place, descriptor in zip(places[1], second.descriptors, strict=True):
+        assert place not in rows or rows[place] @ descriptor > 0.999
+
+
+def test_tiles_share_the_limit_on_keypoints() -> None:
+    image = textured(240, 900, seed=3)
+    image[:, :450] //= 8  # a dark half, whose scores are low
+    settings = {"max_edge": 600, "max_sum_edges": None, "max_keypoints": 200}
+    tiled = load_extractor("d2net", **settings, tiles=True)(image)
+    assert len(tiled) <= 200
+    assert (tiled.keypoints[:, 0] < 400).sum() > 40
+    shrunk = load_extractor("d2net", **settings)(image)
+    assert (shrunk.keypoints[:, 0] < 400).sum() < (tiled.keypoints[:, 0] < 400).sum()

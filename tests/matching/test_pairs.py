@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconstruct.geometry import Float64
-from reconstruct.matching.pairs import exhaustive_pairs, pose_pairs, sequential_pairs
+from reconstruct.matching.pairs import (
+    exhaustive_pairs,
+    pose_pairs,
+    position_pairs,
+    sequential_pairs,
+)
 
 
 def joined(pairs: list[tuple[str, str]]) -> list[str]:
@@ -124,3 +129,19 @@ def test_pose_pairs_of_any_poses(
     assert_sound(pairs, list(poses))
     assert len(pairs) <= neighbors * len(poses)
     assert set(pairs) <= set(pose_pairs(poses, neighbors + 1, angle))
+
+
+def test_position_pairs_are_the_nearest_on_the_map() -> None:
+    places = {"a": (0, 0, 0), "b": (3, 0, 900), "c": (5, 0, 0), "d": (50, 0, 0)}
+    positions = {name: np.array(place, np.float64) for name, place in places.items()}
+    assert position_pairs(positions, 1) == [("a", "b"), ("b", "c"), ("c", "d")]
+    assert position_pairs(positions, 3, 5.0) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert len(position_pairs(positions, 9)) == 6
+    assert position_pairs({}, 3) == position_pairs({"a": positions["a"]}, 3) == []
+
+
+def test_position_pairs_of_photos_at_one_place() -> None:
+    positions = {name: np.zeros(3) for name in "abcde"}
+    pairs = position_pairs(positions, 2)
+    assert_sound(pairs, list(positions))
+    assert all(sum(name in pair for pair in pairs) >= 2 for name in positions)

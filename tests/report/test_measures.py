@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from reconstruct import colmap
+from reconstruct.datasets.gps import GpsPosition
 from reconstruct.geometry import rotation_matrix
-from reconstruct.report.gps import gps_residuals_m, local_metres
+from reconstruct.report.gps import aligned_residuals_m, draw_plan, gps_residuals_m, gps_tables
 from reconstruct.report.graph import cut_photos, graph_sentences, match_graph
 from reconstruct.report.pairs import chosen_pairs, failed_pairs
 from reconstruct.report.scene import model_view
@@ -127,13 +129,50 @@ def test_pairs_worth_a_look() -> None:
 
 
 def test_gps_of_a_moved_and_turned_model_fits() -> None:
-    # One degree of latitude at the equator: a (1 - e2) pi / 180 = 110574.3 m for WGS 84.
-    rows = local_metres(np.array([[-0.5, 10.0, 5.0], [0.5, 10.0, 7.0]]))
-    np.testing.assert_allclose(rows[1] - rows[0], [0, 110574.3, 2], atol=0.5)
     rng = np.random.default_rng(0)
-    gps = {str(i): (48 + a, 2 + b, c) for i, (a, b, c) in enumerate(rng.uniform(0, 1e-3, (6, 3)))}
-    metres = local_metres(np.array(list(gps.values())))
+    places = rng.uniform(0, 1e-3, (6, 3))
+    gps = {str(i): GpsPosition(48 + a, 2 + b, c) for i, (a, b, c) in enumerate(places)}
+    metres = colmap.east_north_up(places + np.array([48, 2, 0]), (48, 2, 0))
     turn = rotation_matrix([math.cos(0.4), 0, math.sin(0.4), 0])
     centers = dict(zip(gps, 0.1 * metres @ turn.T + [3, 4, 5], strict=True))
     assert max(gps_residuals_m(gps, centers).values()) < 1e-6
     assert gps_residuals_m(gps, {"0": centers["0"]}) == {}
+
+
+GPS = {
+    "origin": {},
+    "models": [
+        {
+            "aligned": True,
+            "photos": 3,
+            "outliers": ["far & <away>.jpg"],
+            "rms_horizontal_m": 0.5,
+            "rms_vertical_m": 1.0,
+            "residuals_m": {"a": [3.0, 4, 12], "b": [0.0, 0, 1], "far & <away>.jpg": [0, 1e5, 0]},
+        },
+        {"aligned": False, "why": "two photos", "photos": 2},
+    ],
+}
+
+
+def test_the_table_of_gps_residuals_begins_with_the_furthest() -> None:
+    assert aligned_residuals_m(GPS)["a"] == 13
+    models, photos = gps_tables(GPS).values()
+    assert models[1:] == [
+        ["1", "3", "1", "0.50", "1.00"],
+        ["2", "2", "not aligned: two photos", "", ""],
+    ]
+    assert [row[0] for row in photos[1:]] == ["far & <away>.jpg", "a", "b"]
+    assert photos[1][-1] == "far off: not counted"
+    assert photos[2][1:] == ["+3.00", "+4.00", "+12.00", ""]
+
+
+def test_the_plan_leaves_out_what_is_far_off_and_is_valid_xml() -> None:
+    centers = {name: np.array(at, float) for name, at in {"a": (0, 0, 0), "b": (10, 5, 0)}.items()}
+    drawn = draw_plan(GPS, centers | {"far & <away>.jpg": np.array([5.0, 5, 0])})
+    assert drawn is not None
+    root = ElementTree.fromstring(drawn)
+    marks = list(root.iter("{http://www.w3.org/2000/svg}g"))
+    assert len(marks) == 3
+    assert float(root.attrib["height"]) < 1000, "the far position does not stretch the plan"
+    assert draw_plan({"models": [GPS["models"][1]]}, centers) is None

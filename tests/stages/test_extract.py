@@ -89,3 +89,39 @@ def test_a_photo_that_changes_while_it_is_read_is_not_taken_for_the_old_one(
     assert stores[0].fingerprints() == stores[1].fingerprints()
     np.testing.assert_array_equal(*(store.keypoints(changed.name) for store in stores))
     assert fresh.summary.skipped == {}
+
+
+def test_no_keypoints_where_a_photo_is_transparent(
+    square: SyntheticDataset, run: Callable[..., reconstruct.Run], tmp_path: Path
+) -> None:
+    photos, masks = tmp_path / "cut out", tmp_path / "masks"
+    photos.mkdir()
+    masks.mkdir()
+    alpha = np.full((240, 320), 255, np.uint8)
+    alpha[:, :160] = 0
+    for name in square.names[:3]:
+        with Image.open(square.images / name) as image:
+            picture = image.convert("RGBA")
+        picture.putalpha(Image.fromarray(alpha))
+        picture.save(photos / f"{Path(name).stem}.png")
+    shutil.copy(square.images / square.names[3], photos / "opaque.jpg")
+    first = sorted(path.name for path in photos.glob("*.png"))[0]
+    Image.fromarray(255 - alpha).save(masks / f"{first}.png")
+    settings = {"map": None, "pair": {"method": "exhaustive"}, "verify": None, "match": None}
+
+    def left_of_middle(output: str, **more: object) -> dict[str, tuple[int, int]]:
+        run(photos, output, **settings, **more)
+        features = open_features(tmp_path / output)
+        loaded = {name: features.load(name).keypoints[:, 0] for name in features.names}
+        return {name: (int((x < 160).sum()), int((x > 160).sum())) for name, x in loaded.items()}
+
+    plain = left_of_middle("out")
+    assert min(min(counts) for counts in plain.values()) > 0
+    found = left_of_middle("out", dataset__alpha_masks=True)
+    assert found["opaque.jpg"] == plain["opaque.jpg"]
+    assert {
+        name: counts[0] for name, counts in found.items() if name != "opaque.jpg"
+    } == dict.fromkeys(sorted(set(plain) - {"opaque.jpg"}), 0)
+    both = left_of_middle("both", dataset__alpha_masks=True, dataset__masks=str(masks))
+    assert both[first][1] == 0, "the file comes first"
+    assert left_of_middle("out") == plain

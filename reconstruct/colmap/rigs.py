@@ -1,0 +1,143 @@
+"""Cameras mounted together: COLMAP's rig configuration, and rigs in its databases and models.
+
+https://colmap.github.io/rigs.html
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import pycolmap
+
+from reconstruct.colmap.cameras import Camera, make_camera
+from reconstruct.colmap.database import opened
+from reconstruct.colmap.models import Reconstruction
+from reconstruct.errors import EstimationError, UsageError
+from reconstruct.workspace import file_hash
+
+
+class Rigs:
+    """A rig configuration in COLMAP's JSON format.
+
+    A sensor of a rig is a camera, and its photos are those whose names begin with its prefix.
+    Photos of one rig that are called the same after their prefixes were taken at once: a frame.
+
+    Args:
+        path: The file. Raises UsageError if it is missing or wrong.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._configs = pycolmap.read_rig_config(path)
+        except (OSError, ValueError, RuntimeError, LookupError) as error:
+            raise UsageError(
+                f"{path}: not a rig configuration as COLMAP reads it ({str(error)[:300]}); see "
+                "https://colmap.github.io/rigs.html"
+            ) from error
+        self._sensors = [sensor for rig in self._configs for sensor in rig.cameras]
+        prefixes = [sensor.image_prefix for sensor in self._sensors]
+        for first in prefixes:
+            for other in prefixes:
+                if first is not other and other.startswith(first):
+                    raise UsageError(
+                        f"{path}: photos of prefix {other!r} begin with {first!r} too; end "
+                        "prefixes of folders with /"
+                    )
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 of the file."""
+        return file_hash(self.path)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the pose of every camera in its rig is given."""
+        return all(s.ref_sensor or s.cam_from_rig is not None for s in self._sensors)
+
+    def sensor(self, name: str) -> str | None:
+        """The prefix of the camera that took a photo; None if it is in no rig."""
+        found = (s.image_prefix for s in self._sensors if name.startswith(s.image_prefix))
+        return next(found, None)
+
+    def frame(self, name: str) -> str:
+        """What photos of a frame have in common; the name of a photo that is in no rig."""
+        for number, rig in enumerate(self._configs):
+            for sensor in rig.cameras:
+                if name.startswith(sensor.image_prefix):
+                    return f"{number:06d}/{name.removeprefix(sensor.image_prefix)}"
+        return name
+
+    def camera(self, name: str, size: tuple[int, int]) -> Camera | None:
+        """The intrinsics that the configuration gives for a photo, if any."""
+        for sensor in self._sensors:
+            if name.startswith(sensor.image_prefix) and sensor.camera is not None:
+                return make_camera(sensor.camera.model.name, sensor.camera.params.tolist(), size)
+        return None
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises UsageError if a camera has no photo, or no frame has two."""
+        taken: dict[str, set[str]] = defaultdict(set)
+        seen = set()
+        for name in names:
+            prefix = self.sensor(name)
+            if prefix is not None:
+                seen.add(prefix)
+                taken[self.frame(name)].add(prefix)
+        for sensor in self._sensors:
+            if sensor.image_prefix not in seen:
+                raise UsageError(
+                    f"{self.path}: no photo's name begins with {sensor.image_prefix!r}; prefixes "
+                    "are relative to the folder of the photos"
+                )
+        if not any(len(prefixes) > 1 for prefixes in taken.values()):
+            raise UsageError(
+                f"{self.path}: no two photos of a rig have the same name after their prefixes, so "
+                "none are known to be taken at once"
+            )
+
+    def apply(self, database: Path, model: Reconstruction | None = None) -> None:
+        """Join the images of a database to frames.
+
+        Args:
+            database: Database of images whose sensors have a camera each; changed in place.
+            model: Where poses in the rig that are not given come from: a model of the same images
+                without rigs. None: they stay unknown.
+
+        Raises:
+            EstimationError: The model does not tell a pose.
+        """
+        try:
+            with opened(database) as contents:
+                if model is None:
+                    pycolmap.apply_rig_config(self._configs, contents)
+                else:
+                    pycolmap.apply_rig_config(self._configs, contents, model)
+                unknown = not self.calibrated and model is not None
+                if unknown and not all(map(_is_complete, contents.read_all_rigs())):
+                    raise ValueError(
+                        "a camera and the reference of its rig are never mapped at once"
+                    )
+        except (ValueError, IndexError) as error:
+            raise EstimationError(
+                f"{self.path}: the rigs do not fit the images ({error}); give the poses of cameras "
+                "in the rig (cam_from_rig_rotation, cam_from_rig_translation)"
+            ) from error
+
+
+def _is_complete(rig: pycolmap.Rig) -> bool:
+    return all(pose is not None for pose in rig.non_ref_sensors.values())
+
+
+def rig_ids(database: Path) -> set[int]:
+    """Ids of the rigs of several cameras in a database."""
+    with opened(database) as contents:
+        return {rig.rig_id for rig in contents.read_all_rigs() if rig.num_sensors() > 1}
+
+
+def has_rigs(model: Reconstruction) -> bool:
+    """Whether images of a model are joined to frames."""
+    return any(rig.num_sensors() > 1 for rig in model.rigs.values())

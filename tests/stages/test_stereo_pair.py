@@ -1,0 +1,160 @@
+"""A stereo pair in the square: its baseline makes the model metric, without other input."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command
+
+from reconstruct import colmap
+from reconstruct.datasets.rendering import illuminate, render
+from reconstruct.datasets.synthetic import (
+    DAY,
+    build_scene,
+    orbit_views,
+    write_model,
+    write_photo,
+)
+from reconstruct.evaluation.poses import similarity
+from reconstruct.geometry import projection_center
+
+BASELINE_M = 0.8
+PAIR = "pair={method: sequential, overlap: 3}"
+
+
+@pytest.fixture(scope="module")
+def stereo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos left/NAME and right/NAME, and the true model of them. Not to be changed."""
+    folder = tmp_path_factory.mktemp("stereo")
+    left = orbit_views(5, (320, 240), arc_deg=40.0)
+    shift = np.array([[0.0, 0, 0, -BASELINE_M], [0, 0, 0, 0], [0, 0, 0, 0]])
+    right = [replace(view, cam_from_world=view.cam_from_world + shift) for view in left]
+    scene = illuminate(build_scene(0), DAY)
+    views = []
+    for side, shots in (("left", left), ("right", right)):
+        (folder / "photos" / side).mkdir(parents=True)
+        for number, view in enumerate(shots):
+            named = replace(view, name=f"{side}/{number}")
+            picture = render(scene, named, np.random.default_rng(number)).image
+            write_photo(folder / "photos" / f"{named.name}.jpg", picture)
+            views.append(named)
+    write_model(folder / "reference", views)
+    return folder
+
+
+def write_rigs(path: Path, calibrated: bool) -> Path:
+    right = {"image_prefix": "right/"}
+    if calibrated:
+        right |= {"cam_from_rig_rotation": [1, 0, 0, 0]}
+        right |= {"cam_from_rig_translation": [-BASELINE_M, 0, 0]}
+    cameras = [{"image_prefix": "left/", "ref_sensor": True}, right]
+    path.write_text(json.dumps([{"cameras": cameras}]))
+    return path
+
+
+def run(
+    command: Command, chain: Path, stereo: Path, output: Path, *settings: str
+) -> colmap.Reconstruction:
+    arguments = ["run", chain, "--images", stereo / "photos", "--output", output, "-q"]
+    cameras = f"dataset.cameras={json.dumps(str(stereo / 'reference'))}"
+    for setting in (cameras, PAIR, "map.robust_loss_px=0.5", *settings):
+        arguments += ["--set", setting]
+    assert command(*arguments).status == 0
+    return colmap.read_model(output / "sparse")
+
+
+def scale(model: colmap.Reconstruction, stereo: Path) -> float:
+    found = colmap.model_poses(model)
+    true = colmap.model_poses(colmap.read_model(stereo / "reference"))
+    centers = [np.array([projection_center(p[n]) for n in found]) for p in (found, true)]
+    return similarity(*centers)[0]
+
+
+def test_a_calibrated_pair_makes_the_model_metric(
+    command: Command, chain: Path, stereo: Path, tmp_path: Path
+) -> None:
+    rigs = f"dataset.rigs={write_rigs(tmp_path / 'rigs.json', calibrated=True)}"
+    model = run(command, chain, stereo, tmp_path / "out", rigs)
+    assert model.num_reg_images() == 10
+    assert colmap.has_rigs(model)
+    assert model.num_cameras() == 2, "one for each sensor, though they are alike"
+    assert scale(model, stereo) == pytest.approx(1, abs=0.005)
+    pairs = (tmp_path / "out" / "pairs.txt").read_text().split("\n")
+    assert "left/0.jpg right/0.jpg" in pairs, "taken at once"
+    assert "left/0.jpg right/3.jpg" in pairs, "taken one after the other"
+    assert "left/0.jpg left/4.jpg" not in pairs
+    assert len(colmap.rig_ids(tmp_path / "out" / "database.db")) == 1
+    changed = write_rigs(tmp_path / "rigs.json", calibrated=False)
+    again = run(command, chain, stereo, tmp_path / "out", f"dataset.rigs={changed}")
+    assert abs(scale(again, stereo) - 1) > 0.02, "no longer known: its content counts"
+
+
+def test_the_pose_of_a_camera_in_its_rig_is_estimated(
+    command: Command, chain: Path, stereo: Path, tmp_path: Path
+) -> None:
+    rigs = f"dataset.rigs={write_rigs(tmp_path / 'rigs.json', calibrated=False)}"
+    model = run(command, chain, stereo, tmp_path / "out", rigs)
+    assert model.num_reg_images() == 10
+    ((pose,),) = (
+        tuple(rig.non_ref_sensors.values()) for rig in model.rigs.values() if rig.num_sensors() == 2
+    )
+    baseline = pose.translation * scale(model, stereo)
+    np.testing.assert_allclose(baseline, [-BASELINE_M, 0, 0], atol=0.02)
+
+
+def test_triangulation_keeps_the_poses_of_rigs_too(
+    command: Command, chain: Path, stereo: Path, tmp_path: Path
+) -> None:
+    rigs = f"dataset.rigs={write_rigs(tmp_path / 'rigs.json', calibrated=True)}"
+    reference = stereo / "reference"
+    settings = f"map={{method: triangulate, reference: {reference}}}"
+    model = run(command, chain, stereo, tmp_path / "out", rigs, settings)
+    true = colmap.model_poses(colmap.read_model(reference))
+    for name, pose in colmap.model_poses(model).items():
+        np.testing.assert_allclose(pose, true[name], atol=1e-9)
+    assert model.num_points3D() > 50
+
+
+def test_gps_does_not_change_the_size_that_a_rig_gives(
+    command: Command, chain: Path, stereo: Path, tmp_path: Path
+) -> None:
+    poses = colmap.model_poses(colmap.read_model(stereo / "reference"))
+    table = tmp_path / "gps.csv"
+    rows = ["name,latitude,longitude,altitude"]
+    for name, pose in poses.items():  # too large by a tenth
+        place = colmap.geodetic(1.1 * projection_center(pose), (47.0, 8.0, 400.0))[0]
+        rows.append(",".join([name, *map(repr, place.tolist())]))
+    table.write_text("\n".join(rows))
+    rigs = f"dataset.rigs={write_rigs(tmp_path / 'rigs.json', calibrated=True)}"
+    gps = f"dataset.gps.positions={table}"
+    model = run(command, chain, stereo, tmp_path / "out", rigs, gps)
+    assert json.loads((tmp_path / "out" / "gps.json").read_text())["models"][0]["aligned"]
+    assert scale(model, stereo) == pytest.approx(1, abs=0.01)
+
+
+def test_the_global_mapper_needs_the_last_adjustment(
+    command: Command, chain: Path, stereo: Path, tmp_path: Path
+) -> None:
+    rigs = write_rigs(tmp_path / "rigs.json", calibrated=True)
+    arguments = ["run", chain, "--images", stereo / "photos", "--output", tmp_path / "out"]
+    outcome = command(*arguments, "--set", f"dataset.rigs={rigs}", "--set", "map.method=global")
+    assert outcome.status == 2
+    assert "map.robust_loss_px: required" in outcome.err
+
+
+def test_a_configuration_of_other_photos_is_refused(
+    command: Command, chain: Path, stereo: Path, tmp_path: Path
+) -> None:
+    rigs = write_rigs(tmp_path / "rigs.json", calibrated=False)
+    arguments = ["run", chain, "--images", stereo / "photos", "--output", tmp_path / "out"]
+    outcome = command(*arguments, "--set", f"dataset.rigs={tmp_path / 'none.json'}")
+    assert outcome.status == 2
+    assert "not a rig configuration" in outcome.err
+    rigs.write_text(rigs.read_text().replace("right/", "middle/"))
+    outcome = command(*arguments, "--set", f"dataset.rigs={rigs}")
+    assert outcome.status == 2
+    assert "no photo's name begins with 'middle/'" in outcome.err
