@@ -1,10 +1,11 @@
 """From photos to COLMAP models and camera poses, around D2-Net local features.
 
-``reconstruct.run`` runs a pipeline file; ``extract_features``, ``match_features``,
-``verify_pairs``, ``build_database`` and ``map_images`` are its steps for those who compose them
-themselves. ``load_extractor`` gives an extractor for single images, ``match`` the mutual nearest
-neighbours of two sets of descriptors, ``localize`` the pose of one photo in a finished map,
-``plot_keypoints``, ``plot_matches`` and ``plot_model`` pictures for notebooks.
+``reconstruct.run`` runs a pipeline file, ``compare`` several methods over the same photos;
+``extract_features``, ``match_features``, ``verify_pairs``, ``build_database`` and ``map_images``
+are the steps of a run for those who compose them themselves. ``load_extractor`` gives an extractor
+for single images, ``match`` the mutual nearest neighbours of two sets of descriptors, ``localize``
+the pose of one photo in a finished map, ``plot_keypoints``, ``plot_matches`` and ``plot_model``
+pictures for notebooks.
 Names are imported when first used: ``import reconstruct`` itself loads neither torch nor pycolmap.
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from reconstruct.api import map_images as map_images
     from reconstruct.api import match_features as match_features
     from reconstruct.api import verify_pairs as verify_pairs
+    from reconstruct.comparison.compare import compare as compare
     from reconstruct.errors import ReconstructError as ReconstructError
     from reconstruct.features import load_extractor as load_extractor
     from reconstruct.images import read_image as read_image
@@ -51,6 +53,7 @@ _HOMES = {
     "map_images": "reconstruct.api",
     "match_features": "reconstruct.api",
     "verify_pairs": "reconstruct.api",
+    "compare": "reconstruct.comparison.compare",
     "ReconstructError": "reconstruct.errors",
     "load_extractor": "reconstruct.features",
     "read_image": "reconstruct.images",

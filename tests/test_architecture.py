@@ -36,6 +36,7 @@ LEVELS = [
     {"stages"},
     {"localization", "benchmark", "report", "training", "indoor"},
     {"api", "pipeline"},
+    {"comparison"},
     {"command"},
     {"__main__"},
 ]
