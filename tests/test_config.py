@@ -45,6 +45,7 @@ OUTSIDE_OF_FINGERPRINTS = {
         *(
             "MutualNNConfig.cache_mb",
             "DenseMatcherConfig.cache_mb",
+            "LightGlueConfig.cache_mb",
             "DirectConfig.cache_mb",
             "RefineConfig.chunk",
         ),
