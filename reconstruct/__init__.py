@@ -1,10 +1,11 @@
 """From photos to COLMAP models and camera poses, around D2-Net local features.
 
 ``reconstruct.run`` runs a pipeline file, ``extend`` adds photos to what it left, ``join`` merges
-models; ``extract_features``, ``match_features``, ``verify_pairs``, ``build_database`` and
-``map_images`` are the steps for those who compose them. ``load_extractor`` gives an extractor for
-single images, ``match`` the mutual nearest neighbours of two sets of descriptors, ``localize`` the
-pose of one photo in a finished map, ``plot_keypoints``, ``plot_matches`` and ``plot_model``
+models, ``compare`` runs several methods over the same photos; ``extract_features``,
+``match_features``, ``verify_pairs``, ``build_database`` and ``map_images`` are the steps for those
+who compose them. ``load_extractor`` gives an extractor for single images, ``match`` the mutual
+nearest neighbours of two sets of descriptors, ``localize`` the pose of one photo in a finished map,
+``plot_keypoints``, ``plot_matches`` and ``plot_model``
 pictures for notebooks.
 Names are imported when first used: ``import reconstruct`` itself loads neither torch nor pycolmap.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from reconstruct.api import map_images as map_images
     from reconstruct.api import match_features as match_features
     from reconstruct.api import verify_pairs as verify_pairs
+    from reconstruct.comparison.compare import compare as compare
     from reconstruct.errors import ReconstructError as ReconstructError
     from reconstruct.extending import extend as extend
     from reconstruct.features import load_extractor as load_extractor
@@ -55,6 +57,7 @@ _HOMES = {
     "match_features": "reconstruct.api",
     "verify_pairs": "reconstruct.api",
     "extend": "reconstruct.extending",
+    "compare": "reconstruct.comparison.compare",
     "ReconstructError": "reconstruct.errors",
     "join": "reconstruct.joining",
     "load_extractor": "reconstruct.features",

@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands, "run", _run, "run a pipeline")
     _add_run(commands, "plan", _plan, "what would run, and why")
+    _add_compare(commands)
     _add_results(commands)
     _add_explaining(commands)
     prepare = _add(commands, "prepare", _prepare, "make training data of a public data set")
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-def _add_run(commands: Any, name: str, command: _Command, text: str) -> None:
+def _add_run(commands: Any, name: str, command: _Command, text: str) -> argparse.ArgumentParser:
     parser = _add(commands, name, command, text)
     parser.add_argument(
         "pipeline",
@@ -69,7 +70,6 @@ def _add_run(commands: Any, name: str, command: _Command, text: str) -> None:
     )
     _add_json(parser)
     if name == "run":
-        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
         parser.add_argument(
             "--cluster",
             metavar="WHERE",
@@ -77,9 +77,28 @@ def _add_run(commands: Any, name: str, command: _Command, text: str) -> None:
         )
         parser.add_argument("--only", default="", help="run just these stages (a,b)")
         parser.add_argument("--force", default="", help="run these even if up to date (a,b)")
+    if name != "plan":
+        parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
         volume = parser.add_mutually_exclusive_group()
         volume.add_argument("-v", "--verbose", action="store_true", help="COLMAP's log too")
         volume.add_argument("-q", "--quiet", action="store_true", help="errors only")
+    return parser
+
+
+def _add_compare(commands: Any) -> None:
+    compare = _add_run(commands, "compare", _compare, "several methods over the same photos")
+    compare.add_argument(
+        "--methods",
+        metavar="METHOD",
+        nargs="+",
+        action="extend",
+        required=True,
+        help="NAME,NAME+MATCHER,... (extractors) or LABEL=KEY=VALUE,... (settings), "
+        "e.g. sift,d2net upright=name=sift,upright=true",
+    )
+    compare.add_argument(
+        "--reference", metavar="MODEL", type=Path, help="COLMAP model with true poses"
+    )
 
 
 def _add_results(commands: Any) -> None:
@@ -238,6 +257,29 @@ def _plan(args: argparse.Namespace) -> int:
     else:
         print_plan(plans)
     return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    pipeline = _check_paths(args)
+    from reconstruct.comparison.compare import compare
+    from reconstruct.comparison.terminal import print_comparison
+
+    with stopping_on_sigterm():
+        found = compare(
+            pipeline,
+            args.methods,
+            images=args.images,
+            output=args.output,
+            reference=args.reference,
+            overrides=_overrides(args.set),
+            device=args.device,
+            verbosity=int(args.verbose) - int(args.quiet),
+        )
+    if args.json:
+        _print_json(found.as_dict())
+    elif not args.quiet:
+        print_comparison(found)
+    return PARTIAL if any(m.error or m.skipped for m in found.methods) else 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:

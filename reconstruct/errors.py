@@ -4,6 +4,7 @@
     ├── UsageError          2  the caller must change something
     │   ├── ConfigError        a pipeline file or an override is wrong
     │   ├── UnknownNameError   a registry does not hold that name; lists the valid ones
+    │   ├── MissingLibraryError an optional library is not installed
     │   └── WorkspaceBusyError another run holds the output folder
     └── DataError           1  the data is unreadable, or yields no result
         ├── ImageError         one image cannot be read
@@ -47,6 +48,10 @@ class UnknownNameError(UsageError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
         return type(self), (self.kind, self.name, self.valid)
+
+
+class MissingLibraryError(UsageError):
+    """An optional library is not installed; the message says how it is."""
 
 
 class WorkspaceBusyError(UsageError):

@@ -31,12 +31,13 @@ from reconstruct.indoor.rgbd_map import RgbdMap
 from reconstruct.localization.evaluate import EvaluateQueries
 from reconstruct.localization.localize import Localize, WritePoses
 from reconstruct.localization.pose import LocalizeConfig
+from reconstruct.localization.table import CompareFeatures, LocalizationTable, TableRow
 from reconstruct.matching.config import MatchConfig
 from reconstruct.progress import Reporter, logging_to
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.report.page import shown_fingerprint, write_report
 from reconstruct.shipped import find_pipeline
-from reconstruct.stages import Context, Plan, Stage, Summary
+from reconstruct.stages import Context, Plan, Stage, Summary, inner_context
 from reconstruct.stages.align import Align
 from reconstruct.stages.database import Database
 from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
@@ -110,11 +111,12 @@ class PipelineConfig(Section):
         return self
 
 
-AnyConfig = PipelineConfig | BenchmarkConfig | IndoorConfig | TrainingConfig
+AnyConfig = PipelineConfig | BenchmarkConfig | IndoorConfig | LocalizationTable | TrainingConfig
 
 BY_SECTION: Mapping[str, type[AnyConfig]] = {
     "methods": BenchmarkConfig,
     "rows": IndoorConfig,
+    "features": LocalizationTable,
     "train": TrainingConfig,
 }
 """The section that only one kind of pipeline file has -> that kind; others are `PipelineConfig`."""
@@ -126,7 +128,8 @@ def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
     Raises ConfigError.
 
     One with section ``methods`` is a benchmark of several extractors, one with ``rows`` compares
-    ways of localization in an RGB-D map, one with ``train`` trains.
+    ways of localization in an RGB-D map, one with ``features`` several extractors in a localization
+    benchmark, one with ``train`` trains.
     """
     data = apply_overrides(read_yaml(find_pipeline(path)), overrides or {})
     kinds = [kind for section, kind in BY_SECTION.items() if section in data]
@@ -141,7 +144,19 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
         return build_indoor(context, config)
     if isinstance(config, TrainingConfig):
         return build_training(context, config)
+    if isinstance(config, LocalizationTable):
+        return build_table(context, config)
     return build_chain(context, config)
+
+
+def build_table(context: Context, config: LocalizationTable) -> list[Stage]:
+    """A row for each extractor, which is a chain in a folder of its own, and their comparison."""
+    rows = []
+    for row in config.features:
+        own = validate(PipelineConfig, config.sections(row), f"features: {row.label}")
+        inner = inner_context(context, Workspace(context.workspace.root / "rows" / row.label))
+        rows.append(TableRow(context, inner, row.label, build_chain(inner, own)))
+    return [*rows, CompareFeatures(context, rows)]
 
 
 def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
@@ -214,7 +229,7 @@ def open_context(
         dataset = Dataset(root=Path(config.dataset.images), names=())
     else:
         dataset = load_dataset(config.dataset, workspace.dataset)
-    if isinstance(config, PipelineConfig):
+    if isinstance(config, PipelineConfig | LocalizationTable):
         if config.map is not None and config.map.reference is not None:
             poses = colmap.model_folder(Path(config.map.reference))
             # Its intrinsics belong to its poses; cameras given for the photos come first.

@@ -37,6 +37,7 @@ LEVELS = [
     {"stages"},
     {"localization", "benchmark", "report", "training", "indoor"},
     {"api", "pipeline", "extending", "joining"},
+    {"comparison"},
     {"command"},
     {"__main__", "preload"},
 ]

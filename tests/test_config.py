@@ -15,6 +15,7 @@ from reconstruct.benchmark.comparison import BenchmarkConfig
 from reconstruct.config import NotIdentity, Section, parse_override
 from reconstruct.errors import ConfigError
 from reconstruct.indoor.comparison import IndoorConfig
+from reconstruct.localization.table import LocalizationTable
 from reconstruct.pipeline import PipelineConfig, load_config
 from reconstruct.training.settings import TrainingConfig
 
@@ -24,6 +25,7 @@ OUTSIDE_OF_FINGERPRINTS = {
     "names, and where results go": {
         *("PipelineConfig.name", "PipelineConfig.output", "IndoorConfig.name"),
         *("IndoorConfig.output", "TrainingConfig.name", "TrainingConfig.output"),
+        *("LocalizationTable.name", "LocalizationTable.output"),
     },
     "paths of what counts by its content": {
         *("FolderConfig.images", "FolderConfig.masks", "NetVladConfig.path"),
@@ -46,6 +48,7 @@ OUTSIDE_OF_FINGERPRINTS = {
         *(
             "MutualNNConfig.cache_mb",
             "DenseMatcherConfig.cache_mb",
+            "LightGlueConfig.cache_mb",
             "DirectConfig.cache_mb",
             "RefineConfig.chunk",
         ),
@@ -192,6 +195,7 @@ ROOTS: tuple[type[Section], ...] = (
     PipelineConfig,
     BenchmarkConfig,
     IndoorConfig,
+    LocalizationTable,
     TrainingConfig,
 )
 

@@ -27,6 +27,7 @@ from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.daynight import DayNightConfig, load_daynight
 from reconstruct.datasets.hpatches import HPatchesConfig, load_hpatches
 from reconstruct.datasets.wxbs import WxBSConfig, load_wxbs
+from reconstruct.errors import DataError
 from reconstruct.evaluation.plots import draw_curves
 from reconstruct.stages import Context, Stage
 from reconstruct.stages.evaluate import read_metrics, write_metrics
@@ -130,9 +131,13 @@ class Compare(WholeStage):
         return fingerprint("comparison", scored)
 
     def make(self) -> None:
-        """Write metrics.json."""
+        """Write metrics.json. Raises DataError if no method could run."""
         benchmark = self.benchmark
         methods = {m.name: self._figures(m) for m in self.methods if m.scores()}
+        left_out = self.context.summary.skipped
+        if not methods and all(m.name in left_out for m in self.methods):
+            reasons = "\n".join(left_out[m.name] for m in self.methods)
+            raise DataError(f"none of the methods can run here:\n{reasons}")
         reported = {row.method: row.as_dict() for row in benchmark.reported}
         content = {"data": benchmark.describe(), "methods": methods, "reported": reported}
         write_metrics(self.workspace, {benchmark.name: content})

@@ -10,6 +10,7 @@ It reuses the stages Extract and Match, so it resumes by image and by pair as th
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from pydantic import Field
 from reconstruct.benchmark.protocols import Benchmark, PairScore
 from reconstruct.benchmark.refine_pairs import RefinePairs
 from reconstruct.config import Section
-from reconstruct.errors import DataError
+from reconstruct.errors import DataError, MissingLibraryError, WeightsError
 from reconstruct.geometry import Float64
 from reconstruct.matching.config import MatchConfig, default_match
 from reconstruct.refinement.settings import RefineConfig
@@ -34,6 +35,11 @@ from reconstruct.stages.pair import GivenPairs
 from reconstruct.stages.whole import WholeStage
 from reconstruct.types import ImagePair
 from reconstruct.workspace import Workspace, atomic_path, fingerprint
+
+logger = logging.getLogger("reconstruct")
+
+UNAVAILABLE = (WeightsError, MissingLibraryError)
+"""What a method raises that cannot run here, whatever the data."""
 
 
 class MethodConfig(Section):
@@ -76,8 +82,12 @@ class Method(WholeStage):
         return steps if self.refine is None else [*steps, self.refine]
 
     def find_fingerprint(self) -> str | None:
-        """Fingerprint over the ground truth and the matched positions."""
-        positions = self.last.fingerprints()
+        """Fingerprint over the ground truth and the matched positions; None where the method cannot
+        run here."""
+        try:
+            positions = self.last.fingerprints()
+        except UNAVAILABLE:
+            return None
         if positions is None:
             return None
         return fingerprint("scores", self.benchmark.identity(), sorted(positions.items()))
@@ -85,7 +95,10 @@ class Method(WholeStage):
     def plan(self) -> Plan:
         """The first thing to do: images, matches, positions, or the scores alone."""
         for step in self.steps():
-            plan = step.plan()
+            try:
+                plan = step.plan()
+            except UNAVAILABLE as error:
+                return Plan("missing", f"left out: {error}", 0, 0)
             if plan.todo:
                 return replace(plan, why=f"{step.name}: {plan.why}")
         return super().plan()
@@ -103,7 +116,18 @@ class Method(WholeStage):
         super().settle()
 
     def run(self) -> None:
-        """Bring features, matches, positions, scores up to date. Raises DataError without pairs."""
+        """Bring features, matches, positions, scores up to date. Raises DataError without pairs.
+
+        A method whose weights or library are not there is left out, and told: the table stands
+        without it.
+        """
+        try:
+            self._run()
+        except UNAVAILABLE as error:
+            self.context.summary.skipped[self.name] = str(error)
+            logger.warning("%s is left out: %s", self.name, error)
+
+    def _run(self) -> None:
         self.extract.run()
         if not self.pairs.pairs():
             raise DataError(f"{self.name}: no pair of which both images have features")

@@ -22,6 +22,7 @@ EXTRACTORS: dict[str, tuple[str, str, str]] = {
     "hesaff": ("reconstruct.features.hesaff", "HesaffConfig", "Hesaff"),
     "kornia": ("reconstruct.features.kornia", "KorniaConfig", "Kornia"),
     "precomputed": ("reconstruct.features.precomputed", "PrecomputedConfig", "Precomputed"),
+    "r2d2": ("reconstruct.features.r2d2", "R2D2Config", "R2D2"),
     "sift": ("reconstruct.features.sift", "SiftConfig", "Sift"),
     "superpoint": ("reconstruct.features.superpoint", "SuperPointConfig", "SuperPoint"),
 }

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from reconstruct.config import Section
-from reconstruct.errors import UsageError
+from reconstruct.errors import MissingLibraryError
 from reconstruct.features.patch_orientation import (
     dominant_orientations,
     sample_patches,
@@ -114,7 +114,7 @@ def _library() -> Any:
     try:
         return importlib.import_module("pyhesaff")
     except ImportError as error:
-        raise UsageError(
+        raise MissingLibraryError(
             "extractor hesaff needs the library pyhesaff: pip install 'reconstruct[hesaff]'; or "
             "use {name: sift, affine_shape: true}, COLMAP's affine SIFT"
         ) from error

@@ -1,7 +1,7 @@
-"""Extractors of the library kornia: HesAffNet + HardNet, DISK, ALIKED (optional extra).
+"""Extractors of the library kornia: HesAffNet + HardNet, DISK, ALIKED, XFeat (optional extra).
 
 kornia downloads trained weights from its authors' addresses when they are first used, and keeps
-them in torch's hub folder; without a network, a state dict from a local file can be used. Its
+them in torch's hub folder; without a network, the file that the authors publish can be used. Its
 keypoints count from the first pixel's centre.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from reconstruct.config import Section
-from reconstruct.errors import UsageError, WeightsError
+from reconstruct.errors import MissingLibraryError, WeightsError
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
 from reconstruct.features.weights import UNREADABLE, read_checkpoint
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 MIN_EDGE = 32
 """Smaller images yield no features: the networks require between 17 and 32 pixels."""
 
-Model = Literal["hesaffnet_hardnet", "disk", "aliked-n16", "aliked-n16rot", "aliked-n32"]
+Model = Literal["hesaffnet_hardnet", "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "xfeat"]
+
+DERIVED = ("dkd.hw_grid",)
+"""Entries of kornia's state dicts that are not learned, and are not in the authors' files."""
 
 
 class KorniaConfig(Section):
@@ -43,9 +46,10 @@ class KorniaConfig(Section):
     model: Model = "hesaffnet_hardnet"
     """`hesaffnet_hardnet`: Hessian regions shaped by AffNet, HardNet descriptors (Mishkin et al.,
     ECCV 2018); `disk` (Tyszkiewicz et al., NeurIPS 2020), trained on depth; `aliked-*` (Zhao et
-    al., 2023)."""
+    al., 2023); `xfeat` (Potje et al., CVPR 2024)."""
     weights: str | None = None
-    """Path of a state dict of the whole model; null: kornia's, downloaded once."""
+    """Path of the authors' file (disk: depth-save.pth, aliked-n16: aliked-n16.pth ..., xfeat:
+    xfeat.pt), or of a state dict of the whole model; null: kornia's, downloaded once."""
     max_keypoints: int = Field(4096, ge=1)
     """Keep at most this many keypoints, the best by score."""
     upright: bool = True
@@ -57,10 +61,9 @@ class KorniaConfig(Section):
 class Kornia:
     """See `reconstruct.features.Extractor`; the network is loaded with the first image."""
 
-    dim = 128
-
     def __init__(self, config: KorniaConfig, *, device: str = "auto") -> None:
         self.config = config
+        self.dim = 64 if config.model == "xfeat" else 128
         self.device = device
         self._network: torch.nn.Module | None = None
 
@@ -87,7 +90,7 @@ class Kornia:
     def extract(self, batch: Sequence[ResizedImage]) -> list[LocalFeatures]:
         """Features of prepared images of one shape, in the same order.
 
-        Raises UsageError without kornia, WeightsError without weights.
+        Raises MissingLibraryError without kornia, WeightsError without weights.
         """
         return [self._extract(item) for item in batch]
 
@@ -101,7 +104,7 @@ class Kornia:
         channels = item.pixels.transpose(2, 0, 1)[None].astype(np.float32)
         pixels = torch.from_numpy(channels).to(device) / 255
         with torch.inference_mode():
-            search = _affine_regions if self.config.model == "hesaffnet_hardnet" else _points
+            search = SEARCHES.get(self.config.model, _points)
             xy, scales, scores, descriptors = (
                 values.float().cpu().numpy() for values in search(network, pixels)
             )
@@ -153,15 +156,28 @@ def _points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
     return xy[inside], xy.new_ones(int(inside.sum())), scores[inside], output.descriptors[inside]
 
 
+def _xfeat_points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same as `_affine_regions`, for XFeat, which shrinks its input to multiples of 32."""
+    output = network.detectAndCompute(image)[0]
+    size = image.new_tensor([image.shape[3], image.shape[2]])
+    ratio = size / (size // 32 * 32)
+    # Pixel i of the shrunk image is given as i * ratio; its centre is half such a pixel farther.
+    xy = output["keypoints"].float() + (ratio - 1) / 2
+    return xy, xy.new_ones(len(xy)), output["scores"], output["descriptors"]
+
+
+SEARCHES: Mapping[str, Any] = {"hesaffnet_hardnet": _affine_regions, "xfeat": _xfeat_points}
+
+
 def build(config: KorniaConfig) -> torch.nn.Module:
     """The model: with kornia's weights, or with random ones if the settings name a file of weights.
 
-    Raises UsageError if kornia is missing, WeightsError if its weights cannot be downloaded.
+    Raises MissingLibraryError without kornia, WeightsError if its weights cannot be downloaded.
     """
     try:
         library: Any = importlib.import_module("kornia.feature")
     except ImportError as error:
-        raise UsageError(
+        raise MissingLibraryError(
             "extractor kornia needs the library of that name: pip install 'reconstruct[kornia]'"
         ) from error
     try:
@@ -181,6 +197,9 @@ def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Modu
         model = _hesaffnet_hardnet(library, config, pretrained)
     elif config.model == "disk":
         model = library.DISK.from_pretrained() if pretrained else library.DISK()
+    elif config.model == "xfeat":
+        make = library.XFeat.from_pretrained if pretrained else library.XFeat
+        model = make(top_k=config.max_keypoints)
     else:
         model = (library.ALIKED.from_pretrained if pretrained else library.ALIKED)(config.model)
     return model
@@ -204,9 +223,15 @@ def _hesaffnet_hardnet(library: Any, config: KorniaConfig, pretrained: bool) -> 
 
 
 def _fill(network: torch.nn.Module, path: Path) -> None:
+    """Load the weights in a file. Raises WeightsError if they are not those of the model."""
     entries = read_checkpoint(path)
     if isinstance(entries, Mapping) and isinstance(entries.get("extractor"), Mapping):
         entries = entries["extractor"]  # the layout of DISK's own checkpoints
+    own = network.state_dict()
+    if isinstance(entries, Mapping):
+        if not set(entries) & set(own):  # XFeat's authors publish the network alone
+            entries = {f"net.{name}": value for name, value in entries.items()}
+        entries = {**{name: own[name] for name in DERIVED if name in own}, **entries}
     try:
         network.load_state_dict(entries)
     except UNREADABLE as error:

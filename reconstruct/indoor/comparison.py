@@ -42,7 +42,7 @@ from reconstruct.indoor.retrieval import Retrieval, RetrievalSection, RetrievedP
 from reconstruct.indoor.rgbd_map import RgbdMap
 from reconstruct.indoor.row import CandidateSource, Row, RowConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
-from reconstruct.localization.evaluate import read_truth
+from reconstruct.localization.evaluate import read_truth, rows_table
 from reconstruct.stages import Context, Plan, Stage, inner_context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.evaluate import write_metrics
@@ -232,15 +232,3 @@ def _submit(row: Row, queries: Sequence[str]) -> None:
     problems = check_submission(path, queries)
     if problems:
         raise EstimationError(f"{path}: not a valid submission: {'; '.join(problems[:5])}")
-
-
-def rows_table(metrics: Mapping[str, LocalizationMetrics]) -> list[list[str]]:
-    """For people, the head first: a line a row."""
-    shares = list(next(iter(metrics.values())).within_percent)
-    table = [["row", "localized", *shares, "median m", "median deg"]]
-    for name, m in metrics.items():
-        medians = (m.position_median, m.rotation_median_deg)
-        texts = ["failed" if value is None else f"{value:.3g}" for value in medians]
-        percent = [f"{share:.1f}" for share in m.within_percent.values()]
-        table.append([name, f"{m.localized} of {m.queries}", *percent, *texts])
-    return table

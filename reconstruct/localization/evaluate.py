@@ -87,6 +87,18 @@ def evaluate_poses(output: Path, reference: Path) -> list[list[str]]:
     return metrics_table(evaluate_queries(output, reference, groups))
 
 
+def rows_table(metrics: Mapping[str, LocalizationMetrics]) -> list[list[str]]:
+    """For people, the head first: a line a row."""
+    shares = list(next(iter(metrics.values())).within_percent)
+    table = [["row", "localized", *shares, "median m", "median deg"]]
+    for name, m in metrics.items():
+        medians = (m.position_median, m.rotation_median_deg)
+        texts = ["failed" if value is None else f"{value:.3g}" for value in medians]
+        percent = [f"{share:.1f}" for share in m.within_percent.values()]
+        table.append([name, f"{m.localized} of {m.queries}", *percent, *texts])
+    return table
+
+
 class EvaluateQueries(WholeStage):
     """The stage, in place of `Evaluate` where queries were localized."""
 

@@ -20,6 +20,7 @@ from reconstruct.types import LocalFeatures, Matches
 MATCHERS: dict[str, tuple[str, str, str]] = {
     # method: (module, settings, class)
     "dense": ("reconstruct.matching.dense", "DenseMatcherConfig", "Dense"),
+    "lightglue": ("reconstruct.matching.lightglue", "LightGlueConfig", "LightGlue"),
     "mutual_nn": ("reconstruct.matching.mutual_nn", "MutualNNConfig", "MutualNN"),
 }
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from reconstruct import colmap
@@ -32,19 +31,12 @@ from reconstruct.report.content import (
     StageCost,
     Table,
 )
+from reconstruct.report.drawn_pairs import failed_figure, verified_figure
 from reconstruct.report.figures import count, figure
 from reconstruct.report.gps import draw_plan, gps_tables
 from reconstruct.report.graph import match_graph
 from reconstruct.report.output import OutputFolder, dataset_of
-from reconstruct.report.pairs import (
-    DrawnMatches,
-    chosen_pairs,
-    close_ups,
-    failed_pairs,
-    keypoint_errors,
-    pair_figure,
-    verified_caption,
-)
+from reconstruct.report.pairs import chosen_pairs, close_ups, failed_pairs
 from reconstruct.report.photos import photo_rows, shown_rows, with_thumbnails
 from reconstruct.report.queries import Errors, estimates, query_figures, query_table, query_views
 from reconstruct.report.scene import model_view
@@ -163,54 +155,9 @@ def _pairs(output: OutputFolder, budget: int) -> tuple[PairFigure, ...]:
     each = budget // (2 * max(1, len(chosen) + len(failed)))
     wanted = [pair for _, pair in chosen]
     stored = colmap.database_pairs(output.workspace.database, wanted) if wanted else {}
-    figures = [
-        _verified_figure(output, label, pair, stored[pair], raw(pair), each)
-        for label, pair in chosen
-    ]
-    figures += [_failed_figure(output, pair, each) for pair in failed]
+    figures = [verified_figure(output, label, pair, stored[pair], each) for label, pair in chosen]
+    figures += [failed_figure(output, "Failed", pair, each) for pair in failed]
     return tuple(figure for figure in figures if figure is not None)
-
-
-def _verified_figure(
-    output: OutputFolder,
-    label: str,
-    pair: ImagePair,
-    stored: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint32]],
-    raw: int,
-    budget: int,
-) -> PairFigure | None:
-    left, right, rows = stored
-    errors = np.full((2, len(rows)), np.nan)
-    if output.models:
-        for i, (name, xy) in enumerate(zip(pair, (left, right), strict=True)):
-            known = keypoint_errors(output.models[0], output.errors_px, name, len(xy))
-            errors[i] = known[rows[:, i]]
-    mean = errors.mean(axis=0)
-    drawn = DrawnMatches(
-        left=left[rows[:, 0]].astype(np.float64),
-        right=right[rows[:, 1]].astype(np.float64),
-        errors_px=mean,
-    )
-    pictures = [output.picture(name, budget) for name in pair]
-    if pictures[0] is None or pictures[1] is None:
-        return None
-    caption = verified_caption(len(rows), raw, int(np.isfinite(mean).sum()))
-    return pair_figure(label, caption, (pictures[0], pictures[1]), drawn, failed=False)
-
-
-def _failed_figure(output: OutputFolder, pair: ImagePair, budget: int) -> PairFigure | None:
-    pictures = [output.picture(name, budget) for name in pair]
-    points = [output.keypoints(name) for name in pair]
-    rows = output.matches(*pair)
-    if pictures[0] is None or pictures[1] is None or points[0] is None or points[1] is None:
-        return None
-    drawn = DrawnMatches(
-        left=points[0][rows[:, 0]].astype(np.float64),
-        right=points[1][rows[:, 1]].astype(np.float64),
-        errors_px=np.full(len(rows), np.nan),
-    )
-    caption = f"{count(len(rows), 'match')}, none verified: no one geometry explains enough of them"
-    return pair_figure("Failed", caption, (pictures[0], pictures[1]), drawn, failed=True)
 
 
 def _closeups(output: OutputFolder) -> tuple[CloseUp, ...]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from reconstruct.evaluation.poses import PoseMetrics
 from reconstruct.report.figures import SHOWN, duration, figure
-from reconstruct.report.verdict import verdict
+from reconstruct.report.verdict import Verdict, verdict
 from reconstruct.stages import Plan, Summary
 
 WIDE = 170
@@ -26,18 +26,27 @@ def print_summary(output: Path, summary: Summary) -> None:
     What is as it should be stays quiet; what is not is in colour.
     """
     console = _console()
-    found = verdict(summary)
-    console.print(_escape(found.headline), style=STYLES[found.level])
-    for note in found.notes:
-        console.print(f"  {_escape(note)}", style="yellow")
+    print_verdict(verdict(summary))
     for title, (head, *rows) in summary.tables.items():
         console.print(_figures(title, head, rows))
     console.print(_stages(summary))
     if summary.skipped:
         console.print(_skipped(summary))
-    report = output / "report.html"
-    if report.is_file():
-        console.print(_escape(str(report)), soft_wrap=True)
+    print_page(output / "report.html")
+
+
+def print_verdict(found: Verdict) -> None:
+    """The outcome in a sentence, and what is to be said of it."""
+    console = _console()
+    console.print(_escape(found.headline), style=STYLES[found.level])
+    for note in found.notes:
+        console.print(f"  {_escape(note)}", style="yellow")
+
+
+def print_page(path: Path) -> None:
+    """Where the page is, if it is there."""
+    if path.is_file():
+        _console().print(_escape(str(path)), soft_wrap=True)
 
 
 def _stages(summary: Summary) -> Table:

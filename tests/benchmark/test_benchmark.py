@@ -230,3 +230,20 @@ def test_wxbs(shared_data: Path, tmp_path: Path) -> None:
     easy = groups.pop("WLABS")["shares"]
     assert 0 < easy["5"] < easy["20"]
     assert all(group["shares"]["20"] < easy["20"] for group in groups.values())
+
+
+def test_the_table_stands_without_a_method_whose_weights_are_missing(
+    planes: Path, tmp_path: Path
+) -> None:
+    local = {"name": "superpoint", "weights": str(tmp_path / "none.pth")}
+    lacking = {"label": "lacking", "local": local}
+    file = pipeline(tmp_path, [lacking, EXACT])
+    run = reconstruct.run(file, images=planes, output=tmp_path / "out")
+    assert list(run.metrics["hpatches"]["methods"]) == ["exact"]
+    assert "no such weights file" in run.summary.skipped["lacking"]
+    (planned,) = (
+        p for name, p in reconstruct.plan(file, planes, tmp_path / "out") if name == "lacking"
+    )
+    assert planned.why.startswith("left out: ")
+    with pytest.raises(DataError, match="none of the methods can run here"):
+        reconstruct.run(pipeline(tmp_path, [lacking]), images=planes, output=tmp_path / "other")

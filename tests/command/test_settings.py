@@ -17,7 +17,7 @@ from reconstruct.shipped import find_pipeline, pipeline_names
 def test_every_setting_has_a_sentence() -> None:
     settings = all_settings()
     assert not [setting.key for setting in settings if not setting.sentence]
-    assert {setting.kind for setting in settings} == {"", "methods", "rows", "train"}
+    assert {setting.kind for setting in settings} == {"", "features", "methods", "rows", "train"}
 
 
 def test_a_setting_is_told_with_type_default_and_sentence() -> None:
@@ -62,5 +62,5 @@ def test_the_schema_refuses_a_misspelt_key(schema: Any) -> None:
 
 def test_the_command_prints_json(command: Any, tmp_path: Path) -> None:
     found = json.loads(command("settings", "verify.min_inliers", "--json").out)
-    assert [item["default"] for item in found] == ["15"]
+    assert {item["kind"]: item["default"] for item in found} == {"": "15", "features": "15"}
     assert json.loads(command("settings", "--schema").out)["$defs"]["VerifyConfig"]

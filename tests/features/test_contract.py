@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import test_kornia
+import test_r2d2
 import test_superpoint
 import torch
 from fixtures import textured
@@ -36,6 +37,11 @@ def _superpoint(folder: Path) -> dict[str, Any]:
     return {"weights": str(path), "threshold": 0.0, "border": 0}
 
 
+def _r2d2(folder: Path) -> dict[str, Any]:
+    weights = test_r2d2.random_weights(folder / "r2d2.pt")
+    return {"weights": str(weights), "reliability": 0.0, "repeatability": 0.0}
+
+
 def _kornia(folder: Path) -> dict[str, Any]:
     return {"model": "disk", "weights": test_kornia.random_weights("disk", folder)}
 
@@ -46,6 +52,7 @@ SETTINGS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "hesaff": lambda folder: {},
     "kornia": _kornia,
     "precomputed": lambda folder: {},
+    "r2d2": _r2d2,
     "sift": lambda folder: {},
     "superpoint": _superpoint,
 }

@@ -16,7 +16,7 @@ from reconstruct.errors import UsageError, WeightsError
 from reconstruct.features import load_extractor
 from reconstruct.features.kornia import MIN_EDGE, KorniaConfig, build
 
-MODELS = ["hesaffnet_hardnet", "disk", "aliked-n16"]
+MODELS = ["hesaffnet_hardnet", "disk", "aliked-n16", "xfeat"]
 
 
 def random_weights(model: str, folder: Path) -> str:
@@ -24,7 +24,10 @@ def random_weights(model: str, folder: Path) -> str:
     path = folder / f"{model}.pth"
     torch.manual_seed(0)
     network = build(KorniaConfig.model_validate({"model": model, "weights": str(path)}))
-    torch.save(network.state_dict(), path)
+    entries = network.state_dict()
+    if model == "xfeat":  # else no pixel of a cell stands out, and none is a keypoint
+        entries["net.keypoint_head.3.weight"] *= 300
+    torch.save(entries, path)
     return str(path)
 
 
@@ -40,7 +43,8 @@ def test_offline(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         raise urllib.error.URLError("no network")
 
     networks = SimpleNamespace(from_pretrained=unreachable)
-    library = SimpleNamespace(DISK=networks, ALIKED=networks, ScaleSpaceDetector=unreachable)
+    library = SimpleNamespace(DISK=networks, ALIKED=networks, XFeat=networks)
+    library.ScaleSpaceDetector = unreachable
     for name in ("BlobHessian", "PassLAF", "LAFAffNetShapeEstimator"):
         setattr(library, name, lambda *args, **kwargs: None)
     geometry = SimpleNamespace(ScalePyramid=lambda *args, **kwargs: None)
@@ -80,6 +84,37 @@ def test_regions_are_in_colmap_pixels(tmp_path: Path) -> None:
     weights = random_weights("hesaffnet_hardnet", tmp_path)
     found = load_extractor("kornia", weights=weights, max_keypoints=1)(image)
     np.testing.assert_allclose(found.keypoints, [[60.5, 30.5]], atol=0.3)
+
+
+@pytest.mark.parametrize("model", ["disk", "aliked-n16", "xfeat"])
+def test_the_authors_own_files(model: str, tmp_path: Path) -> None:
+    """They differ from kornia's state dicts: in a level above, in what is not learned, in names."""
+    pytest.importorskip("kornia")
+    path = Path(random_weights(model, tmp_path))
+    entries = torch.load(path)
+    theirs = {
+        "disk": lambda: {"extractor": entries, "optimizer": {"step": 3}},
+        "aliked-n16": lambda: {k: v for k, v in entries.items() if k != "dkd.hw_grid"},
+        "xfeat": lambda: {k.removeprefix("net."): v for k, v in entries.items()},
+    }[model]()
+    torch.save(theirs, tmp_path / "theirs.pth")
+    ours, found = (
+        load_extractor("kornia", model=model, weights=str(p)).identity()["weights"]
+        for p in (path, tmp_path / "theirs.pth")
+    )
+    assert found == ours
+
+
+def test_points_of_a_shrunk_input_are_where_they_were(tmp_path: Path) -> None:
+    """XFeat shrinks 101 x 75 to 96 x 64; a pixel's centre goes with its pixel."""
+    pytest.importorskip("kornia")
+    extractor: Any = load_extractor(
+        "kornia", model="xfeat", weights=random_weights("xfeat", tmp_path)
+    )
+    image = np.random.default_rng(0).integers(0, 255, (75, 101, 3), np.uint8)
+    shrunk = extractor(image).keypoints * [96 / 101, 64 / 75]
+    assert len(shrunk) > 0
+    np.testing.assert_allclose(shrunk % 1, 0.5, atol=1e-3)
 
 
 def test_weights_of_another_model(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import json
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from test_lightglue import nearest_neighbour_weights
 
 from reconstruct.config import Section, validate
 from reconstruct.errors import ConfigError, UnknownNameError
@@ -22,6 +24,7 @@ from reconstruct.workspace import fingerprint
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "dense": [{}, {"coarse": 2, "margin": 1, "min_score": 0.3}],
+    "lightglue": [{"weights": "made up"}],
     "mutual_nn": [{}, {"ratio": 0.9, "min_score": 0.3}, {"filter": {}}],
 }
 CASES = [{"method": method, **given} for method in SETTINGS for given in SETTINGS[method]]
@@ -55,8 +58,12 @@ def grid_features(rows: int, columns: int, seed: int = 0, dim: int = 16) -> Loca
 
 
 @pytest.fixture(params=CASES, ids=str)
-def matcher(request: pytest.FixtureRequest) -> Matcher:
-    return create(section(**request.param), "cpu")
+def matcher(request: pytest.FixtureRequest, tmp_path: Path) -> Matcher:
+    given = dict(request.param)
+    if "weights" in given:
+        pytest.importorskip("kornia")
+        given["weights"] = str(nearest_neighbour_weights(tmp_path / "made_up.pth", dim=16))
+    return create(section(**given), "cpu")
 
 
 def matched(matcher: Matcher, first: LocalFeatures, second: LocalFeatures) -> Matches:
@@ -65,7 +72,7 @@ def matched(matcher: Matcher, first: LocalFeatures, second: LocalFeatures) -> Ma
 
 def test_every_registered_matcher_is_tested_here() -> None:
     assert sorted(SETTINGS) == sorted(MATCHERS)
-    with pytest.raises(UnknownNameError, match="valid: dense, mutual_nn"):
+    with pytest.raises(UnknownNameError, match="valid: dense, lightglue, mutual_nn"):
         config_class("nothing")
 
 
@@ -79,9 +86,10 @@ def test_matches_of_two_images(matcher: Matcher) -> None:
     assert found.scores.shape == (len(found),)
     assert (np.diff(found.indices[:, 0].astype(int)) > 0).all(), "sorted, no keypoint twice"
     assert len(np.unique(found.indices[:, 1])) == len(found)
-    i, j = found.indices.T
-    cosines = (first.descriptors[i] * second.descriptors[j]).sum(axis=1)
-    np.testing.assert_allclose(found.scores, cosines, atol=1e-5)
+    if matcher.identity()["method"] != "lightglue":  # whose scores are probabilities
+        i, j = found.indices.T
+        cosines = (first.descriptors[i] * second.descriptors[j]).sum(axis=1)
+        np.testing.assert_allclose(found.scores, cosines, atol=1e-5)
     again = matched(matcher, first, second)
     np.testing.assert_array_equal(found.indices, again.indices)
 
@@ -167,7 +175,10 @@ def test_a_section_may_leave_the_method_out_and_hold_idle_defaults() -> None:
             "match: `ratio` goes with `method: mutual_nn`, not with dense",
         ),
         ({"coarsest": 8}, "match.coarsest: unknown key; valid: cache_mb, filter, method, "),
-        ({"method": "nothing"}, "match.method: unknown name 'nothing'; valid: dense, mutual_nn"),
+        (
+            {"method": "nothing"},
+            "match.method: unknown name 'nothing'; valid: dense, lightglue, mutual_nn",
+        ),
         ({"method": ["dense"]}, "match.method: unknown name"),
         ({"ratio": 2.0}, "match.ratio: expected less than 1"),
     ):
