@@ -35,9 +35,9 @@ class MapConfig(Section):
     """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
     given."""
     pixels: Literal["input", "photo"] = "input"
-    """Pixels of ``robust_loss_px`` and of COLMAP's own thresholds: of the picture in which keypoints
-    were found (the photo shrunk to the extractor's ``max_edge``; after `refine`, to that of
-    ``refine``), or of the photo as it is stored."""
+    """Pixels of ``robust_loss_px`` and of COLMAP's own thresholds: of the picture in which
+    keypoints were found (the photo shrunk to the extractor's ``max_edge``; after `refine`, to that
+    of ``refine``), or of the photo as it is stored."""
     robust_loss_px: float | None = Field(None, gt=0)
     """End with a bundle adjustment under a Cauchy loss of this scale: observations that lie
     farther off count less, as those of keypoints that `refine` could not move. null: none.
