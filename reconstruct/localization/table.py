@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from reconstruct.cluster import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.loading import DatasetConfig
 from reconstruct.errors import MissingLibraryError, WeightsError
@@ -64,6 +65,8 @@ class LocalizationTable(Section):
     """Output folder."""
     seed: int = Field(0, ge=0)
     """Seed of every random choice."""
+    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
+    """Where the work is done; null: in this process."""
     dataset: DatasetConfig
     pair: PairConfig
     match: MatchConfig = default_match()

@@ -80,7 +80,9 @@ class MapConfig(Section):
     `triangulate` adjusts no pose and passes it over."""
     second_pass: SecondPassConfig | None = None
     """After that, align keypoints again with what the model says of the surfaces, look for its
-    points in the photos where they were not matched, and adjust once more. null: not."""
+    points in the photos where they were not matched, and adjust once more. null: not. There is no
+    second pass without a first (section `refine`), without ``robust_loss_px``, or for
+    `triangulate`, which adjusts no pose."""
     min_model_size: int = Field(3, ge=2)
     """Models with fewer images are dropped where there are several."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -103,10 +105,6 @@ class MapConfig(Section):
                 "`method: triangulate` keeps the reference's intrinsics: "
                 "leave `refine_intrinsics` out"
             )
-        if self.second_pass is not None and self.method == "triangulate":
-            raise ValueError("`second_pass` moves poses, which `method: triangulate` keeps")
-        if self.second_pass is not None and self.robust_loss_px is None:
-            raise ValueError("`second_pass` ends with a robust adjustment: set `robust_loss_px`")
         try:
             colmap.check_options(self.method, self.options)
         except UsageError as error:
@@ -285,7 +283,8 @@ class Map(WholeStage):
     def _adjusted(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
         self._adjust(model)
         settings = self.config.second_pass
-        if settings is None:
+        refined = self.database.verified is not self.database.verify
+        if settings is None or not refined or self.config.robust_loss_px is None:
             return model
         pairs = len(pairs_to_align(model, settings))
         with self.context.reporter.task("second pass", pairs, "pairs") as advance:

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import reconstruct
 from reconstruct import colmap
 from reconstruct.datasets.synthetic import SyntheticDataset
-from reconstruct.errors import ConfigError
 from reconstruct.evaluation.poses import scene_errors_deg
 from reconstruct.images import read_image
-from reconstruct.pipeline import load_config
+from reconstruct.stages import map as map_stage
 from reconstruct.stages.second_pass import SecondPassConfig, pairs_to_align, second_pass
-
-PIPELINES = Path(__file__).parents[2] / "pipelines"
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +88,25 @@ def test_a_model_without_points(coarse: colmap.Reconstruction, square: Synthetic
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"map.robust_loss_px": None}, "set `robust_loss_px`"),
-        (
-            {"map.method": "triangulate", "map.reference": "x"},
-            "which `method: triangulate` keeps",
-        ),
+        {"map.robust_loss_px": 0.5},  # nothing was refined before
+        {"map.method": "triangulate", "map.reference": "REFERENCE", "map.robust_loss_px": 0.5},
     ],
 )
-def test_what_it_goes_with(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_config(PIPELINES / "sfm.yaml", {"map.second_pass.extend": True} | change)
+def test_there_is_none_without_a_first(
+    change: dict[str, Any],
+    chain: Path,
+    square: SyntheticDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError("second pass")
+
+    monkeypatch.setattr(map_stage, "second_pass", fail)
+    reference = str(square.reference)
+    settings = {k: reference if v == "REFERENCE" else v for k, v in change.items()}
+    settings |= {"map.second_pass": {}, "dataset.cameras": reference}
+    run = reconstruct.run(chain, square.images, tmp_path / "out", settings, verbosity=-1)
+    assert run.model is not None
