@@ -31,6 +31,7 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("FolderConfig.images", "FolderConfig.masks", "NetVladConfig.path"),
         *("ListConfig.path", "QueryList.path", "PosesConfig.reference"),
         *("CovisibilityConfig.reference", "MapConfig.reference", "EvaluateConfig.reference"),
+        "MapConfig.start",
         *("IndoorEvaluation.reference", "HomographiesConfig.images", "RgbdConfig.images"),
         *("SparsePointsConfig.images", "SparsePointsConfig.model", "ColmapDepthConfig.images"),
         *("MegaDepthConfig.images", "MegaDepthConfig.scene_info", "MixConfig.images"),
@@ -54,11 +55,12 @@ OUTSIDE_OF_FINGERPRINTS = {
         ),
         *("RefineConfig.cache_mb", "SecondPassConfig.chunk", "SecondPassConfig.cache_mb"),
         *("RefineQueryConfig.chunk", "RefineQueryConfig.cache_mb", "MapConfig.threads"),
+        "MapConfig.snapshot_images",
         "TrainConfig.workers",
     },
     "where the work is done": {
         *("PipelineConfig.cluster", "BenchmarkConfig.cluster"),
-        *("IndoorConfig.cluster", "TrainingConfig.cluster"),
+        *("IndoorConfig.cluster", "TrainingConfig.cluster", "LocalizationTable.cluster"),
     },
     "the same curves once more": {"TrainConfig.tensorboard"},
 }
@@ -104,7 +106,10 @@ MISTAKES = [
     ({"match.ratio": 1.5}, ["match.ratio: expected less than 1, got 1.5"]),
     ({"verify.min_inliers": 2.5}, ["verify.min_inliers: expected a valid integer, got 2.5"]),
     ({"extract": 3}, ["extract: expected a section", "got 3"]),
-    ({"map.method": "incrmental"}, ["map.method: expected 'incremental'", "got 'incrmental'"]),
+    (
+        {"map.method": "incrmental"},
+        ["map.method: expected 'auto', 'incremental'", "got 'incrmental'"],
+    ),
     ({"map.reference": "model"}, ["map: `reference` goes with `method: triangulate`"]),
     ({"pair": None}, ["section `match` needs section `pair` before it"]),
 ]

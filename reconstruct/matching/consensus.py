@@ -44,7 +44,7 @@ class ConsensusConfig(Section):
     """How far matches may differ and still agree. Lengths are relative to the extent of an image,
     the square root of the area that holds its matches: 800 pixels in a photo of 1024 x 680."""
 
-    neighbors: int = Field(32, ge=3)
+    neighbors: int = Field(64, ge=3)
     """Nearest matches in image 0 that are asked about each match."""
     tolerance: float = Field(0.005, gt=0)
     """How far, in image 1, a neighbour may be from where a hypothesis puts it..."""
