@@ -51,8 +51,8 @@ class D2NetConfig(Section):
 
     name: Literal["d2net"] = "d2net"
 
-    weights: str = "d2_homography"
-    """`d2_homography` (fine-tuned), `vgg16` (ImageNet; both are part of the package), `d2_ots`,
+    weights: str = "vgg16"
+    """`vgg16` (ImageNet), `d2_homography` (fine-tuned from it; both inside the package), `d2_ots`,
     `d2_tf`, `d2_tf_no_phototourism` (the authors', downloaded once) or the path of a file, see
     `reconstruct.features.weights`."""
 
