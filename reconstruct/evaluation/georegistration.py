@@ -19,6 +19,8 @@ from reconstruct.geometry import Float64
 LEAST = 3
 """Positions below which a similarity is not determined."""
 OUTLIER_SIGMAS = 3.0
+MOST_OUTLIERS = 0.5
+"""Share of positions that may be far off: with more, there is no telling which are right."""
 CONTRADICTING = 0.2
 """Share of the photos whose altitude alone is off from which on altitudes count for little."""
 OPEN_DEG = 5.0
@@ -82,7 +84,8 @@ def georegister(
         seed: Of the samples from which it starts.
 
     Raises:
-        EstimationError: There are fewer than three positions, or all at one place.
+        EstimationError: There are fewer than three positions, all at one place, or most do not
+            agree with the model.
     """
     if len(positions) < LEAST:
         raise EstimationError(
@@ -104,12 +107,18 @@ def georegister(
         problem = replace(problem, level=True)
         found = _best(problem, [found, *_turned(problem, found), *_starts(problem, seed)])
     residuals = problem.residuals(found)
+    outliers = _too_far(residuals, problem.sigma)
+    if outliers.mean() > MOST_OUTLIERS:
+        raise EstimationError(
+            f"only {int((~outliers).sum())} of {len(outliers)} positions agree with the model: are "
+            "they of other photos, or less accurate than dataset.gps.accuracy_m?"
+        )
     return Georegistration(
         scale=found.scale,
         rotation=found.rotation,
         translation=found.translation,
         residuals=residuals,
-        outliers=_too_far(residuals, problem.sigma),
+        outliers=outliers,
         altitudes=altitudes,
         level=level,
     )

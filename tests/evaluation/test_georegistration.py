@@ -70,8 +70,8 @@ def test_altitudes_from_two_starts_do_not_tilt_the_model() -> None:
     scale, turn = errors(found)
     assert scale < 0.005
     assert turn < 1
-    believed = georegister(cameras, positions, np.tile([1.0, 1, 2], (80, 1)), check_altitudes=False)
-    assert believed.altitudes
+    with pytest.raises(EstimationError, match="of 80 positions agree"):
+        georegister(cameras, positions, np.tile([1.0, 1, 2], (80, 1)), check_altitudes=False)
 
 
 @pytest.mark.parametrize("bend", [0.0, 0.02])
@@ -86,6 +86,14 @@ def test_along_a_straight_road_cameras_are_level(bend: float) -> None:
     scale, turn = errors(found)
     assert scale < 0.005
     assert turn < 2, "neither rolled, nor with the ground above"
+
+
+def test_positions_of_other_photos_are_refused() -> None:
+    centers = walk(40, (80, 60, 5))
+    cameras = level_cameras(centers, np.arange(40) * 9)
+    shuffled = centers[np.random.default_rng(0).permutation(40)]
+    with pytest.raises(EstimationError, match="of 40 positions agree with the model: are they of"):
+        georegister(cameras, shuffled, np.ones((40, 3)))
 
 
 def test_what_leaves_the_alignment_open_is_told() -> None:
