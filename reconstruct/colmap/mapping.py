@@ -60,9 +60,12 @@ def map_images(
     Raises:
         EstimationError: COLMAP fails.
         UsageError: An option is unknown.
+        OSError: The database cannot be opened, for want of room on the disk too.
     """
     pycolmap.set_random_seed(seed)
     scratch.mkdir(parents=True, exist_ok=True)
+    with opened(database):  # COLMAP's mapper does not say what it could not open
+        pass
     if method == "global":
         options_global = _global_options(constant_cameras, min_model_size, seed, threads, database)
         if constant_rigs:
