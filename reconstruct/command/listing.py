@@ -12,6 +12,7 @@ KIND_NAMES = {
     "": "Structure from motion and localization",
     "methods": "Benchmarks of extractors (files with section `methods`)",
     "rows": "Localization in RGB-D maps (files with section `rows`)",
+    "features": "Several extractors in one localization benchmark (files with section `features`)",
     "train": "Training (files with section `train`)",
 }
 

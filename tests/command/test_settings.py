@@ -7,10 +7,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from reconstruct.command.listing import as_text
+from reconstruct.command.listing import KIND_NAMES, as_text
 from reconstruct.command.settings import all_settings, find_settings, json_schema
 from reconstruct.config import read_yaml
 from reconstruct.errors import UsageError
+from reconstruct.pipeline import BY_SECTION
 from reconstruct.shipped import find_pipeline, pipeline_names
 
 
@@ -64,3 +65,7 @@ def test_the_command_prints_json(command: Any, tmp_path: Path) -> None:
     found = json.loads(command("settings", "verify.min_inliers", "--json").out)
     assert {item["kind"]: item["default"] for item in found} == {"": "15", "features": "15"}
     assert json.loads(command("settings", "--schema").out)["$defs"]["VerifyConfig"]
+
+
+def test_every_kind_of_pipeline_file_is_listed() -> None:
+    assert set(KIND_NAMES) == {"", *BY_SECTION}
