@@ -34,7 +34,7 @@ sys.exit(main(["run", *sys.argv[2:], "-q"]))
 would get its name. Two, since an artifact made in one piece is committed before its stamp: killed
 between these it is made again."""
 
-TOLD = ("log.txt", "summary.json", "report.html", "run.yaml", ".lock", ".reconstruct")
+TOLD = ("log.txt", "summary.json", "report.html", "run.yaml")
 """What tells of the runs, and so differs between one run and many."""
 
 
@@ -76,7 +76,11 @@ def run(mode: str, pipeline: Path, output: Path) -> int:
 
 def contents(output: Path) -> dict[str, bytes]:
     files = [path for path in output.rglob("*") if path.is_file() and path.name not in TOLD]
-    return {path.relative_to(output).as_posix(): path.read_bytes() for path in sorted(files)}
+    return {
+        path.relative_to(output).as_posix(): path.read_bytes()
+        for path in sorted(files)
+        if not path.name.startswith(".")  # locks, and stamps with the times of files
+    }
 
 
 @pytest.mark.slow
