@@ -94,4 +94,5 @@ def test_a_stereo_pair_is_metric(shared_data: Path, tmp_path: Path) -> None:
     poses = colmap.model_poses(found.model)
     truth = colmap.model_poses(colmap.read_model(scene / "reference"))
     assert len(poses) == 24
+    # 0.9916 at two seeds; what the last 0.8 % come from is not known.
     assert similarity_to(poses, truth)[0] == pytest.approx(1, abs=0.01)

@@ -29,6 +29,16 @@ def opened(path: Path) -> Iterator[pycolmap.Database]:
         raise OSError(f"{path}: COLMAP cannot read or write this database ({error})") from error
 
 
+def image_of(contents: pycolmap.Database, image: pycolmap.Image) -> pycolmap.Image:
+    """An image of an open database with its keypoints, to be added to a model."""
+    return pycolmap.Image(
+        name=image.name,
+        keypoints=contents.read_keypoints(image.image_id)[:, :2].astype(np.float64),
+        camera_id=image.camera_id,
+        image_id=image.image_id,
+    )
+
+
 def write_database(
     path: Path,
     cameras: CameraAssignment,

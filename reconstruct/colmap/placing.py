@@ -14,7 +14,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from reconstruct.colmap.database import opened
+from reconstruct.colmap.database import image_of, opened
 from reconstruct.colmap.models import Reconstruction, model_poses
 from reconstruct.errors import EstimationError, UsageError
 from reconstruct.similarity import similarity_from_poses
@@ -69,13 +69,8 @@ def place_on_database(source: Reconstruction, database: Path) -> PlacedModel:
             if image.camera_id not in model.cameras:
                 camera = _camera(source, known, guessed[image.camera_id])
                 model.add_camera_with_trivial_rig(camera)
-            keypoints = contents.read_keypoints(image.image_id)[:, :2].astype(np.float64)
-            fresh = pycolmap.Image(
-                name=image.name,
-                keypoints=keypoints,
-                camera_id=image.camera_id,
-                image_id=image.image_id,
-            )
+            fresh = image_of(contents, image)
+            keypoints = np.array([point.xy for point in fresh.points2D]).reshape(-1, 2)
             pose = known.cam_from_world()
             model.add_image_with_trivial_frame(fresh, pose)
             model.frame(image.image_id).rig_from_world = pose

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pycolmap
 
-from reconstruct.colmap.database import opened
+from reconstruct.colmap.database import image_of, opened
 from reconstruct.colmap.mapping import incremental_options, merge_options, pixel_options
 from reconstruct.colmap.models import Reconstruction
 from reconstruct.colmap.placing import restore_poses
@@ -52,15 +51,8 @@ def triangulate(
             model.add_camera_with_trivial_rig(camera)
         for image in contents.read_all_images():
             if image.name in known:
-                points = contents.read_keypoints(image.image_id)[:, :2].astype(np.float64)
-                fresh = pycolmap.Image(
-                    name=image.name,
-                    keypoints=points,
-                    camera_id=image.camera_id,
-                    image_id=image.image_id,
-                )
                 pose = known[image.name].cam_from_world()
-                model.add_image_with_trivial_frame(fresh, pose)
+                model.add_image_with_trivial_frame(image_of(contents, image), pose)
     if not model.num_reg_images():
         raise EstimationError("no image of the data set has a pose in the reference model")
     return triangulate_again(

@@ -46,7 +46,7 @@ class Setting:
 
 
 def all_settings() -> list[Setting]:
-    """Of all kinds of pipeline files, in the order of the models."""
+    """All settings of all kinds of pipeline files, in the order in which their sections stand."""
     return [
         setting for kind, model in KINDS.items() for setting in _walk(model, kind=kind, prefix="")
     ]

@@ -104,6 +104,6 @@ def mapped_poses(output: Path) -> Poses:
 
 
 def agreements(methods: Sequence[MethodOutcome]) -> dict[tuple[str, str], Agreement | None]:
-    """Of all two methods that made a map."""
+    """How far the maps of every two methods agree; methods that made no map are left out."""
     poses = {m.label: mapped_poses(m.output) for m in methods if m.error is None}
     return {(a, b): agreement(poses[a], poses[b]) for a, b in combinations(poses, 2)}

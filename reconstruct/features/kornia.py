@@ -7,7 +7,6 @@ keypoints count from the first pixel's centre.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from reconstruct.config import Section
 from reconstruct.errors import MissingLibraryError, WeightsError
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
-from reconstruct.features.weights import UNREADABLE, read_checkpoint
+from reconstruct.features.weights import UNREADABLE, read_checkpoint, tensors_hash
 from reconstruct.geometry import rescale_points
 from reconstruct.types import ImageArray, LocalFeatures
 
@@ -72,12 +71,9 @@ class Kornia:
 
     def identity(self) -> dict[str, Any]:
         """The settings, the library's version, and the weights by content."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self._load().state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.cpu().numpy()).tobytes())
+        weights = tensors_hash(self._load().state_dict())
         version = metadata.version("kornia")
-        return {**self.config.identity(), "kornia": version, "weights": digest.hexdigest()}
+        return {**self.config.identity(), "kornia": version, "weights": weights}
 
     def __call__(self, image: ImageArray) -> LocalFeatures:
         """Features of one (H, W, 3) uint8 RGB image."""

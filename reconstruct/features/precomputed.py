@@ -103,8 +103,10 @@ class Precomputed:
         return _Prepared(found)
 
     def _usual_dimension(self, root: Path) -> int | None:
-        """That of most of the first files with keypoints: it must not depend on which image is
-        read first, as threads and resumed runs differ in that."""
+        """The descriptor dimension that most of the first files with keypoints have.
+
+        It must not depend on which image is read first: threads and resumed runs differ in that.
+        """
         with self._looking:
             if self._dimension is None:
                 folder = root if self.config.folder is None else Path(self.config.folder)

@@ -9,7 +9,6 @@ only.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -21,7 +20,7 @@ from reconstruct.config import Section
 from reconstruct.errors import WeightsError
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
-from reconstruct.features.weights import dense_array, read_checkpoint
+from reconstruct.features.weights import dense_array, read_checkpoint, tensors_hash
 from reconstruct.geometry import rescale_points
 from reconstruct.types import FloatArray, ImageArray, LocalFeatures
 
@@ -89,11 +88,7 @@ class R2D2:
 
     def identity(self) -> dict[str, Any]:
         """The settings, with the weights by content."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self._load().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-        return {**self.config.identity(), "weights": digest.hexdigest()}
+        return {**self.config.identity(), "weights": tensors_hash(self._load())}
 
     def __call__(self, image: ImageArray) -> LocalFeatures:
         """Features of one (H, W, 3) uint8 RGB image."""

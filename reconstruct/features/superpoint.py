@@ -9,7 +9,6 @@ package, and Magic Leap's licence allows them for non-commercial use only.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -21,7 +20,7 @@ from reconstruct.config import Section
 from reconstruct.errors import WeightsError
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
-from reconstruct.features.weights import dense_array, read_checkpoint
+from reconstruct.features.weights import dense_array, read_checkpoint, tensors_hash
 from reconstruct.geometry import rescale_points
 from reconstruct.images import to_grey
 from reconstruct.types import ImageArray, LocalFeatures
@@ -83,11 +82,7 @@ class SuperPoint:
 
     def identity(self) -> dict[str, Any]:
         """The settings, with the weights by content."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self._load().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-        return {**self.config.identity(), "weights": digest.hexdigest()}
+        return {**self.config.identity(), "weights": tensors_hash(self._load())}
 
     def __call__(self, image: ImageArray) -> LocalFeatures:
         """Features of one (H, W, 3) uint8 RGB image."""

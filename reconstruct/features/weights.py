@@ -105,6 +105,15 @@ class TrunkWeights:
         return digest.hexdigest()
 
 
+def tensors_hash(tensors: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over the names and values of a network's tensors."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
+    return digest.hexdigest()
+
+
 def valid_names() -> list[str]:
     """Names of known weights; any other name is the path of a file."""
     return [*EMBEDDED, *DOWNLOADS]

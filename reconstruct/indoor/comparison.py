@@ -43,11 +43,12 @@ from reconstruct.indoor.rgbd_map import RgbdMap
 from reconstruct.indoor.row import CandidateSource, Row, RowConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
 from reconstruct.localization.evaluate import read_truth, rows_table
-from reconstruct.stages import Context, Plan, Stage, inner_context
+from reconstruct.stages import Context, Stage, inner_context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.evaluate import write_metrics
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.match import Match
+from reconstruct.stages.side_by_side import SideBySide
 from reconstruct.storage.poses import read_poses
 from reconstruct.workspace import Workspace, fingerprint
 
@@ -169,32 +170,17 @@ def _hash(*sections: Section) -> str:
     return fingerprint("part", [section.identity() for section in sections])[:8]
 
 
-class CompareRows:
-    """All rows side by side; those that have not run are left out."""
+class CompareRows(SideBySide):
+    """The stage."""
 
     name = "compare"
-    made = 1
 
     def __init__(self, context: Context, config: IndoorEvaluation, rows: Sequence[Row]) -> None:
-        self.context = context
+        super().__init__(context)
         self.config = config
         self.rows = rows
         given = Path(config.reference) if config.reference else None
         self.reference = given or context.dataset.reference
-
-    def plan(self) -> Plan:
-        """Always done anew: it takes a moment."""
-        return Plan("missing", "compares the rows that have run")
-
-    def current(self) -> bool:
-        """Never."""
-        return False
-
-    def settle(self) -> None:
-        """Nothing to take."""
-
-    def discard(self) -> None:
-        """Nothing is kept."""
 
     def run(self) -> None:
         """Write submissions, metrics.json, and the tables of the summary."""

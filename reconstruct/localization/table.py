@@ -30,6 +30,7 @@ from reconstruct.stages.evaluate import EvaluateConfig, read_metrics, write_metr
 from reconstruct.stages.extract import LocalConfig
 from reconstruct.stages.map import MapConfig
 from reconstruct.stages.pair import PairConfig
+from reconstruct.stages.side_by_side import SideBySide
 from reconstruct.stages.verify import VerifyConfig
 
 logger = logging.getLogger("reconstruct")
@@ -166,29 +167,14 @@ class TableRow:
         return {group: LocalizationMetrics(**values) for group, values in found.items()}
 
 
-class CompareFeatures:
-    """All rows side by side; those that have not run are left out."""
+class CompareFeatures(SideBySide):
+    """The stage."""
 
     name = COMPARE
-    made = 1
 
     def __init__(self, context: Context, rows: Sequence[TableRow]) -> None:
-        self.context = context
+        super().__init__(context)
         self.rows = rows
-
-    def plan(self) -> Plan:
-        """Always done anew: it takes a moment."""
-        return Plan("missing", "compares the rows that have run")
-
-    def current(self) -> bool:
-        """Never."""
-        return False
-
-    def settle(self) -> None:
-        """Nothing to take."""
-
-    def discard(self) -> None:
-        """Nothing is kept."""
 
     def run(self) -> None:
         """Write metrics.json and the tables of the summary."""

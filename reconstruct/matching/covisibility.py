@@ -68,7 +68,8 @@ def covisibility_clusters(names: Sequence[str], seen: PointIds) -> list[list[str
 def _shared_counts(
     point_ids: Sequence[NDArray[np.int64]],
 ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
-    """Of each image: its number, those of the others that share points with it, and how many."""
+    """For each image: its index, the indices of the images that share points with it, and how many
+    points each shares."""
     table = _incidence(point_ids)
     for start in range(0, len(point_ids), BLOCK):
         counts = (table[start : start + BLOCK] @ table.T).tocsr()

@@ -172,7 +172,7 @@ def _refine(
 
 
 def _unique_targets(rows: NDArray[np.int64], scores: NDArray[np.float32]) -> Matches:
-    """Of matches with one cell of the second grid (blocks with margins overlap) the best."""
+    """The best match of each cell of the second grid: as blocks overlap, it may have several."""
     order = np.lexsort((rows[:, 0], -scores))
     _, firsts = np.unique(rows[order, 1], return_index=True)
     kept = order[firsts]

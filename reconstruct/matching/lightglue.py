@@ -8,7 +8,6 @@ onnxruntime. Early stopping and pruning, which trade matches for time, are off.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from reconstruct.errors import MissingLibraryError, UsageError, WeightsError
-from reconstruct.features.weights import UNREADABLE, read_checkpoint
+from reconstruct.features.weights import UNREADABLE, read_checkpoint, tensors_hash
 from reconstruct.matching import MatcherConfig
 from reconstruct.matching.nearest import unit_vectors
 from reconstruct.torch_device import resolve_device
@@ -146,11 +145,7 @@ class LightGlue:
         path = Path(self.config.weights).expanduser()
         if path.is_file():
             return file_hash(path)
-        digest = hashlib.sha256()
-        for name, value in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.cpu().numpy()).tobytes())
-        return digest.hexdigest()
+        return tensors_hash(self.network.state_dict())
 
 
 def open_exported(path: Path) -> InferenceSession:

@@ -12,7 +12,10 @@ from reconstruct.report.content import Settings
 
 
 def report_settings(config: BaseModel | Mapping[str, Any]) -> Settings:
-    """Of a run's configuration; as a plain mapping it is shown, but compared with nothing."""
+    """The settings that the report shows, and which of them differ from the defaults.
+
+    A configuration that comes as a plain mapping has no defaults to compare with.
+    """
     if isinstance(config, BaseModel):
         content: Mapping[str, Any] = config.model_dump(mode="json", by_alias=True)
         changed = tuple(_changed(config, ""))

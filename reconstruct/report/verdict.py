@@ -129,7 +129,7 @@ def _trained(found: Mapping[str, Any]) -> Verdict:
 
 
 def _compared(summary: Summary) -> Verdict | None:
-    """Of methods, or of rows: the best in the first table with shares."""
+    """The verdict on a comparison: the best method or row of the first table that has shares."""
     for title, (head, *rows) in summary.tables.items():
         shares = [i for i, word in enumerate(head) if re.match(r"[\d.]+( m, .*)?$", word)]
         rated = [row for row in rows if shares and _value(row[shares[0]]) is not None]
