@@ -57,7 +57,8 @@ def _spans(length: int, edge: int) -> list[_Span]:
     """Stretches of at most ``edge`` pixels that cover ``length`` of them evenly."""
     if length <= edge:
         return [_Span(0, length, -math.inf, math.inf)]
-    count = math.ceil((length - OVERLAP) / (edge - OVERLAP - STEP))
+    # Rounding to steps moves two neighbours apart by less than two of them.
+    count = math.ceil((length - OVERLAP) / (edge - OVERLAP - 2 * STEP))
     starts = [int(i * (length - edge) / (count - 1)) // STEP * STEP for i in range(count - 1)]
     starts.append(-(-(length - edge) // STEP) * STEP)
     stops = [min(start + edge, length) for start in starts]

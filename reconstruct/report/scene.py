@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.colmap import Camera, ModelArrays
-from reconstruct.geometry import Float64, projection_center
+from reconstruct.geometry import Float64
 from reconstruct.report.content import CameraView, ModelView
 
 MARGIN = 2.0
@@ -103,8 +103,3 @@ def _evenly(count: int, limit: int) -> NDArray[np.int64]:
 
 def _base64(values: NDArray[np.generic]) -> str:
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
-
-
-def center_of(view: CameraView) -> Float64:
-    """(3,) projection centre."""
-    return projection_center(np.array(view.matrix).reshape(3, 4))
