@@ -31,6 +31,8 @@ class LocalFeatures:
         scores: (N,) float32, larger is better; comparable within one image only.
         descriptors: (N, D) float32 of unit length, or a compact form (float16, uint8).
         image_size: (width, height) of the original image in pixels.
+        kinds: (N,) uint8, which of several extractors found a keypoint; None where there is one.
+            Descriptors of two kinds have nothing in common: their dot product is 0.
     """
 
     keypoints: NDArray[np.float32]
@@ -38,6 +40,7 @@ class LocalFeatures:
     scores: NDArray[np.float32]
     descriptors: NDArray[Any]
     image_size: tuple[int, int]
+    kinds: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.keypoints)
@@ -50,6 +53,7 @@ class LocalFeatures:
             scales=self.scales[index],
             scores=self.scores[index],
             descriptors=self.descriptors[index],
+            kinds=None if self.kinds is None else self.kinds[index],
         )
 
     @classmethod

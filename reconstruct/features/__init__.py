@@ -25,6 +25,7 @@ EXTRACTORS: dict[str, tuple[str, str, str]] = {
     "r2d2": ("reconstruct.features.r2d2", "R2D2Config", "R2D2"),
     "sift": ("reconstruct.features.sift", "SiftConfig", "Sift"),
     "superpoint": ("reconstruct.features.superpoint", "SuperPointConfig", "SuperPoint"),
+    "together": ("reconstruct.features.together", "TogetherConfig", "Together"),
 }
 
 
@@ -107,8 +108,12 @@ def input_scale(config: Section, image_size: tuple[int, int]) -> float:
         image_size: (width, height) of the photo in pixels.
 
     Returns:
-        At least 1: smaller photos are not enlarged. 1 where photos are looked at in tiles.
+        At least 1: smaller photos are not enlarged. 1 where photos are looked at in tiles; the
+        largest of its parts where there are several extractors.
     """
+    parts: Sequence[Section] = getattr(config, "parts", ())
+    if parts:
+        return max(input_scale(part, image_size) for part in parts)
     if getattr(config, "tiles", False):
         return 1.0
     limits: list[tuple[int | None, int]] = [

@@ -45,7 +45,8 @@ class ConsensusConfig(Section):
     the square root of the area that holds its matches: 800 pixels in a photo of 1024 x 680."""
 
     neighbors: int = Field(64, ge=3)
-    """Nearest matches in image 0 that are asked about each match."""
+    """Nearest matches that are asked about each match, in the image whose matches fill the smaller
+    area: image 0 here."""
     tolerance: float = Field(0.005, gt=0)
     """How far, in image 1, a neighbour may be from where a hypothesis puts it..."""
     stretch: float = Field(0.15, ge=0)
@@ -67,10 +68,19 @@ def consistent(
         config: None: the default settings.
 
     Returns:
-        (M,) bool. Fewer than four matches never agree.
+        (M,) bool, the same whichever image comes first and however the matches are sorted. Fewer
+        than four matches never agree.
     """
     config = config or ConsensusConfig.model_validate({})
-    x, y = (_normalised(points) for points in (first, second))
+    x, y = sorted((np.asarray(first), np.asarray(second)), key=_area)
+    order = np.lexsort([*y.T, *x.T])  # settles ties of distance
+    mask = np.zeros(len(order), np.bool_)
+    mask[order] = _agreeing(_normalised(x[order]), _normalised(y[order]), config)
+    return mask
+
+
+def _agreeing(x: Complex, y: Complex, config: ConsensusConfig) -> NDArray[np.bool_]:
+    """(M,) which matches are left when neighbours are looked for around ``x``."""
     kept = np.arange(len(x))
     for _ in range(ROUNDS):
         if len(kept) < MIN_SUPPORT + 2:
@@ -86,8 +96,13 @@ def consistent(
 def _normalised(points: NDArray[Any]) -> Complex:
     """(M,) positions in extents of their image: the rectangle that holds them has area 1."""
     z = np.asarray(points, np.float64) @ np.array([1.0, 1.0j])
-    area = float(np.ptp(z.real) * np.ptp(z.imag)) if len(z) else 0.0
+    area = _area(points)
     return np.asarray(z / np.sqrt(area) if area > 0 else z)
+
+
+def _area(points: NDArray[Any]) -> float:
+    """Of the rectangle that holds (M, 2) positions."""
+    return float(np.prod(np.ptp(np.asarray(points, np.float64), axis=0))) if len(points) else 0.0
 
 
 def _evidence(x: Complex, y: Complex, config: ConsensusConfig) -> Float64:

@@ -45,17 +45,47 @@ class MutualNNConfig(MatcherConfig):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """An image: (N, D) unit descriptors on the device; (N, 2) keypoints, or none where no filter
-    asks for them."""
+class Kind:
+    """The keypoints of an image that one extractor found.
 
-    descriptors: Tensor
+    rows: (n,) int64, which they are, ascending.
+    vectors: (n, d) columns ``first`` to ``first + d`` of their unit descriptors on the device; the
+        other columns hold zeros.
+    """
+
+    rows: NDArray[np.int64]
+    vectors: Tensor
+    first: int = 0
+
+    @classmethod
+    def of(cls, vectors: Tensor, rows: NDArray[np.int64]) -> Kind:
+        """Those at ``rows`` of an image's (N, D) unit descriptors."""
+        chosen = vectors[torch.from_numpy(rows).to(vectors.device)]
+        used = chosen.any(dim=0).nonzero()[:, 0].tolist() or [0]
+        return cls(rows, chosen[:, used[0] : used[-1] + 1].contiguous(), used[0])
+
+    def columns(self, start: int, stop: int) -> Tensor:
+        """(n, stop - start) columns of the descriptors."""
+        return self.vectors[:, start - self.first : stop - self.first]
+
+    @property
+    def last(self) -> int:
+        """The column after the last one."""
+        return self.first + self.vectors.shape[1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """An image: its keypoints by the extractor that found them; (N, 2) keypoints, or none where no
+    filter asks for them."""
+
+    kinds: dict[int, Kind]
     keypoints: FloatArray
 
     @property
     def nbytes(self) -> int:
         """Memory that it takes."""
-        return self.descriptors.nbytes + self.keypoints.nbytes
+        return sum(kind.vectors.nbytes for kind in self.kinds.values()) + self.keypoints.nbytes
 
 
 class MutualNN:
@@ -63,9 +93,9 @@ class MutualNN:
 
     def __init__(self, config: MutualNNConfig, *, device: str = "auto") -> None:
         self.config = config
-        self.reads: tuple[str, ...] = ("descriptors",)
+        self.reads: tuple[str, ...] = ("descriptors", "kinds")
         if config.filter is not None:
-            self.reads = ("descriptors", "keypoints")
+            self.reads = ("descriptors", "kinds", "keypoints")
         self.device = resolve_device(device)
 
     def identity(self) -> dict[str, Any]:
@@ -74,18 +104,41 @@ class MutualNN:
 
     def prepare(self, features: LocalFeatures) -> Prepared:
         """Unit descriptors on the device, and keypoints."""
-        return Prepared(unit_vectors(features.descriptors, self.device), features.keypoints)
+        vectors = unit_vectors(features.descriptors, self.device)
+        if features.kinds is None:
+            return Prepared({0: Kind(np.arange(len(vectors)), vectors)}, features.keypoints)
+        rows = {int(k): np.flatnonzero(features.kinds == k) for k in np.unique(features.kinds)}
+        kinds = {k: Kind.of(vectors, of_kind) for k, of_kind in rows.items()}
+        return Prepared(kinds, features.keypoints)
 
     def match(self, first: Prepared, second: Prepared) -> Matches:
-        """Mutual nearest neighbours; scores are cosines."""
-        config = self.config
-        given = first.descriptors, second.descriptors
-        found = mutual_nearest(*given, ratio=config.ratio, min_score=config.min_score)
-        if config.filter is None:
+        """Mutual nearest neighbours of one kind; scores are cosines."""
+        shared = sorted(first.kinds.keys() & second.kinds.keys())
+        found = _joined([self._of_one_kind(first.kinds[k], second.kinds[k]) for k in shared])
+        if self.config.filter is None:
             return found
         rows0, rows1 = found.indices.T
-        keep = consistent(first.keypoints[rows0], second.keypoints[rows1], config.filter)
+        keep = consistent(first.keypoints[rows0], second.keypoints[rows1], self.config.filter)
         return Matches(indices=found.indices[keep], scores=found.scores[keep])
+
+    def _of_one_kind(self, a: Kind, b: Kind) -> Matches:
+        start, stop = max(a.first, b.first), min(a.last, b.last)  # zeros add nothing to a product
+        vectors = a.columns(start, stop), b.columns(start, stop)
+        found = mutual_nearest(*vectors, ratio=self.config.ratio, min_score=self.config.min_score)
+        rows0, rows1 = found.indices.T
+        indices = np.column_stack([a.rows[rows0], b.rows[rows1]]).astype(np.uint32)
+        return Matches(indices=indices, scores=found.scores)
+
+
+def _joined(kinds: list[Matches]) -> Matches:
+    """The matches of all kinds, sorted by the keypoint of the first image."""
+    if len(kinds) < 2:
+        return kinds[0] if kinds else Matches.empty()
+    indices = np.concatenate([found.indices for found in kinds])
+    order = np.argsort(indices[:, 0])
+    return Matches(
+        indices=indices[order], scores=np.concatenate([found.scores for found in kinds])[order]
+    )
 
 
 def match(

@@ -22,6 +22,7 @@ from reconstruct.config import NotIdentity, Section
 from reconstruct.features import Extractor
 from reconstruct.features.d2net import D2Net, D2NetConfig
 from reconstruct.features.grid import Grid
+from reconstruct.features.together import Together
 from reconstruct.types import ImageArray, LocalFeatures
 
 if TYPE_CHECKING:
@@ -110,21 +111,27 @@ def create_describer(config: Any, local: Extractor, device: str) -> Describer:
         return Separate(local, NetVlad(config, device), {})
     settings = {"grid": config.grid} if isinstance(config, VladConfig) else {"power": config.power}
     settings["name"] = config.name
-    if isinstance(local, D2Net | Grid):
+    if isinstance(local, D2Net | Grid) or (isinstance(local, Together) and local.d2net is not None):
         return SharedPass(config, local, settings)
     trunk = D2NetConfig(weights=config.weights, max_edge=config.max_edge, max_sum_edges=None)
     return Separate(local, TrunkPooling(config, D2Net(trunk, device=device)), settings)
 
 
+MakesMaps = D2Net | Grid | Together
+"""Extractors that can be observed while they make D2-Net's maps."""
+
+
 class SharedPass:
     """Pools the map that D2-Net makes for its local features, or the grid of dense matching."""
 
-    def __init__(self, config: GemConfig | VladConfig, local: D2Net | Grid, settings: Any) -> None:
+    def __init__(self, config: GemConfig | VladConfig, local: MakesMaps, settings: Any) -> None:
         self.config, self.local, self.settings = config, local, settings
 
     def identity(self) -> Any:
         """The pooling, and all settings of the local extractor."""
-        return [self.settings, self.local.identity()]
+        local = self.local.d2net if isinstance(self.local, Together) else self.local
+        assert local is not None
+        return [self.settings, local.identity()]
 
     def prepare(self, image: ImageArray) -> None:
         """None: the input of the local extractor is enough."""

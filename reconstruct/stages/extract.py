@@ -15,11 +15,11 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reconstruct import features
 from reconstruct.config import NotIdentity, Section
@@ -73,6 +73,12 @@ class ExtractConfig(Section):
     """Threads that decode and resize."""
     batch_size: Annotated[int, NotIdentity] = Field(1, ge=1)
     """Images of equal size that go through the network together (pays on a GPU)."""
+
+    @model_validator(mode="after")
+    def _one_kind_for_a_basis(self) -> Self:
+        if self.compact.dim is not None and self.local.identity()["name"] == "together":
+            raise ValueError("`compact.dim` is for one kind of descriptor, not for `together`")
+        return self
 
 
 class Extract(KeyedStage):

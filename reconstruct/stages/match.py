@@ -58,6 +58,8 @@ class Match(KeyedStage):
         local = extract.config.local.identity()["name"]
         if config.method == "dense" and local != "grid":
             raise ConfigError(f"match.method: dense needs local: {{name: grid}}, not {local}")
+        if config.method == "lightglue" and local == "together":
+            raise ConfigError("match.method: lightglue knows one kind of descriptor, not together")
 
     def find_fingerprints(self) -> dict[str, str] | None:
         """Pair -> fingerprint of its matches, over the settings and the features of both images."""

@@ -35,6 +35,8 @@ class FeatureStore(ShardStore):
             "descriptors": features.descriptors,
             "image_size": np.asarray([features.image_size], np.int32),
         }
+        if features.kinds is not None:
+            fields["kinds"] = features.kinds
         return Record(name, fingerprint, fields)
 
     def load(self, name: str, fields: Collection[str] = FIELDS) -> LocalFeatures:
@@ -48,7 +50,8 @@ class FeatureStore(ShardStore):
         return LocalFeatures(image_size=(width, height), **{**_ROWLESS, **stored})
 
     def _some(self, name: str, fields: Collection[str]) -> Fields:
-        wanted = sorted({"image_size", *fields})
+        absent = {"kinds"} - set(self.fields(name))
+        wanted = sorted({"image_size", *fields} - absent)
         return {field: self.read(name, only=field)[field] for field in wanted}
 
     def keypoints(self, name: str) -> NDArray[np.float32]:
@@ -59,7 +62,7 @@ class FeatureStore(ShardStore):
 
     def _check(self, name: str, stored: Fields) -> None:
         """Raises ArtifactError for arrays of other shapes than `record` wrote."""
-        lengths = {len(stored[field]) for field in FIELDS if field in stored}
+        lengths = {len(stored[field]) for field in (*FIELDS, "kinds") if field in stored}
         keypoints = stored.get("keypoints", np.zeros((0, 2)))
         if len(lengths) > 1 or keypoints.shape[1:] != (2,) or not np.isfinite(keypoints).all():
             raise ArtifactError(

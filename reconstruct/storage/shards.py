@@ -133,14 +133,21 @@ class ShardStore:
 
         Raises ArtifactError if it is absent or unreadable.
         """
-        place = self._index().get(key)
-        if place is None:
-            raise ArtifactError(f"{self.folder}: holds nothing for {key!r}; run its stage again")
+        place = self._place(key)
         try:
             with self._lock:
                 opened = self._open(place.shard)
                 names = [only] if only else opened.names
                 return {name: opened.read(name, place.row) for name in names}
+        except UNREADABLE as error:
+            raise _unreadable(place.shard, error) from error
+
+    def fields(self, key: str) -> list[str]:
+        """Names of the fields of a record. Raises ArtifactError as `read` does."""
+        place = self._place(key)
+        try:
+            with self._lock:
+                return list(self._open(place.shard).names)
         except UNREADABLE as error:
             raise _unreadable(place.shard, error) from error
 
@@ -187,6 +194,12 @@ class ShardStore:
         """Remove what a killed run left uncommitted."""
         for path in self.folder.glob(f"*{TEMPORARY}"):
             remove(path)
+
+    def _place(self, key: str) -> _Place:
+        place = self._index().get(key)
+        if place is None:
+            raise ArtifactError(f"{self.folder}: holds nothing for {key!r}; run its stage again")
+        return place
 
     def _open(self, shard: Path) -> _OpenShard:
         if shard not in self._files:

@@ -55,6 +55,7 @@ SETTINGS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "r2d2": _r2d2,
     "sift": lambda folder: {},
     "superpoint": _superpoint,
+    "together": lambda folder: {},
 }
 """Settings with which each works offline, with random weights where none are shipped."""
 

@@ -33,7 +33,11 @@ from reconstruct.types import Intrinsics
 
 PINHOLE = Intrinsics(model="SIMPLE_PINHOLE", size=(640, 480), params=(500.0, 320.0, 240.0))
 NAMES = ("query/day/synthetic/day-00.jpg", "query/night/synthetic/night-01.jpg")
-REFINED = {"refine.method": "multiview", "localize.refine.method": "multiview"}
+REFINED = {
+    "match.filter": {},
+    "refine.method": "multiview",
+    "localize.refine.method": "multiview",
+}
 
 
 def test_matches_are_lifted_and_merged() -> None:

@@ -31,6 +31,17 @@ def test_scattered_matches_leave(right: int, angle_deg: float, scale: float) -> 
     assert kept[right:].mean() < 0.02
 
 
+def test_the_order_of_images_and_of_matches_does_not_count() -> None:
+    rng = np.random.default_rng(4)
+    first, second = rng.uniform(0, SIZE, (2, 500, 2))
+    second[:200] = turned(first[:200], 20, 0.8) + rng.normal(0, 1.5, (200, 2))
+    first[200:300] = first[:100]  # several matches at one place
+    kept = consistent(first, second)
+    assert 0 < kept.sum() < 500
+    order = rng.permutation(500)
+    np.testing.assert_array_equal(consistent(second[order], first[order]), kept[order])
+
+
 def test_a_slanted_plane_is_no_similarity_and_stays() -> None:
     first = np.random.default_rng(1).uniform(0, SIZE, (400, 2))
     depth = 1.0 + 0.8 * first[:, 0] / SIZE[0]
