@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -33,36 +33,50 @@ else:  # the other extractors' settings, told apart by `name`
     PartConfig = Annotated[Union[_choices], Field(discriminator="name")]  # noqa: UP007
 
 
+WEIGHTS: Final = "vgg16"
+PARTS: Final = [{"name": "d2net"}, {"name": "sift"}]
+"""The parts of a section that names none."""
+SHARED: Final = ("max_edge", "max_keypoints", "multiscale")
+
+
 class TogetherConfig(Section):
     """Section ``extract.local`` with ``name: together``."""
 
     name: Literal["together"] = "together"
-    parts: list[PartConfig] = Field([D2NetConfig(), SiftConfig()], min_length=1)
+    parts: list[PartConfig] = Field([D2NetConfig(weights=WEIGHTS), SiftConfig()], min_length=1)
     """The extractors' own sections."""
+    weights: str = WEIGHTS
+    """Of D2-Net, where its section gives none."""
     max_edge: int | None = Field(None, ge=16)
-    """``max_edge`` of the parts that give none; null: each part's default."""
+    """Of each part that has this setting and gives none; null: the part's default."""
+    max_keypoints: int | None = Field(None, ge=1)
+    """The same."""
+    multiscale: bool | None = None
+    """The same."""
 
     @model_validator(mode="before")
     @classmethod
-    def _share_max_edge(cls, given: Any) -> Any:
-        """Sections of parts with the edge that they share. What is malformed is left as it is."""
-        if not isinstance(given, dict) or given.get("max_edge") is None:
+    def _hand_down(cls, given: Any) -> Any:
+        """Sections of parts with the settings they share. What is malformed is left as it is."""
+        parts = given.get("parts", PARTS) if isinstance(given, dict) else None
+        if not isinstance(parts, list):
             return given
-        parts = given.get("parts", [{"name": "d2net"}, {"name": "sift"}])
-        if not isinstance(parts, list | tuple):
-            return given
-        return {**given, "parts": [_with_edge(part, given["max_edge"]) for part in parts]}
+        shared = {key: given[key] for key in SHARED if given.get(key) is not None}
+        d2net = {"weights": given.get("weights", WEIGHTS)}
+        return {**given, "parts": [_with_settings(part, shared, d2net) for part in parts]}
 
     def identity(self) -> dict[str, Any]:
         """The name, and what identifies each part."""
         return {"name": self.name, "parts": [part.identity() for part in self.parts]}
 
 
-def _with_edge(part: Any, max_edge: Any) -> Any:
+def _with_settings(part: Any, shared: dict[str, Any], d2net: dict[str, Any]) -> Any:
+    """A part's section with those of the shared settings that it may have and does not give."""
     if not isinstance(part, dict) or part.get("name") not in features.EXTRACTORS:
         return part
-    has_one = "max_edge" in features.config_class(part["name"]).model_fields
-    return {"max_edge": max_edge, **part} if has_one else part
+    own = features.config_class(part["name"]).model_fields
+    handed = {key: value for key, value in shared.items() if key in own}
+    return {**handed, **(d2net if part["name"] == "d2net" else {}), **part}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

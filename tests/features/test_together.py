@@ -91,6 +91,10 @@ def test_settings() -> None:
     own = [{"name": "d2net", "max_edge": 100}, {"name": "sift"}]
     part, other = load_extractor("together", max_edge=400, parts=own).config.parts
     assert (part.max_edge, other.max_edge) == (100, 400)
+    given = {"weights": "d2_tf", "multiscale": True, "max_keypoints": 7}
+    d2net, sift = load_extractor("together", **given).config.parts
+    assert (d2net.weights, d2net.multiscale, d2net.max_keypoints) == ("d2_tf", True, 7)
+    assert sift.max_keypoints == 7
     with pytest.raises(ConfigError, match="parts"):
         load_extractor("together", parts=[{"name": "together"}])
     with pytest.raises(ConfigError, match="parts"):
