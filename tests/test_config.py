@@ -38,6 +38,10 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("FixedViewsConfig.images", "GpsConfig.positions"),
         *("FolderConfig.rigs", "VideoConfig.path"),
     },
+    "what its parts are given, which count": {
+        *("TogetherConfig.max_edge", "TogetherConfig.max_keypoints"),
+        *("TogetherConfig.multiscale", "TogetherConfig.weights"),
+    },
     "where weights, which count by content, are looked for": {
         *("D2NetConfig.mirrors", "D2NetConfig.cache_dir"),
     },

@@ -97,7 +97,16 @@ def sentence(field: FieldInfo, owner: type[Section]) -> str:
 def default(field: FieldInfo) -> Any:
     """What a field is where a file does not say; PydanticUndefined if it must."""
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, tuple) and any(isinstance(part, Section) for part in value):
+        return [_written(part) for part in value]
     return value.model_dump(mode="json", by_alias=True) if isinstance(value, Section) else value
+
+
+def _written(section: Section) -> dict[str, Any]:
+    """A section as short as a file may say it: what tells it apart, and what is no default."""
+    picked = tag(type(section))
+    differs = section.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {**(dict([picked]) if picked else {}), **differs}
 
 
 def sections(annotation: Any) -> list[type[Section]]:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from reconstruct import features
-from reconstruct.config import Section
+from reconstruct.config import NotIdentity, Section
 from reconstruct.features.d2net import D2Net, D2NetConfig
 from reconstruct.features.sift import SiftConfig
 from reconstruct.types import ImageArray, LocalFeatures
@@ -33,7 +33,7 @@ else:  # the other extractors' settings, told apart by `name`
     PartConfig = Annotated[Union[_choices], Field(discriminator="name")]  # noqa: UP007
 
 
-WEIGHTS: Final = "vgg16"
+WEIGHTS: Final = "d2_homography"
 PARTS: Final = [{"name": "d2net"}, {"name": "sift"}]
 """The parts of a section that names none."""
 SHARED: Final = ("max_edge", "max_keypoints", "multiscale")
@@ -43,15 +43,17 @@ class TogetherConfig(Section):
     """Section ``extract.local`` with ``name: together``."""
 
     name: Literal["together"] = "together"
-    parts: list[PartConfig] = Field([D2NetConfig(weights=WEIGHTS), SiftConfig()], min_length=1)
+    parts: tuple[PartConfig, ...] = Field(
+        (D2NetConfig(weights=WEIGHTS), SiftConfig()), min_length=1, strict=False
+    )
     """The extractors' own sections."""
-    weights: str = WEIGHTS
+    weights: Annotated[str, NotIdentity] = WEIGHTS
     """Of D2-Net, where its section gives none."""
-    max_edge: int | None = Field(None, ge=16)
+    max_edge: Annotated[int | None, NotIdentity] = Field(None, ge=16)
     """Of each part that has this setting and gives none; null: the part's default."""
-    max_keypoints: int | None = Field(None, ge=1)
+    max_keypoints: Annotated[int | None, NotIdentity] = Field(None, ge=1)
     """The same."""
-    multiscale: bool | None = None
+    multiscale: Annotated[bool | None, NotIdentity] = None
     """The same."""
 
     @model_validator(mode="before")
@@ -59,15 +61,11 @@ class TogetherConfig(Section):
     def _hand_down(cls, given: Any) -> Any:
         """Sections of parts with the settings they share. What is malformed is left as it is."""
         parts = given.get("parts", PARTS) if isinstance(given, dict) else None
-        if not isinstance(parts, list):
+        if not isinstance(parts, list | tuple):
             return given
         shared = {key: given[key] for key in SHARED if given.get(key) is not None}
         d2net = {"weights": given.get("weights", WEIGHTS)}
         return {**given, "parts": [_with_settings(part, shared, d2net) for part in parts]}
-
-    def identity(self) -> dict[str, Any]:
-        """The name, and what identifies each part."""
-        return {"name": self.name, "parts": [part.identity() for part in self.parts]}
 
 
 def _with_settings(part: Any, shared: dict[str, Any], d2net: dict[str, Any]) -> Any:

@@ -43,7 +43,8 @@ def test_each_kind_matches_as_if_it_were_alone() -> None:
     matcher = create(MutualNNConfig(ratio=0.95), "cpu")
 
     def matches(name: str) -> tuple[list[LocalFeatures], np.ndarray]:
-        found = [load_extractor(name, device="cpu")(image) for image in images]
+        settings = {} if name == "sift" else {"weights": "vgg16"}
+        found = [load_extractor(name, device="cpu", **settings)(image) for image in images]
         return found, matcher.match(*(matcher.prepare(f) for f in found)).indices
 
     (first, second), together = matches("together")
