@@ -225,6 +225,21 @@ def test_an_edited_shard_is_named_before_it_is_read(tmp_path: Path, damage: str)
         ShardStore(tmp_path).read("a")
 
 
+@pytest.mark.parametrize("damage", ["claim", "numbers", "group"])
+def test_edited_keys_count_as_missing(tmp_path: Path, damage: str) -> None:
+    path = ShardStore(tmp_path).write([record("a", 1, 3)])
+    with h5py.File(path, "r+") as file:
+        del file["keys"]
+        if damage == "claim":
+            text = h5py.string_dtype("utf-8")
+            file.create_dataset("keys", shape=(10**10,), dtype=text, chunks=(1024,))
+        elif damage == "numbers":
+            file["keys"] = np.zeros(1)
+        else:
+            file.create_group("keys")
+    assert ShardStore(tmp_path).fingerprints() == {}
+
+
 def test_features_of_another_shape_are_named(tmp_path: Path) -> None:
     fields = {name: np.zeros((4, 3), np.float32) for name in ("keypoints", "descriptors")}
     fields |= {name: np.zeros(4, np.float32) for name in ("scales", "scores")}
