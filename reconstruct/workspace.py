@@ -33,6 +33,9 @@ SCHEMA_VERSION = 1
 TEMPORARY = ".tmp"
 """Suffix of everything that is not committed yet."""
 
+ASIDE = ".old"
+"""Suffix of a folder that is just being replaced."""
+
 MARKER = ".reconstruct"
 """Marks an output folder as made by this program."""
 HOLDER = ".lock.holder"
@@ -90,6 +93,7 @@ class Workspace:
             self._mark()
             held = filelock.FileLock(self.root / ".lock", blocking=False)
             held.acquire()
+            self._put_back()
         except filelock.Timeout as error:
             raise WorkspaceBusyError(
                 f"{self.root}: in use by another run (process {self._holder()}); "
@@ -131,6 +135,13 @@ class Workspace:
                 f"({names}); give an empty or a new folder as --output"
             )
         marker.write_text("An output folder of reconstruct.\n", encoding="utf-8")
+
+    def _put_back(self) -> None:
+        """Undo the replacing of a folder, of which a run was killed between its two renames."""
+        for path in [self.root / name for name in self._read_stamps()]:
+            aside = path.with_name(path.name + ASIDE)
+            if aside.is_dir() and not path.exists():
+                os.replace(aside, path)
 
     def _artifacts(self) -> list[Path]:
         return [path for path in vars(self).values() if path not in (self.root, self.dataset)]
@@ -306,7 +317,7 @@ def atomic_path(path: Path, mark: str = "") -> Iterator[Path]:
         for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _flush(file)
         if path.is_dir():  # a rename cannot replace a folder that is not empty
-            aside = path.with_name(path.name + ".old")
+            aside = path.with_name(path.name + ASIDE)
             remove(aside)
             os.replace(path, aside)
             os.replace(temporary, path)

@@ -152,6 +152,18 @@ def test_what_another_program_put_into_an_own_folder_is_not_replaced(tmp_path: P
     assert workspace.database.read_text() == "theirs"
 
 
+def test_a_folder_that_was_being_replaced_is_put_back(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "out")
+    with workspace.lock():
+        workspace.sparse.mkdir()
+        (workspace.sparse / "images.bin").write_bytes(b"model")
+        workspace.set_stamp(workspace.sparse, "f")
+    workspace.sparse.rename(tmp_path / "out" / "sparse.old")  # and then it was killed
+    with workspace.lock():
+        assert workspace.stamp(workspace.sparse) == "f"
+        assert workspace.models() == [workspace.sparse]
+
+
 def test_junk_of_equal_size_is_not_what_was_committed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     with contextlib.closing(sqlite3.connect(workspace.database)) as database:
