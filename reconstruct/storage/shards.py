@@ -20,7 +20,8 @@ import socket
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,6 +142,17 @@ class ShardStore:
                 return {name: opened.read(name, place.row) for name in names}
         except UNREADABLE as error:
             raise _unreadable(place.shard, error) from error
+
+    @contextmanager
+    def decoding(self, key: str) -> Iterator[None]:
+        """Within it, arrays that are not those of a record raise ArtifactError naming its key."""
+        try:
+            yield
+        except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise ArtifactError(
+                f"{self.folder}: what is stored of {key!r} is damaged ({str(error)[:200]}); run "
+                "its stage again with --force"
+            ) from error
 
     def lengths(self, field: str) -> dict[str, int]:
         """Key -> number of rows of ``field`` in its record, for all records; no row is read."""
