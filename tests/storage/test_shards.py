@@ -73,6 +73,9 @@ def test_pairs_of_any_names_are_told_apart(tmp_path: Path) -> None:
     for pair, expected in zip(pairs, matches, strict=True):
         np.testing.assert_array_equal(store.load(pair), expected.indices, strict=True)
         np.testing.assert_array_equal(store.scores(pair), expected.scores, strict=True)
+    for other in ("x", "[]", "3", '["a", "b", "c"]'):
+        with pytest.raises(ArtifactError, match="not the key of a pair"):
+            key_pair(other)
 
 
 def test_the_last_record_of_a_key_wins_and_compact_drops_the_others(tmp_path: Path) -> None:
