@@ -330,6 +330,7 @@ def test_a_full_disk_leaves_nothing_half_done(
     for line in found.stderr.splitlines():
         assert line.startswith("error: ")
         assert "run again to go on" in line
+        assert str(tmp_path / "out") in line, "the file is named"
     assert not [path for path in (tmp_path / "out").rglob("*.tmp*") if path.is_file()]
     assert run().status == 0
     assert run(output=tmp_path / "fresh").status == 0

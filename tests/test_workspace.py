@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -41,6 +43,17 @@ def test_a_file_stands_whole_or_not_at_all(tmp_path: Path) -> None:
         interrupted_write(path, RuntimeError("half-way"))
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_the_system_says_of_a_write_names_the_file(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")  # as a write raises it
+    own = OSError("encoder error -2")  # as Pillow raises it
+    other = FileNotFoundError(errno.ENOENT, "No such file", "elsewhere")
+    for error, named in ((full, "file.txt"), (own, "file.txt"), (other, "elsewhere")):
+        with pytest.raises(OSError, match=re.escape(str(error.strerror or error))) as caught:
+            interrupted_write(tmp_path / "file.txt", error)
+        assert Path(caught.value.filename).name == named
+        assert str(caught.value.filename) in str(caught.value)
 
 
 def test_a_folder_stands_whole_or_not_at_all(tmp_path: Path) -> None:
