@@ -11,11 +11,13 @@ all machines see under one path; nothing of that passes through the scheduler.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -27,6 +29,7 @@ from pydantic import Field
 from reconstruct.config import Section, shown
 from reconstruct.errors import DataError, ReconstructError, UsageError
 from reconstruct.executor import Executor, InProcess, Job, Outcome
+from reconstruct.files import read_text
 from reconstruct.workspace import HOLDER
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ PRELOAD = "reconstruct.preload"
 AHEAD = 4
 """Chunks a worker that the scheduler knows of, so that no worker waits for the driver."""
 CONNECT_S = 30.0
+SCHEDULER_FILE_BYTES = 1 << 24
+"""Limit on the file of a scheduler, which lists its workers."""
 
 
 class ClusterConfig(Section):
@@ -139,15 +144,38 @@ def _connected(config: ClusterConfig) -> Iterator[Client]:
             )
             # At the end, "still alive after 4.0 seconds" is nothing to warn of.
             stack.callback(logging.getLogger("distributed.nanny").setLevel, logging.ERROR)
-        given = {"scheduler_file": where} if str(where).endswith(".json") else {"address": where}
         try:
-            client = distributed.Client(**given, timeout=CONNECT_S, set_as_default=False)
-        except (OSError, ValueError) as error:
+            address = _checked(where) if isinstance(where, str) else where
+            client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UsageError(
                 f"cluster.address: no Dask scheduler answers at {where} ({error}); start one with "
                 "`dask scheduler`, or use --cluster local:N"
             ) from error
         yield stack.enter_context(client)
+
+
+def _checked(where: str) -> str:
+    """The address of a scheduler, which is given or stands in its file.
+
+    Dask's client waits without end for a file that does not come, and when it is taken down after
+    an address that is none. Raises ValueError, OSError, LookupError or TypeError for these.
+    """
+    from distributed.comm import get_address_host_port, parse_address
+    from distributed.comm.registry import get_backend
+
+    if where.endswith(".json"):
+        end = time.monotonic() + CONNECT_S
+        while not Path(where).exists() and time.monotonic() < end:
+            time.sleep(0.1)  # the scheduler may just be starting
+        where = str(json.loads(read_text(where, SCHEDULER_FILE_BYTES))["address"])
+    scheme, _ = parse_address(where)
+    get_backend(scheme)  # is there such a scheme?
+    if scheme in ("tcp", "tls", "ws", "wss"):
+        _, port = get_address_host_port(where)
+        if not 0 < port < 1 << 16:
+            raise ValueError(f"{port} is no number of a port")
+    return where
 
 
 def _count_workers(client: Client) -> int:

@@ -13,7 +13,7 @@ from reconstruct.errors import UsageError
 from reconstruct.pipeline import PipelineConfig, run_config
 from reconstruct.stages.growing import PREVIOUS
 from reconstruct.stages.outcome import Run
-from reconstruct.workspace import Workspace, file_hash
+from reconstruct.workspace import Workspace, atomic_path, file_hash
 
 
 def extend(
@@ -102,5 +102,5 @@ def _copy(files: dict[str, Path], root: Path) -> None:
         elif file_hash(target) != file_hash(file):
             raise UsageError(f"{target}: another photo has the name of {file}; rename one of them")
     for target, file in new.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, target)
+        with atomic_path(target) as temporary:
+            shutil.copy2(file, temporary)

@@ -62,7 +62,7 @@ _ORIENTATION_TAG = 0x0112
 _MAX_FILE_BYTES = 1 << 32
 _UNREADABLE = (
     *(OSError, SyntaxError, ValueError, OverflowError, MemoryError, EOFError),
-    *(TypeError, LookupError, AttributeError, RuntimeError, StructError),
+    *(TypeError, LookupError, AttributeError, RuntimeError, StructError, ZeroDivisionError),
 )
 """What Pillow raises for a damaged file: mostly the first two, but its readers of TIFF and EXIF
 trust what a file says of itself."""
@@ -154,15 +154,28 @@ def exif_orientation(data: bytes) -> int:
     Broken EXIF data counts as none: it says nothing about the pixels.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with _open(io.BytesIO(data), float("inf")) as image:
-                if image.format == "PNG" and not _EXIF_SOURCES & set(image.info):
-                    return 1  # Pillow would decode all pixels to look for a tag behind them
-                value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (ImageError, *_UNREADABLE):
+        with _naming("EXIF"), _open(io.BytesIO(data), float("inf")) as image:
+            value = _exif(image).get(_ORIENTATION_TAG, 1)
+    except ImageError:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+@contextmanager
+def opened_exif(path: Path | str) -> Iterator[Image.Exif]:
+    """The EXIF data of a photo, empty where there are none; pixels are not decoded.
+
+    Some parts are read from the file when they are asked for, so that this is a block, and what
+    goes wrong within it is the file's. Raises ImageError as `read_image`.
+    """
+    with _naming(str(path)), open_regular(path) as file, _open(file, float("inf")) as image:
+        yield _exif(image)
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    if image.format == "PNG" and not _EXIF_SOURCES & set(image.info):
+        return Image.Exif()  # Pillow would decode all pixels to look for a tag behind them
+    return image.getexif()
 
 
 _EXIF_SOURCES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp"}

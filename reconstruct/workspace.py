@@ -33,6 +33,9 @@ SCHEMA_VERSION = 1
 TEMPORARY = ".tmp"
 """Suffix of everything that is not committed yet."""
 
+ASIDE = ".old"
+"""Suffix of a folder that is just being replaced."""
+
 MARKER = ".reconstruct"
 """Marks an output folder as made by this program."""
 HOLDER = ".lock.holder"
@@ -90,6 +93,7 @@ class Workspace:
             self._mark()
             held = filelock.FileLock(self.root / ".lock", blocking=False)
             held.acquire()
+            self._put_back()
         except filelock.Timeout as error:
             raise WorkspaceBusyError(
                 f"{self.root}: in use by another run (process {self._holder()}); "
@@ -104,7 +108,8 @@ class Workspace:
             ) from error
         try:
             holder = f"{os.getpid()}\n{uuid.uuid4()}\n"
-            (self.root / HOLDER).write_text(holder, encoding="utf-8")
+            with naming(self.root / HOLDER):
+                (self.root / HOLDER).write_text(holder, encoding="utf-8")
             yield
         finally:
             (self.root / HOLDER).unlink(missing_ok=True)
@@ -130,7 +135,15 @@ class Workspace:
                 f"{self.root}: holds files that this program would replace, and did not write "
                 f"({names}); give an empty or a new folder as --output"
             )
-        marker.write_text("An output folder of reconstruct.\n", encoding="utf-8")
+        with naming(marker):
+            marker.write_text("An output folder of reconstruct.\n", encoding="utf-8")
+
+    def _put_back(self) -> None:
+        """Undo the replacing of a folder, of which a run was killed between its two renames."""
+        for path in [self.root / name for name in self._read_stamps()]:
+            aside = path.with_name(path.name + ASIDE)
+            if aside.is_dir() and not path.exists():
+                os.replace(aside, path)
 
     def _artifacts(self) -> list[Path]:
         return [path for path in vars(self).values() if path not in (self.root, self.dataset)]
@@ -293,8 +306,9 @@ def database_hash(path: Path) -> str:
 def atomic_path(path: Path, mark: str = "") -> Iterator[Path]:
     """A temporary path that becomes ``path`` (a file or a folder) when the block ends well.
 
-    If the block raises, the temporary is removed and what stood at ``path`` stays. mark: part of
-    the temporary's name, where several processes may write the same content at once.
+    If the block raises, the temporary is removed and what stood at ``path`` stays; an OSError then
+    names the path, which those of a full disk do not. mark: part of the temporary's name, where
+    several processes may write the same content at once.
     """
     if path.is_symlink():
         raise UsageError(f"{path}: is a symbolic link, which is not replaced; move it elsewhere")
@@ -302,11 +316,12 @@ def atomic_path(path: Path, mark: str = "") -> Iterator[Path]:
     remove(temporary)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _flush(file)
         if path.is_dir():  # a rename cannot replace a folder that is not empty
-            aside = path.with_name(path.name + ".old")
+            aside = path.with_name(path.name + ASIDE)
             remove(aside)
             os.replace(path, aside)
             os.replace(temporary, path)
@@ -320,13 +335,26 @@ def atomic_path(path: Path, mark: str = "") -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it, an OSError that names no file gets this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and type(error) is OSError:  # a library's own, as Pillow's
+            raise OSError(errno.EIO, str(error), str(path)) from error
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
 def reserve(folder: Path, size: int) -> None:
     """Make sure that ``size`` bytes can be written to ``folder``.
 
     For writers that do not notice a full disk, or crash on it. Raises OSError if there is no room.
     """
     if hasattr(os, "posix_fallocate"):
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with naming(folder), tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, size)
     elif shutil.disk_usage(folder).free < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))

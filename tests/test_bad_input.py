@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -329,6 +330,7 @@ def test_a_full_disk_leaves_nothing_half_done(
     for line in found.stderr.splitlines():
         assert line.startswith("error: ")
         assert "run again to go on" in line
+        assert str(tmp_path / "out") in line, "the file is named"
     assert not [path for path in (tmp_path / "out").rglob("*.tmp*") if path.is_file()]
     assert run().status == 0
     assert run(output=tmp_path / "fresh").status == 0
@@ -355,3 +357,38 @@ def test_an_artifact_that_was_cut_off_is_made_again(
     summaries = [colmap.model_summary(colmap.read_model(o / "sparse")) for o in (finished, output)]
     assert summaries[0] == summaries[1]
     assert yaml.safe_load((output / "run.yaml").read_text(encoding="utf-8"))["config"]
+
+
+EDITS = [
+    ("geometries", "inliers", lambda rows: rows + 10**6, "name keypoints beyond the"),
+    ("geometries", "inliers", lambda rows: rows[:, :1], r"expected (M, 2) uint32"),
+    ("geometries", "F", lambda rows: rows[:, :2], "is damaged (F of shape"),
+    ("features", "image_size", lambda rows: rows[:, :1], "is damaged"),
+    ("features", "keypoints", lambda rows: rows[:, :1], "are damaged"),
+]
+
+
+@pytest.mark.parametrize(
+    ("folder", "field", "edit", "message"), EDITS, ids=[f"{e[0]} {e[1]} {e[3]}" for e in EDITS]
+)
+def test_what_somebody_edited_is_named_before_colmap_sees_it(
+    output: Path,
+    chain: Path,
+    command: Command,
+    square: SyntheticDataset,
+    folder: str,
+    field: str,
+    edit: Callable[[Any], Any],
+    message: str,
+) -> None:
+    with h5py.File(output / folder / "part-00000.h5", "r+") as file:
+        edited = edit(file["fields"][field][()])
+        del file["fields"][field]
+        file["fields"][field] = edited
+    cameras = f"dataset.cameras={json.dumps(str(square.reference))}"
+    arguments = ["--images", square.images, "--output", output, "--set", cameras]
+    found = command("run", chain, *arguments, "--force", "database")
+    (line,) = error_lines(found)
+    assert found.status == 1
+    assert message in line
+    assert "--force" in line

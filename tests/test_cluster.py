@@ -164,6 +164,34 @@ def test_no_scheduler_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
+BAD_ADDRESSES = {
+    "foo://host:1": "unknown address scheme",
+    "tcp://[::1": "invalid address",
+    "tcp://host:99999999": "no number of a port",
+    "absent.json": "No such file",
+    "pipe.json": "not a regular file",
+    "deep.json": "recursion",
+    "list.json": "list indices",
+}
+
+
+@pytest.mark.parametrize("where", BAD_ADDRESSES)
+def test_an_address_that_is_none_ends_at_once(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.2)
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "list.json").write_text("[]")
+    address = str(tmp_path / where) if where.endswith(".json") else where
+    with (
+        pytest.raises(UsageError, match=BAD_ADDRESSES[where]),
+        open_executor(ClusterConfig(address=address), tmp_path),
+    ):
+        pass
+
+
 def test_a_scheduler_that_is_gone_is_told_as_such() -> None:
     pytest.importorskip("distributed")
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -41,6 +43,17 @@ def test_a_file_stands_whole_or_not_at_all(tmp_path: Path) -> None:
         interrupted_write(path, RuntimeError("half-way"))
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_the_system_says_of_a_write_names_the_file(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")  # as a write raises it
+    own = OSError("encoder error -2")  # as Pillow raises it
+    other = FileNotFoundError(errno.ENOENT, "No such file", "elsewhere")
+    for error, named in ((full, "file.txt"), (own, "file.txt"), (other, "elsewhere")):
+        with pytest.raises(OSError, match=re.escape(str(error.strerror or error))) as caught:
+            interrupted_write(tmp_path / "file.txt", error)
+        assert Path(caught.value.filename).name == named
+        assert str(caught.value.filename) in str(caught.value)
 
 
 def test_a_folder_stands_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -150,6 +163,18 @@ def test_what_another_program_put_into_an_own_folder_is_not_replaced(tmp_path: P
             temporary.mkdir()
     assert workspace.sparse.is_symlink()
     assert workspace.database.read_text() == "theirs"
+
+
+def test_a_folder_that_was_being_replaced_is_put_back(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "out")
+    with workspace.lock():
+        workspace.sparse.mkdir()
+        (workspace.sparse / "images.bin").write_bytes(b"model")
+        workspace.set_stamp(workspace.sparse, "f")
+    workspace.sparse.rename(tmp_path / "out" / "sparse.old")  # and then it was killed
+    with workspace.lock():
+        assert workspace.stamp(workspace.sparse) == "f"
+        assert workspace.models() == [workspace.sparse]
 
 
 def test_junk_of_equal_size_is_not_what_was_committed(tmp_path: Path) -> None:

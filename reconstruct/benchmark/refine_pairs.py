@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from reconstruct.datasets import Dataset
 from reconstruct.geometry import Float64
-from reconstruct.images import read_image
 from reconstruct.parallel import side_by_side
 from reconstruct.refinement import Pyramid, RefineConfig, align_pair, build_pyramid
 from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.match import Match
+from reconstruct.stages.photos import KnownPhotos
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
@@ -71,7 +70,7 @@ class RefinePairs(KeyedStage):
     def worker(self) -> Worker:
         """Refines the positions of pairs."""
         return RefinePairsWorker(
-            dataset=self.context.dataset,
+            photos=self.extract.photos(),
             features=self.extract.features,
             matches=self.match.matches,
             config=self.config,
@@ -83,7 +82,7 @@ class RefinePairs(KeyedStage):
 class RefinePairsWorker:
     """Pairs -> their matched positions, those of the second image moved."""
 
-    dataset: Dataset
+    photos: KnownPhotos
     features: FeatureStore
     matches: MatchStore
     config: RefineConfig
@@ -113,5 +112,5 @@ class RefinePairsWorker:
         return replace(item, second=item.second + np.where(alignment.aligned[:, None], step, 0))
 
     def _pyramid(self, name: str) -> Pyramid:
-        image = read_image(self.dataset.path(name))
-        return build_pyramid(image, self.config.max_edge, resolve_device(self.device))
+        pixels = self.photos.read(name)
+        return build_pyramid(pixels, self.config.max_edge, resolve_device(self.device))

@@ -5,18 +5,26 @@ https://colmap.github.io/rigs.html
 
 from __future__ import annotations
 
+import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pycolmap
 
 from reconstruct.colmap.cameras import Camera, make_camera
 from reconstruct.colmap.database import opened
+from reconstruct.colmap.model_check import UNIT_TOLERANCE
 from reconstruct.colmap.models import Reconstruction
 from reconstruct.errors import EstimationError, UsageError
+from reconstruct.files import read_text
 from reconstruct.workspace import file_hash
+
+LIMIT_BYTES = 1 << 24
+"""Of a configuration."""
 
 
 class Rigs:
@@ -32,6 +40,7 @@ class Rigs:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            json.loads(read_text(path, LIMIT_BYTES))  # COLMAP waits for pipes, and for deep nesting
             self._configs = pycolmap.read_rig_config(path)
         except (OSError, ValueError, RuntimeError, LookupError) as error:
             raise UsageError(
@@ -39,6 +48,9 @@ class Rigs:
                 "https://colmap.github.io/rigs.html"
             ) from error
         self._sensors = [sensor for rig in self._configs for sensor in rig.cameras]
+        for sensor in self._sensors:
+            if sensor.cam_from_rig is not None:
+                sensor.cam_from_rig = self._checked_pose(sensor.image_prefix, sensor.cam_from_rig)
         prefixes = [sensor.image_prefix for sensor in self._sensors]
         for first in prefixes:
             for other in prefixes:
@@ -47,6 +59,20 @@ class Rigs:
                         f"{path}: photos of prefix {other!r} begin with {first!r} too; end "
                         "prefixes of folders with /"
                     )
+
+    def _checked_pose(self, prefix: str, pose: pycolmap.Rigid3d) -> pycolmap.Rigid3d:
+        """A pose with a quaternion of unit length. Raises UsageError if it is none."""
+        quaternion = np.asarray(pose.rotation.quat, np.float64)
+        length = math.hypot(*quaternion)
+        finite = np.isfinite(pose.translation).all()
+        if not (abs(length - 1.0) <= UNIT_TOLERANCE and finite):
+            raise UsageError(
+                f"{self.path}: {prefix!r}: its pose is none: the quaternion has length "
+                f"{length:.3g} and not 1, or the translation is not finite"
+            )
+        if abs(length - 1.0) <= 1e-12:
+            return pose
+        return pycolmap.Rigid3d(pycolmap.Rotation3d(quaternion / length), pose.translation)
 
     @cached_property
     def content(self) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from reconstruct.command.doctor import Finding
 from reconstruct.datasets.conversion import CONVERTED, is_foreign, reader_of, without_twins
 from reconstruct.datasets.folder import list_images
 from reconstruct.errors import ImageError
-from reconstruct.images import image_size
+from reconstruct.images import image_size, opened_exif
 
 MANY_PHOTOS = 500
 """Exhaustive pairs of more than these take hours on a CPU."""
@@ -70,13 +69,10 @@ def read_header(root: Path, name: str) -> Photo:
     """Size and EXIF of a photo, without its pixels. Raises ImageError."""
     size = image_size(root / name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(root / name) as image:
-                exif = image.getexif()
-                inner = exif.get_ifd(ExifTags.IFD.Exif)
-                gps = bool(exif.get_ifd(ExifTags.IFD.GPSInfo))
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError):
+        with opened_exif(root / name) as exif:
+            inner = exif.get_ifd(ExifTags.IFD.Exif)
+            gps = bool(exif.get_ifd(ExifTags.IFD.GPSInfo))
+    except ImageError:
         return Photo(name, size, "", False, 1, False)  # broken EXIF counts as none
     tags = ExifTags.Base
     maker, model = (str(exif.get(tag, "")).strip("\0 ") for tag in (tags.Make, tags.Model))

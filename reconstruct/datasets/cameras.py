@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from pydantic import AfterValidator, Field, model_validator
 
 from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import Dataset
-from reconstruct.errors import UsageError, suggestion
+from reconstruct.errors import ImageError, UsageError, suggestion
+from reconstruct.images import opened_exif
 from reconstruct.workspace import tree_hash
 
 
@@ -182,19 +182,16 @@ def exif_camera(path: Path) -> str | None:
     model and a focal length."""
     tags = ExifTags.Base
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken EXIF data name no camera
-            with Image.open(path) as image:
-                found = image.getexif()
-                inner = found.get_ifd(ExifTags.IFD.Exif)
-        values = [found.get(tags.Make), found.get(tags.Model)]
-        values += [inner.get(tags.LensMake), inner.get(tags.LensModel)]
-        focal = [inner.get(tags.FocalLength), inner.get(tags.FocalLengthIn35mmFilm)]
-        if not values[1] or not any(focal):
-            return None
-        texts = [str(value or "").strip("\0 ") for value in values]
-        return "|".join([*texts, *(f"{float(value or 0):.3f}" for value in focal)])
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ZeroDivisionError):
+        with opened_exif(path) as found:
+            inner = found.get_ifd(ExifTags.IFD.Exif)
+            values = [found.get(tags.Make), found.get(tags.Model)]
+            values += [inner.get(tags.LensMake), inner.get(tags.LensModel)]
+            focal = [inner.get(tags.FocalLength), inner.get(tags.FocalLengthIn35mmFilm)]
+            if not values[1] or not any(focal):
+                return None
+            texts = [str(value or "").strip("\0 ") for value in values]
+            return "|".join([*texts, *(f"{float(value or 0):.3f}" for value in focal)])
+    except ImageError:  # broken EXIF data name no camera
         return None
 
 

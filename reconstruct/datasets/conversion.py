@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, features
+from PIL import Image, UnidentifiedImageError, features
 
 from reconstruct.errors import ArtifactError, DataError, ImageError
 from reconstruct.images import MAX_MEGAPIXELS, read_image_bytes
@@ -148,11 +148,18 @@ def _convert(source: Path, target: Path, known: str | None) -> str:
     except ImageError:
         raise
     except Exception as error:  # the libraries' own, of which there is no list
-        reason = str(error) or type(error).__name__
         raise ImageError(
-            f"{source}: not a readable photo ({reason[:200]}); replace or remove it"
+            f"{source}: not a readable photo ({_reason(error)[:200]}); replace or remove it"
         ) from error
     return wanted
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # would tell an address in memory
+        return "not the content of such a file"
+    if error.args and isinstance(error.args[0], bytes):  # LibRaw's
+        return error.args[0].decode("utf-8", "replace")
+    return str(error) or type(error).__name__
 
 
 Reader = Callable[[Path], tuple[Image.Image, Image.Exif]]

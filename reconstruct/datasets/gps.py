@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,15 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from PIL import Image
 from PIL.ExifTags import GPS, IFD
 from pydantic import Field
 
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
-from reconstruct.errors import DataError, UsageError
+from reconstruct.errors import DataError, ImageError, UsageError
 from reconstruct.files import read_text
 from reconstruct.geometry import Float64
+from reconstruct.images import opened_exif
 
 EXIF = "exif"
 COLUMNS = ("name", "latitude", "longitude", "altitude", "accuracy")
@@ -164,18 +163,16 @@ def _middle_longitude(degrees: Float64) -> float:
 def exif_position(path: Path) -> GpsPosition | None:
     """The position in a photo's EXIF data; None where there is none, or none that can be."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken EXIF data tell no position
-            with Image.open(path) as image:
-                tags: Mapping[int, Any] = image.getexif().get_ifd(IFD.GPSInfo)
-        latitude = _degrees(tags[GPS.GPSLatitude]) * (-1 if tags[GPS.GPSLatitudeRef] == "S" else 1)
-        east = _degrees(tags[GPS.GPSLongitude])
-        longitude = east * (-1 if tags[GPS.GPSLongitudeRef] == "W" else 1)
-        height = float(tags[GPS.GPSAltitude]) if GPS.GPSAltitude in tags else None
-        if height is not None and tags.get(GPS.GPSAltitudeRef, b"\0") in (1, b"\1"):
-            height = -height
-        accuracy = float(tags.get(GPS.GPSHPositioningError, 0.0))
-    except (OSError, KeyError, ValueError, TypeError, ZeroDivisionError, SyntaxError):
+        with opened_exif(path) as exif:
+            tags: Mapping[int, Any] = exif.get_ifd(IFD.GPSInfo)
+            south, west = tags[GPS.GPSLatitudeRef] == "S", tags[GPS.GPSLongitudeRef] == "W"
+            latitude = _degrees(tags[GPS.GPSLatitude]) * (-1 if south else 1)
+            longitude = _degrees(tags[GPS.GPSLongitude]) * (-1 if west else 1)
+            height = float(tags[GPS.GPSAltitude]) if GPS.GPSAltitude in tags else None
+            if height is not None and tags.get(GPS.GPSAltitudeRef, b"\0") in (1, b"\1"):
+                height = -height
+            accuracy = float(tags.get(GPS.GPSHPositioningError, 0.0))
+    except ImageError:  # broken EXIF data tell no position
         return None
     if not any((latitude, longitude)):  # where receivers without a fix say they are
         return None

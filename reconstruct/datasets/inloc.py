@@ -32,6 +32,7 @@ from reconstruct.datasets.rgbd import transform_points
 from reconstruct.errors import DataError, ImageError, UsageError
 from reconstruct.geometry import Float64
 from reconstruct.images import image_size
+from reconstruct.storage.hdf5 import read_array
 from reconstruct.storage.poses import read_poses
 from reconstruct.types import FloatArray, Intrinsics, Query
 
@@ -227,7 +228,6 @@ def read_xyz(path: Path) -> FloatArray:
 
 def _read_variable(path: Path, name: str) -> NDArray[Any]:
     if h5py.is_hdf5(path):  # v7.3
-        with h5py.File(path, "r") as file:
-            # MATLAB counts the first index fastest, HDF5 the last.
-            return np.asarray(file[name][()]).transpose()
+        # MATLAB counts the first index fastest, HDF5 the last.
+        return read_array(path, name).transpose()
     return np.asarray(scipy.io.loadmat(path, variable_names=[name])[name])

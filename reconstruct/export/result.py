@@ -6,10 +6,8 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-import yaml
-
 from reconstruct import colmap
-from reconstruct.config import Section, validate
+from reconstruct.config import Section, read_yaml, validate
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import DataError, UsageError
 from reconstruct.workspace import Workspace
@@ -73,10 +71,10 @@ class Result:
     def _images_of_run(self) -> Path:
         path = self.workspace.config
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]
+            config = read_yaml(path)["config"]
             settings = validate(_Settings, {"dataset": config["dataset"]}, str(path))
             return load_dataset(settings.dataset, self.workspace.dataset).root
-        except (OSError, yaml.YAMLError, KeyError, TypeError, DataError, UsageError) as error:
+        except (KeyError, TypeError, DataError, UsageError) as error:
             raise UsageError(
                 f"{path}: does not tell where the photos are ({error}); give their folder as "
                 "`images`"

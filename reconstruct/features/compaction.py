@@ -117,11 +117,16 @@ def read_basis(path: Path) -> Float32:
     else."""
     try:
         basis = load_file(path)[_KEY]
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(
             f"{path}: not a stored descriptor basis ({error!r}); write one with `write_basis`, "
             "or learn it from the run's own descriptors"
         ) from error
-    if basis.ndim != 2 or basis.shape[0] < basis.shape[1] or not np.isfinite(basis).all():
+    if (
+        basis.dtype.kind != "f"
+        or basis.ndim != 2
+        or basis.shape[0] < basis.shape[1]
+        or not np.isfinite(basis).all()
+    ):
         raise WeightsError(f"{path}: expected a finite (D, dim) array, dim <= D, {basis.shape=}")
     return np.asarray(basis, np.float32)

@@ -2,11 +2,13 @@
 
 Beside ``NAME`` lies ``NAME.sha256`` with the hash of what was downloaded. A file that someone put
 there by hand is taken as it is, and its hash recorded on first use; a ``NAME.sha256`` that was put
-there before is what a download must have, whatever mirror it comes from.
+there before is what a download must have, whatever mirror it comes from. So is a hash that the
+program knows (argument ``sha256``). A download for which there is neither is taken, and said to be.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -27,6 +29,8 @@ from rich.progress import (
 from reconstruct.errors import WeightsError
 from reconstruct.workspace import file_hash
 
+logger = logging.getLogger(__name__)
+
 CACHE_VARIABLE: Final = "RECONSTRUCT_CACHE"
 MAX_BYTES: Final = 1 << 32
 _CHUNK_BYTES: Final = 1 << 16
@@ -45,6 +49,7 @@ def cached_download(
     urls: Sequence[str],
     cache_dir: Path | None = None,
     *,
+    sha256: str | None = None,
     accept: Callable[[Path], object] = lambda path: None,
 ) -> Path:
     """The path of ``name`` in the cache, downloaded from the first of ``urls`` that has it.
@@ -53,21 +58,22 @@ def cached_download(
         name: the file's name.
         urls: http or https addresses, tried in this order.
         cache_dir: where it is kept; None: `default_cache_dir`.
+        sha256: hash (hex) that the file must have, wherever it comes from; None: not known.
         accept: raises WeightsError for a file that is not what was meant, such as the page of a
             login; the next address is tried then.
 
     Raises:
         WeightsError: if no address has it (naming them and the path where the file may be put by
-            hand), or if the cached file is not what was downloaded.
+            hand), or if the cached file is not what was downloaded, or what it must be.
     """
     path = (cache_dir or default_cache_dir()) / name
     if path.is_file():
-        _check(path)
+        _check(path, sha256)
         return path
     failures: list[str] = []
     for url in urls:
         try:
-            _download(url, path, accept)
+            _download(url, path, sha256, accept)
             return path
         except (OSError, ValueError, WeightsError) as error:  # those of requests are OSErrors
             failures.append(f"  {url}: {str(error)[:300]}")
@@ -79,7 +85,7 @@ def cached_download(
     )
 
 
-def _download(url: str, path: Path, accept: Callable[[Path], object]) -> None:
+def _download(url: str, path: Path, sha256: str | None, accept: Callable[[Path], object]) -> None:
     """Fetch ``url`` to ``path``, which appears complete or not at all."""
     import pooch
 
@@ -95,10 +101,17 @@ def _download(url: str, path: Path, accept: Callable[[Path], object]) -> None:
             fetch(url, str(temporary), None)
         if not temporary.stat().st_size:
             raise OSError("an empty answer")
-        digest, pinned = file_hash(temporary), _recorded(path)
-        if pinned not in (None, digest):
-            raise OSError(f"its SHA-256 is {digest}, but {_hash_path(path)} asks for {pinned}")
+        digest, recorded = file_hash(temporary), _recorded(path)
+        for pinned, asking in ((sha256, "this program"), (recorded, str(_hash_path(path)))):
+            if pinned not in (None, digest):
+                raise OSError(f"its SHA-256 is {digest}, but {asking} asks for {pinned}")
         accept(temporary)
+        if sha256 is None and recorded is None:
+            logger.warning(
+                "%s: came from %s; its SHA-256 is %s. No hash is known to compare it with: do so "
+                "with a copy that you trust, or put %s there before",
+                *(path.name, url, digest, _hash_path(path)),
+            )
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         # The hash first: killed in between, the next run sees no file and downloads again.
@@ -144,9 +157,14 @@ class _Bar:
         pass
 
 
-def _check(path: Path) -> None:
-    """Compare a cached file with its recorded hash; record it if there is none."""
+def _check(path: Path, sha256: str | None) -> None:
+    """Compare a cached file with its known and its recorded hash; record it if there is none."""
     found, recorded = file_hash(path), _recorded(path)
+    if sha256 not in (None, found):
+        raise WeightsError(
+            f"{path}: its SHA-256 is {found}, but the file of that name has {sha256}; delete it "
+            f"and {_hash_path(path).name} to fetch it again, or give your file's path as weights"
+        )
     if recorded is None:
         _record(path, found)
     elif recorded != found:

@@ -22,7 +22,7 @@ from reconstruct.stages.match import Match
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.poses import write_poses
 from reconstruct.types import PoseEstimate, PoseStatus
-from reconstruct.workspace import Workspace, fingerprint
+from reconstruct.workspace import Workspace, atomic_path, fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +223,8 @@ def _scored(source: CandidateSource, method: int, name: str) -> list[ScoredPose]
 def _write_seconds(match: Match) -> None:
     """Keep what matching took a pair, for the figures of later runs too."""
     path = match.context.workspace.root / SECONDS
-    path.write_text(f"{match.seconds / match.made:.4g}\n", encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(f"{match.seconds / match.made:.4g}\n", encoding="utf-8")
 
 
 def _mean(values: Iterable[float]) -> float:

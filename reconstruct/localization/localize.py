@@ -16,7 +16,7 @@ import numpy as np
 
 from reconstruct import colmap
 from reconstruct.config import Section
-from reconstruct.datasets import Dataset, cameras
+from reconstruct.datasets import cameras
 from reconstruct.features import input_scale
 from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.query import MatchedQuery, QueryLocalizer
@@ -25,6 +25,7 @@ from reconstruct.stages.extract import Extract
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.match import Match
 from reconstruct.stages.pair import Pair
+from reconstruct.stages.photos import KnownPhotos
 from reconstruct.stages.verify import VerifyConfig
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.estimates import EstimateStore
@@ -122,7 +123,7 @@ class Localize(KeyedStage):
         """Estimates the poses of queries."""
         sizes = self.extract.features.image_sizes(sorted(self.known_fingerprints()))
         return LocalizeWorker(
-            dataset=self.context.dataset,
+            photos=self.extract.photos(),
             config=self.config,
             verify=self.verify,
             load_map=self.map.loader(self.extract),
@@ -148,7 +149,7 @@ class Localize(KeyedStage):
 class LocalizeWorker:
     """Queries -> pose estimates."""
 
-    dataset: Dataset
+    photos: KnownPhotos
     config: LocalizeConfig
     verify: VerifyConfig
     load_map: MapLoader
@@ -170,9 +171,10 @@ class LocalizeWorker:
             self.config,
             self.verify,
             *self.load_map(),
-            photos=self.dataset.root,
+            photos=self.photos.root,
             device=self.device,
             seed=self.seed,
+            read=self.photos.read_file,
         )
 
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
@@ -183,7 +185,7 @@ class LocalizeWorker:
             others = [other for other in self.pairs[name] if other in known]
             query = MatchedQuery(
                 name=name,
-                image=self.dataset.path(name),
+                image=self.photos.root / name,
                 keypoints=self.features.keypoints(name),
                 camera=self.cameras.cameras[camera_id],
                 camera_known=camera_id in self.cameras.known,

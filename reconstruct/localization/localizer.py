@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from reconstruct import colmap, features, matching
-from reconstruct.config import Section, validate
+from reconstruct.config import Section, read_yaml, validate
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import DataError, UsageError
 from reconstruct.features.compaction import compact, read_basis
@@ -227,7 +226,9 @@ def localize(
 
 
 def _read_settings(path: Path) -> _MapSettings:
-    written = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]
+    written = read_yaml(path).get("config")
+    if not isinstance(written, dict):
+        raise UsageError(f"{path}: does not hold the settings of a run; run the pipeline again")
     data = {name: written[name] for name in _MapSettings.model_fields if written.get(name)}
     return validate(_MapSettings, data, f"{path}: config")
 

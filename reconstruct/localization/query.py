@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
+from reconstruct.images import read_image
 from reconstruct.localization.pose import LocalizeConfig, localize_matches
 from reconstruct.localization.refine_query import QueryRefiner
 from reconstruct.stages.verify import VerifyConfig
@@ -53,6 +54,7 @@ class QueryLocalizer:
         photos: Folder of the map's photos, which only ``config.refine`` reads.
         device: Where patches are compared.
         seed: Seed of RANSAC.
+        read: Photo's file -> (H, W, 3) uint8 pixels.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class QueryLocalizer:
         photos: Path | None,
         device: str,
         seed: int,
+        read: Callable[[Path], ImageArray] = read_image,
     ) -> None:
         self.config = config
         self.verify = verify
@@ -73,7 +76,7 @@ class QueryLocalizer:
         self.seed = seed
         self._refiner: QueryRefiner | None = None
         if config.refine is not None and photos is not None:
-            self._refiner = QueryRefiner(config.refine, tracks, photos, device=device)
+            self._refiner = QueryRefiner(config.refine, tracks, photos, device=device, read=read)
 
     def __call__(self, query: MatchedQuery) -> PoseEstimate:
         """The pose of a query in the map's frame, or why there is none."""

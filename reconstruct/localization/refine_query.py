@@ -82,7 +82,8 @@ def most_alike(
 class QueryRefiner:
     """Keypoints of queries against the photos of one map.
 
-    photos: folder to which the names of the map's images are relative.
+    photos: folder to which the names of the map's images are relative. read: file -> (H, W, 3)
+    uint8 pixels.
     """
 
     def __init__(
@@ -92,8 +93,10 @@ class QueryRefiner:
         photos: Path,
         *,
         device: str,
+        read: Callable[[Path], ImageArray] = read_image,
     ) -> None:
         self.config = config
+        self._read = read
         self._tracks = tracks
         self._device = resolve_device(device)
         limit = config.cache_mb << 20
@@ -130,5 +133,5 @@ class QueryRefiner:
             yield Anchors(pyramid=self._pyramids[name], keypoints=positions, matches=rows)
 
     def _pyramid(self, image: ImageArray | Path) -> Pyramid:
-        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        pixels = image if isinstance(image, np.ndarray) else self._read(image)
         return build_pyramid(pixels, self.config.max_edge, self._device)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from reconstruct import colmap
+from reconstruct.config import read_yaml
 from reconstruct.errors import ImageError, UsageError
 from reconstruct.geometry import quaternion
 from reconstruct.images import read_image
@@ -106,9 +106,8 @@ def _photos(output: Path) -> Path | None:
     """The folder that the run read its photos from."""
     workspace = Workspace(output)
     try:
-        content = yaml.safe_load(workspace.config.read_text(encoding="utf-8"))
-        images = content["config"]["dataset"].get("images")
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        images = read_yaml(workspace.config)["config"]["dataset"].get("images")
+    except (UsageError, KeyError, TypeError, AttributeError):
         return None
     folder = Path(images) if images else workspace.dataset / "images"
     return folder if folder.is_dir() else None

@@ -16,7 +16,7 @@ import numpy as np
 
 from reconstruct.errors import ArtifactError
 from reconstruct.retrieval.aggregation import Aggregation, Whitening
-from reconstruct.storage.hdf5 import new_hdf5
+from reconstruct.storage.hdf5 import UNREADABLE, new_hdf5
 from reconstruct.types import FloatArray
 
 
@@ -69,5 +69,5 @@ def read_index(path: Path) -> GlobalIndex:
                 descriptors=file["descriptors"][:],
                 aggregation=Aggregation(vocabulary=vocabulary, whitening=whitening),
             )
-    except (OSError, KeyError) as error:
+    except UNREADABLE as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); run stage global again") from error

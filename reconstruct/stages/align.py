@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from reconstruct.datasets import Dataset
-from reconstruct.images import read_image
 from reconstruct.parallel import side_by_side
 from reconstruct.refinement import (
     PairAlignment,
@@ -21,6 +19,7 @@ from reconstruct.refinement import (
 )
 from reconstruct.stages import Context
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
+from reconstruct.stages.photos import KnownPhotos
 from reconstruct.stages.verify import Verify
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
@@ -58,7 +57,7 @@ class Align(KeyedStage):
     def worker(self) -> Worker:
         """Aligns the matches of pairs."""
         return AlignWorker(
-            dataset=self.context.dataset,
+            photos=self.verify.extract.photos(),
             features=self.verify.extract.features,
             geometries=self.verify.geometries,
             config=self.config,
@@ -67,7 +66,10 @@ class Align(KeyedStage):
 
     def load(self, pair: ImagePair) -> PairAlignment:
         """The alignment of a pair."""
-        return PairAlignment(**self.store.read(pair_key(pair)))
+        key = pair_key(pair)
+        stored = self.store.read(key)
+        with self.store.decoding(key):
+            return PairAlignment(**stored)
 
     def figures(self, made: int) -> dict[str, Any]:
         """How many pairs."""
@@ -78,7 +80,7 @@ class Align(KeyedStage):
 class AlignWorker:
     """Pairs -> the alignments of their inliers, several pairs at once."""
 
-    dataset: Dataset
+    photos: KnownPhotos
     features: FeatureStore
     geometries: GeometryStore
     config: RefineConfig
@@ -99,5 +101,5 @@ class AlignWorker:
         return align_pair(first, second, *keypoints, self.geometries.inliers(pair), self.config)
 
     def _pyramid(self, name: str) -> Pyramid:
-        image = read_image(self.dataset.path(name))
-        return build_pyramid(image, self.config.max_edge, resolve_device(self.device))
+        pixels = self.photos.read(name)
+        return build_pyramid(pixels, self.config.max_edge, resolve_device(self.device))

@@ -8,7 +8,7 @@ from typing import Any
 from reconstruct import colmap
 from reconstruct.stages import Context
 from reconstruct.stages.map_cameras import MapCameras
-from reconstruct.stages.verify import Verified, Verify
+from reconstruct.stages.verify import Verified, Verify, check_indices
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.matches import key_pair, pair_key
 from reconstruct.workspace import atomic_path, fingerprint, reserve
@@ -82,9 +82,13 @@ class Database(WholeStage):
         # In the order in which they are stored, so that each shard is opened once.
         keys = self.verify.order([pair_key(pair) for pair in self.verified.pairs()])
         pairs = [key_pair(key) for key in keys]
+        counts = self.verify.extract.features.lengths("keypoints")
         with self.context.reporter.task(self.name, len(pairs), "pairs") as advance:
             for pair in pairs:
-                yield pair, self.verified.matches(pair), self.verified.geometry(pair)
+                matches, geometry = self.verified.matches(pair), self.verified.geometry(pair)
+                for rows in (matches, geometry.inliers):  # COLMAP would crash
+                    check_indices(pair, rows, (counts[pair[0]], counts[pair[1]]))
+                yield pair, matches, geometry
                 advance()
 
     def figures(self) -> dict[str, Any]:

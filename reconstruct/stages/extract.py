@@ -42,6 +42,7 @@ from reconstruct.retrieval.describers import Describer, GlobalConfig, create_des
 from reconstruct.stages import Context
 from reconstruct.stages.compact import CompactConfig, Compaction, Compactor
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
+from reconstruct.stages.photos import KnownPhotos
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.shards import Record, ShardStore
 from reconstruct.types import ImageArray, LocalFeatures
@@ -95,6 +96,7 @@ class Extract(KeyedStage):
         self.rows = ShardStore(context.workspace.global_)
         self.networks = Networks(config, context.device)
         self._row_fingerprints: dict[str, str] | None = None
+        self._hashes: dict[str, str | None] = {}
         self._available: list[str] | None = None
 
     @property
@@ -122,7 +124,7 @@ class Extract(KeyedStage):
         for name, (contents, orientation) in zip(
             names, ahead(self._contents, names, threads), strict=True
         ):
-            image = contents[0]
+            image = self._hashes[name] = contents[0]
             found[name] = identities.features(contents)
             if older is not None and stored.get(name) == older.features(contents):
                 found[name] = older.features(contents)
@@ -147,6 +149,12 @@ class Extract(KeyedStage):
         if isinstance(extractor, features.ReadsFiles):
             contents.append(_hash(extractor.file(dataset.root, name)))
         return contents, turned
+
+    def photos(self) -> KnownPhotos:
+        """The photos, for stages that look at them again."""
+        self.fingerprints()
+        root, limit = self.context.dataset.root, self.config.max_megapixels
+        return KnownPhotos(root, self._hashes, limit)
 
     def row_fingerprints(self) -> Mapping[str, str]:
         """Image name -> fingerprint of its rows in global/; empty without global descriptors."""

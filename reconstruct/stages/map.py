@@ -16,7 +16,6 @@ from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.gps import GpsPositions
 from reconstruct.errors import ConfigError, EstimationError, UsageError
-from reconstruct.images import read_image
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
@@ -290,7 +289,7 @@ class Map(WholeStage):
         with self.context.reporter.task("second pass", pairs, "pairs") as advance:
             again = second_pass(
                 model,
-                lambda name: read_image(self.context.dataset.path(name)),
+                self.database.verify.extract.photos().read,
                 settings,
                 self.context.device,
                 advance,

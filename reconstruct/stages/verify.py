@@ -284,9 +284,14 @@ class VerifyWorker:
 def _checked(pair: ImagePair, inputs: Inputs) -> Inputs:
     """Raises ArtifactError for matches of keypoints that are not there: COLMAP would crash."""
     first, second, matches = inputs
-    if len(matches) and (matches.max(axis=0) >= (len(first), len(second))).any():
-        raise ArtifactError(
-            f"matches of {pair} name keypoints beyond the {len(first)} and {len(second)} that "
-            "there are; run again with --force match"
-        )
+    check_indices(pair, matches, (len(first), len(second)))
     return inputs
+
+
+def check_indices(pair: ImagePair, matches: NDArray[np.uint32], keypoints: tuple[int, int]) -> None:
+    """Raises ArtifactError for (M, 2) matches of keypoints that are not there."""
+    if len(matches) and (matches.max(axis=0) >= keypoints).any():
+        raise ArtifactError(
+            f"matches of {pair} name keypoints beyond the {keypoints[0]} and {keypoints[1]} that "
+            "there are; run again with --force match,verify"
+        )

@@ -56,16 +56,18 @@ class CandidateStore(ShardStore):
     def load(self, name: str) -> CandidatePoses:
         """The candidates of a query. Raises ArtifactError if absent or unreadable."""
         fields = self.read(name)
-        told = json.loads(fields["told"].tobytes())
-        return CandidatePoses(
-            poses=fields["poses"],
-            inliers=tuple(told["inliers"]),
-            matches=tuple(told["matches"]),
-            places=tuple(told["places"]),
-            images=tuple(told["images"]),
-            most_matches=told["most_matches"],
-            seconds=float(fields["seconds"][0]),
-        )
+        with self.decoding(name):
+            told = json.loads(fields["told"].tobytes())
+            columns = {key: tuple(told[key]) for key in ("inliers", "matches", "places", "images")}
+            shapes = {(len(column), 3, 4) for column in columns.values()}
+            if shapes != {fields["poses"].shape}:
+                raise ValueError(f"{fields['poses'].shape} poses")
+            return CandidatePoses(
+                poses=fields["poses"],
+                most_matches=int(told["most_matches"]),
+                seconds=float(fields["seconds"][0]),
+                **columns,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,4 +91,5 @@ class ScoreStore(ShardStore):
     def load(self, name: str) -> Scores:
         """The scores of a query's candidates. Raises ArtifactError if absent or unreadable."""
         fields = self.read(name)
-        return Scores(values=fields["scores"], seconds=float(fields["seconds"][0]))
+        with self.decoding(name):
+            return Scores(values=fields["scores"], seconds=float(fields["seconds"][0]))

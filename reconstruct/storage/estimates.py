@@ -29,16 +29,25 @@ class EstimateStore(ShardStore):
     def load(self, name: str) -> PoseEstimate:
         """The estimate of a query. Raises ArtifactError if absent or unreadable."""
         fields = self.read(name)
-        status, matches, inliers = fields["counts"][0].tolist()
-        return PoseEstimate(
-            name=name,
-            status=get_args(PoseStatus)[status],
-            matches=matches,
-            inliers=inliers,
-            cam_from_world=fields["pose"] if len(fields["pose"]) else None,
-            covariance=fields["covariance"] if len(fields["covariance"]) else None,
-            params=tuple(fields["params"].tolist()),
-        )
+        with self.decoding(name):
+            status, matches, inliers = fields["counts"][0].tolist()
+            return PoseEstimate(
+                name=name,
+                status=get_args(PoseStatus)[status],
+                matches=matches,
+                inliers=inliers,
+                cam_from_world=_or_none(fields["pose"], (3, 4)),
+                covariance=_or_none(fields["covariance"], (6, 6)),
+                params=tuple(fields["params"].tolist()),
+            )
+
+
+def _or_none(stored: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64] | None:
+    if not len(stored):
+        return None
+    if stored.shape != shape:
+        raise ValueError(f"shape {stored.shape}, expected {shape}")
+    return stored
 
 
 def _or_empty(values: NDArray[np.float64] | None, columns: int) -> NDArray[np.float64]:

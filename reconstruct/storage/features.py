@@ -46,8 +46,9 @@ class FeatureStore(ShardStore):
         """
         stored = self.read(name) if set(fields) >= set(FIELDS) else self._some(name, fields)
         self._check(name, stored)
-        width, height = stored.pop("image_size")[0].tolist()
-        return LocalFeatures(image_size=(width, height), **{**_ROWLESS, **stored})
+        with self.decoding(name):
+            width, height = stored.pop("image_size")[0].tolist()
+            return LocalFeatures(image_size=(width, height), **{**_ROWLESS, **stored})
 
     def _some(self, name: str, fields: Collection[str]) -> Fields:
         absent = {"kinds"} - set(self.fields(name))
@@ -73,13 +74,19 @@ class FeatureStore(ShardStore):
 
     def image_size(self, name: str) -> tuple[int, int]:
         """(width, height) of an image in pixels. Raises ArtifactError."""
-        width, height = self.read(name, only="image_size")["image_size"][0].tolist()
-        return width, height
+        stored = self.read(name, only="image_size")
+        with self.decoding(name):
+            width, height = stored["image_size"][0].tolist()
+            return width, height
 
     def image_sizes(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
         """(width, height) of several images. Raises ArtifactError."""
         column = self.column("image_size", names)
-        return {name: (int(size[0][0]), int(size[0][1])) for name, size in column.items()}
+        found = {}
+        for name, size in column.items():
+            with self.decoding(name):
+                found[name] = (int(size[0][0]), int(size[0][1]))
+        return found
 
     @property
     def names(self) -> list[str]:

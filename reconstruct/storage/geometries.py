@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from reconstruct.errors import ArtifactError
 from reconstruct.storage.matches import pair_key
 from reconstruct.storage.shards import Record, ShardStore
 from reconstruct.types import ImagePair, TwoViewGeometry
@@ -22,8 +23,7 @@ class GeometryStore(ShardStore):
         fields: dict[str, NDArray[np.generic]] = {"inliers": geometry.inliers, "config": config}
         for name in MATRICES:
             matrix = getattr(geometry, name)
-            shape = (3, 4) if name == "cam2_from_cam1" else (3, 3)
-            fields[name] = np.zeros((0, *shape)) if matrix is None else matrix[None]
+            fields[name] = np.zeros((0, *_shape(name))) if matrix is None else matrix[None]
         fields["params"] = np.zeros(0)
         if geometry.params is not None:  # how many the first camera has, then those of both
             first, second = geometry.params
@@ -32,17 +32,38 @@ class GeometryStore(ShardStore):
 
     def load(self, pair: ImagePair) -> TwoViewGeometry:
         """The geometry of a pair. Raises ArtifactError if absent or unreadable."""
-        fields = self.read(pair_key(pair))
-        matrices = {name: fields[name][0] if len(fields[name]) else None for name in MATRICES}
-        config = fields["config"].tobytes().decode("ascii")
-        params = None
-        if len(fields["params"]):
-            cut = int(fields["params"][0])
-            first, second = fields["params"][1 : cut + 1], fields["params"][cut + 1 :]
-            params = tuple(first.tolist()), tuple(second.tolist())
-        return TwoViewGeometry(config=config, inliers=fields["inliers"], params=params, **matrices)
+        key = pair_key(pair)
+        fields = self.read(key)
+        with self.decoding(key):
+            matrices = {name: _matrix(fields[name], name) for name in MATRICES}
+            config = fields["config"].tobytes().decode("ascii")
+            params = None
+            if len(fields["params"]):
+                cut = int(fields["params"][0])
+                first, second = fields["params"][1 : cut + 1], fields["params"][cut + 1 :]
+                params = tuple(first.tolist()), tuple(second.tolist())
+            inliers = self._checked(pair, fields["inliers"])
+        return TwoViewGeometry(config=config, inliers=inliers, params=params, **matrices)
 
     def inliers(self, pair: ImagePair) -> NDArray[np.uint32]:
         """(M, 2) inlier matches of a pair. Raises ArtifactError if absent or unreadable."""
-        inliers: NDArray[np.uint32] = self.read(pair_key(pair), only="inliers")["inliers"]
+        return self._checked(pair, self.read(pair_key(pair), only="inliers")["inliers"])
+
+    def _checked(self, pair: ImagePair, inliers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        if inliers.ndim != 2 or inliers.shape[1] != 2 or inliers.dtype != np.uint32:
+            raise ArtifactError(
+                f"{self.folder}: the geometry of {pair} is damaged: expected (M, 2) uint32, got "
+                f"{inliers.shape} {inliers.dtype}; run again with --force verify"
+            )
         return inliers
+
+
+def _shape(name: str) -> tuple[int, int]:
+    return (3, 4) if name == "cam2_from_cam1" else (3, 3)
+
+
+def _matrix(stored: NDArray[np.float64], name: str) -> NDArray[np.float64] | None:
+    """The matrix, None if there is none. Raises ValueError for anything else."""
+    if stored.shape[1:] != _shape(name) or len(stored) > 1 or stored.dtype != np.float64:
+        raise ValueError(f"{name} of shape {stored.shape} {stored.dtype}")
+    return stored[0] if len(stored) else None

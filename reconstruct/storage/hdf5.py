@@ -1,15 +1,46 @@
-"""Writing HDF5 files whole or not at all."""
+"""HDF5 files: written whole or not at all; those of other programs read with care."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from reconstruct.workspace import atomic_path
+
+UNREADABLE = (
+    *(OSError, LookupError, ValueError, RuntimeError),
+    *(TypeError, AttributeError, MemoryError),
+)
+"""What h5py raises for a file that is cut off, damaged, or of another layout."""
+LIMIT_BYTES = 1 << 31
+"""Of an array that is read at once."""
+
+
+def read_array(path: Path, name: str) -> NDArray[Any]:
+    """An array of numbers in a file that another program wrote.
+
+    Raises OSError if there is no such file, ValueError for anything that is wrong with its content:
+    HDF5 believes an array that claims more rows than the file has room for.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    try:
+        with h5py.File(path, "r") as file:
+            found = file[name]
+            if found.dtype.kind not in "biuf" or found.nbytes > LIMIT_BYTES:
+                raise ValueError(f"{name} claims {found.nbytes} bytes of {found.dtype}")
+            return np.asarray(found[()])
+    except UNREADABLE as error:
+        raise ValueError(f"no readable array {name!r} in it ({str(error)[:200]})") from error
 
 
 @contextlib.contextmanager

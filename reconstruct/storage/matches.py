@@ -19,8 +19,14 @@ def pair_key(pair: ImagePair) -> str:
 
 
 def key_pair(key: str) -> ImagePair:
-    """The pair that `pair_key` made ``key`` from."""
-    first, second = json.loads(key)
+    """The pair that `pair_key` made ``key`` from. Raises ArtifactError for any other text."""
+    try:
+        first, second = json.loads(key)
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"{key[:100]!r} is not the key of a pair: what is stored of pairs was edited; run "
+            "again with --force match"
+        ) from error
     return first, second
 
 

@@ -20,7 +20,8 @@ import socket
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,12 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError
-from reconstruct.storage.hdf5 import new_hdf5
+from reconstruct.storage.hdf5 import UNREADABLE, new_hdf5
 from reconstruct.workspace import TEMPORARY, remove
 
 logger = logging.getLogger(__name__)
-UNREADABLE = (OSError, KeyError, ValueError, RuntimeError)
-"""What h5py raises for a file that is cut off, damaged, or of another layout."""
 Fields = dict[str, NDArray[Any]]
 OPEN_FILES = 16
 """Shards of a store that stay open for reading."""
@@ -150,6 +149,17 @@ class ShardStore:
                 return list(self._open(place.shard).names)
         except UNREADABLE as error:
             raise _unreadable(place.shard, error) from error
+
+    @contextmanager
+    def decoding(self, key: str) -> Iterator[None]:
+        """Within it, arrays that are not those of a record raise ArtifactError naming its key."""
+        try:
+            yield
+        except (LookupError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise ArtifactError(
+                f"{self.folder}: what is stored of {key!r} is damaged ({str(error)[:200]}); run "
+                "its stage again with --force"
+            ) from error
 
     def lengths(self, field: str) -> dict[str, int]:
         """Key -> number of rows of ``field`` in its record, for all records; no row is read."""
@@ -316,15 +326,24 @@ class ShardStore:
     def _add(self, path: Path, places: dict[str, _Place]) -> None:
         try:
             with h5py.File(path, "r") as file:
-                keys, prints = file["keys"].asstr()[:], file["fingerprints"].asstr()[:]
+                size = path.stat().st_size
+                keys, prints = (_checked_texts(file, n, size) for n in ("keys", "fingerprints"))
+            rows = list(enumerate(zip(keys, prints, strict=True)))
         except UNREADABLE as error:
             logger.warning("%s: unreadable, counts as missing (%s)", path, error)
             self._dirty.add(path)
             return
-        for row, (key, value) in enumerate(zip(keys, prints, strict=True)):
+        for row, (key, value) in rows:
             if key in places:
                 self._dirty.add(places[key].shard)
-            places[str(key)] = _Place(str(value), path, row)
+            places[key] = _Place(value, path, row)
+
+
+def _checked_texts(file: h5py.File, name: str, size: int) -> list[str]:
+    """The texts in a dataset. Raises ValueError if there are more than the file has room for."""
+    if file[name].nbytes > size:
+        raise ValueError(f"{name} claims {file[name].nbytes} bytes of a file of {size}")
+    return [str(text) for text in file[name].asstr()[:]]
 
 
 def _checked_offsets(file: h5py.File, name: str, size: int) -> NDArray[np.int64]:
@@ -336,6 +355,8 @@ def _checked_offsets(file: h5py.File, name: str, size: int) -> NDArray[np.int64]
     records, field, offsets = len(file["keys"]), file["fields"][name], file["offsets"][name]
     if offsets.shape != (records + 1,) or offsets.dtype.kind != "i":
         raise ValueError(f"offsets of {name} are not those of {records} records")
+    if field.ndim < 1 or field.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is no array of numbers")
     if field.nbytes > size:
         raise ValueError(f"{name} claims {field.nbytes} bytes of a file of {size}")
     cuts: NDArray[np.int64] = offsets[:]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
@@ -24,6 +23,7 @@ from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError, ImageError, UsageError
 from reconstruct.geometry import Float64
 from reconstruct.images import read_image
+from reconstruct.storage.hdf5 import read_array
 from reconstruct.training.depth_pairs import DepthPairsConfig, draw_pair
 from reconstruct.training.groups import Group, Shape
 from reconstruct.training.layout import Mask
@@ -209,9 +209,8 @@ class SceneViews:
         """Camera and depth. Raises ImageError if the depth map cannot be read."""
         path = self.root / str(self.scene.depths[index])
         try:
-            with h5py.File(path, "r") as file:
-                depth = np.asarray(file["depth"], np.float32)
-        except (OSError, KeyError) as error:
+            depth = np.asarray(read_array(path, "depth"), np.float32)
+        except (OSError, ValueError) as error:
             raise ImageError(f"{path}: not a depth map with dataset /depth ({error})") from error
         return DepthView(
             intrinsics=np.asarray(self.scene.intrinsics[index], np.float64),

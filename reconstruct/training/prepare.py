@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
 from reconstruct.errors import DataError, UsageError
+from reconstruct.storage.hdf5 import read_array
 from reconstruct.workspace import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -147,9 +147,11 @@ def _depth_file(folder: Path, name: str) -> Path | None:
     file = (folder / "dense0" / "depths" / name).with_suffix(".h5")
     if not file.is_file():
         return None
-    with h5py.File(file, "r") as data:
+    try:
         # Photos of people have an ordinal mask where others have depth: -1 and up to 2.
-        return file if np.min(data["depth"][()]) >= 0 else None
+        return file if np.min(read_array(file, "depth")) >= 0 else None
+    except ValueError as error:
+        raise DataError(f"{file}: {error}; download it again, or remove it") from error
 
 
 def _objects(values: list[Any]) -> NDArray[Any]:

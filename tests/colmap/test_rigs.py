@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_intrinsics_of_the_configuration(tmp_path: Path) -> None:
         ([{"image_prefix": p, "ref_sensor": True} for p in ("a/", "b/")], "reference sensor"),
         ([{"image_prefix": "a", "ref_sensor": True}, {"image_prefix": "ab"}], "begin with 'a' too"),
         ([{"prefix": "a/"}], "not a rig configuration"),
+        (
+            [
+                {"image_prefix": "a/", "ref_sensor": True},
+                {"image_prefix": "b/", **POSE, "cam_from_rig_rotation": [0, 0, 0, 0]},
+            ],
+            "'b/': its pose is none: the quaternion has length 0 and not 1",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_named(
@@ -66,13 +74,19 @@ def test_a_wrong_configuration_is_named(
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [None, "", "{", '{"cameras": 3}', "[1]"])
+@pytest.mark.parametrize("text", [None, "", "{", '{"cameras": 3}', "[1]", "[" * 10**5])
 def test_an_unreadable_configuration_is_named(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "rigs.json"
     if text is not None:
         path.write_text(text)
     with pytest.raises(UsageError, match=r"rigs\.json: not a rig configuration"):
         colmap.Rigs(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rigs.json")
+    with pytest.raises(UsageError, match="not a regular file"):
+        colmap.Rigs(tmp_path / "rigs.json")
 
 
 def test_photos_that_do_not_fit_the_configuration(tmp_path: Path) -> None:

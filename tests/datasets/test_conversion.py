@@ -197,6 +197,11 @@ def test_damaged_photos_are_named_and_leave_nothing_behind(tmp_path: Path) -> No
     assert found.names == ("z.jpg",)
     assert set(found.skipped) == set(names[:4])
     assert all("replace or remove it" in reason for reason in found.skipped.values())
+    (source / "a.webp").write_bytes(b"none")
+    again = convert_photos(source, names, target)
+    told = [{**c.skipped, **again.skipped} for c in (again, convert_photos(source, names, target))]
+    assert told[0] == told[1], "else the report would be drawn again each time"
+    assert not any("object at" in reason or "b'" in reason for reason in told[0].values())
     assert [path.name for path in target.iterdir()] == ["z.jpg"]
     with pytest.raises(DataError, match=r"none of 1 photos can be used, e\.g\. a\.heic"):
         convert_photos(source, ["a.heic"], target)

@@ -57,8 +57,14 @@ def test_what_is_no_position_counts_as_none(tmp_path: Path, tags: dict[str, obje
 def test_a_photo_without_or_with_broken_exif_has_no_position(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_bytes(b"\xff\xd8\xff\xe1\0\x10Exif\0\0MM\0")
-    for name in ("a.png", "b.jpg", "none.jpg"):
+    data = bytearray(photo_at(tmp_path / "c.jpg").read_bytes())
+    at = data.index(b"\xff\xc0") + 5  # height and width: Pillow takes it for a bomb
+    data[at : at + 4] = b"\xff" * 4
+    (tmp_path / "huge.jpg").write_bytes(data)
+    (tmp_path / "text.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    for name in ("a.png", "b.jpg", "none.jpg", "text.jpg"):
         assert exif_position(tmp_path / name) is None
+    assert exif_position(tmp_path / "huge.jpg") == exif_position(tmp_path / "c.jpg")
 
 
 def test_a_table_with_its_columns_in_any_order(tmp_path: Path) -> None:

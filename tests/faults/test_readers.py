@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from faults.formats import Format, formats
+from faults.stored_formats import stored_formats
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,10 @@ NAMES = [
     ),
     *("override", "pairs", "photo", "pipeline file", "poses", "queries", "rigs", "rows of numbers"),
     *("safetensors", "scene file", "superpoint", "transformation", "video"),
+    *("basis", "database", "global index", "texts of a run"),
+    *(f"shard of {kind}" for kind in ("candidates", "estimates", "features", "geometries")),
+    *("shard of matches", "shard of scores"),
+    *("depth in HDF5", "depth of COLMAP", "netvlad", "raw photo", "tags of a photo"),
 ]
 SECONDS = 20.0
 """Of processor time that a file of some kilobytes may take."""
@@ -50,12 +55,12 @@ MEMORY = 3 << 30
 
 @pytest.fixture(scope="module")
 def by_name(
-    square: SyntheticDataset, tmp_path_factory: pytest.TempPathFactory
+    square: SyntheticDataset, finished: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Format]:
     folder = tmp_path_factory.mktemp("faults") / "model"
     shutil.copytree(square.reference, folder)
-    found = formats(folder)
-    assert sorted(found) == NAMES
+    found = formats(folder) | stored_formats(finished, tmp_path_factory.mktemp("stored"))
+    assert sorted(found) == sorted(NAMES)
     return found
 
 
@@ -107,8 +112,8 @@ def test_whole_files_are_read(name: str, by_name: dict[str, Format], tmp_path: P
     for file, content in known.whole.items():
         (tmp_path / file).write_bytes(content)
     for file in known.whole:
-        if name in ("safetensors", "checkpoint", "superpoint"):  # too small for a network
-            with pytest.raises(ReconstructError, match=r"shape|no entry|no tensor"):
+        if name in ("safetensors", "checkpoint", "superpoint", "netvlad"):  # too small
+            with pytest.raises(ReconstructError, match=r"shape|no entry|no tensor|not the .mat"):
                 known.read(tmp_path / file)
         else:
             known.read(tmp_path / file)

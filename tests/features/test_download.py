@@ -90,6 +90,29 @@ def test_a_hash_that_was_put_there_before_is_asked_of_every_mirror(
     assert cached_download("w.pth", urls, tmp_path).read_bytes() == CONTENT
 
 
+def test_a_hash_that_is_known_is_asked_of_mirrors_and_of_the_cache(
+    server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = hashlib.sha256(CONTENT).hexdigest()
+    urls = [f"{server}/login", f"{server}/good"]
+    found = cached_download("w.pth", urls, tmp_path, sha256=known)
+    assert found.read_bytes() == CONTENT
+    assert not caplog.messages
+    with pytest.raises(WeightsError, match=f"but the file of that name has {'0' * 64}"):
+        cached_download("w.pth", [], tmp_path, sha256="0" * 64)
+    with pytest.raises(WeightsError, match=f"this program asks for {'0' * 64}"):
+        cached_download("v.pth", urls, tmp_path, sha256="0" * 64)
+
+
+def test_a_download_without_a_known_hash_is_said_to_be(
+    server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached_download("w.pth", [f"{server}/good"], tmp_path)
+    (told,) = caplog.messages
+    assert hashlib.sha256(CONTENT).hexdigest() in told
+    assert "w.pth.sha256" in told
+
+
 def test_an_incomplete_download_leaves_nothing(server: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as error:
         cached_download("w.pth", [f"{server}/cut", "file:///absent/w.pth"], tmp_path)

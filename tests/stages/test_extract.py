@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from PIL import Image
 
 import reconstruct
 from reconstruct.datasets.synthetic import SyntheticDataset
+from reconstruct.errors import ImageError
 from reconstruct.orientation import upright
 from reconstruct.stages import extract as stage
+from reconstruct.stages import photos as known_photos
 from reconstruct.storage.features import open_features
 
 TURNED = 8  # the stored picture is to be turned a quarter counterclockwise
@@ -125,3 +129,43 @@ def test_no_keypoints_where_a_photo_is_transparent(
     both = left_of_middle("both", dataset__alpha_masks=True, dataset__masks=str(masks))
     assert both[first][1] == 0, "the file comes first"
     assert left_of_middle("out") == plain
+
+
+def test_a_photo_that_changes_before_it_is_aligned_ends_the_run(
+    photos: Path,
+    run: Callable[..., reconstruct.Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = sorted(photos.iterdir())[1]
+    original_read = known_photos.read_image_bytes
+
+    def read(path: Path) -> bytes:
+        return original_read(path) + b"\0" * (path == changed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(known_photos, "read_image_bytes", read)
+        with pytest.raises(ImageError, match=f"{changed.name}: changed since its features"):
+            run(photos, refine={})
+    assert run(photos, refine={}).summary.figures["map"]["registered_images"] == 4
+
+
+def test_large_photos_are_decoded_one_at_a_time(
+    photos: Path, run: Callable[..., reconstruct.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[int] = []
+    running = 0
+
+    def decode(*arguments: Any, **settings: Any) -> Any:
+        nonlocal running
+        running += 1
+        at_once.append(running)
+        time.sleep(0.05)
+        running -= 1
+        return original_decode(*arguments, **settings)
+
+    original_decode = stage.decode_image
+    monkeypatch.setattr(stage, "decode_image", decode)
+    monkeypatch.setattr(stage, "LARGE_PIXELS", 1000)
+    run(photos, extract__loaders=4, verify=None, map=None)
+    assert at_once == [1, 1, 1, 1]

@@ -73,6 +73,9 @@ def test_pairs_of_any_names_are_told_apart(tmp_path: Path) -> None:
     for pair, expected in zip(pairs, matches, strict=True):
         np.testing.assert_array_equal(store.load(pair), expected.indices, strict=True)
         np.testing.assert_array_equal(store.scores(pair), expected.scores, strict=True)
+    for other in ("x", "[]", "3", '["a", "b", "c"]'):
+        with pytest.raises(ArtifactError, match="not the key of a pair"):
+            key_pair(other)
 
 
 def test_the_last_record_of_a_key_wins_and_compact_drops_the_others(tmp_path: Path) -> None:
@@ -223,6 +226,21 @@ def test_an_edited_shard_is_named_before_it_is_read(tmp_path: Path, damage: str)
             file["offsets/x"][1] = 10**9 if damage == "beyond" else -1
     with pytest.raises(ArtifactError, match=r"part-00000\.h5.*delete it and run again"):
         ShardStore(tmp_path).read("a")
+
+
+@pytest.mark.parametrize("damage", ["claim", "numbers", "group"])
+def test_edited_keys_count_as_missing(tmp_path: Path, damage: str) -> None:
+    path = ShardStore(tmp_path).write([record("a", 1, 3)])
+    with h5py.File(path, "r+") as file:
+        del file["keys"]
+        if damage == "claim":
+            text = h5py.string_dtype("utf-8")
+            file.create_dataset("keys", shape=(10**10,), dtype=text, chunks=(1024,))
+        elif damage == "numbers":
+            file["keys"] = np.zeros(1)
+        else:
+            file.create_group("keys")
+    assert ShardStore(tmp_path).fingerprints() == {}
 
 
 def test_features_of_another_shape_are_named(tmp_path: Path) -> None:

@@ -1,0 +1,263 @@
+"""Commands of the program, each tried in a process of its own: killed, or on a full disk.
+
+    python attempts.py kills SPEC.json      killed at its N-th change of a folder, and run again
+    python attempts.py growing SPEC.json    killed at its 1st change, run on, killed at its 2nd ...
+                                            until one ends by itself
+    python attempts.py disk SPEC.json       on a disk of N bytes, and again on a large one
+    python attempts.py tampering SPEC.json  on a folder of which a file was edited
+
+The libraries are loaded once, and each attempt is a fork of this process. One line of JSON is
+printed a case.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import mmap
+import os
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io  # noqa: F401 - loaded once, before the forks
+import torch  # noqa: F401
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from faults.tampering import tamper
+
+from reconstruct.__main__ import main
+from reconstruct.comparison import compare  # noqa: F401
+from reconstruct.pipeline import load_config  # noqa: F401
+from reconstruct.stages.keyed import KeyedStage
+from reconstruct.training import train
+from reconstruct.workspace import database_hash, file_hash
+
+PATIENCE_S = 120
+MEMORY = 3 << 30
+LARGE_BYTES = 1 << 28
+CHANGES = ("replace", "rename", "unlink", "remove", "rmdir")
+TOLD = ("log.txt", "summary.json", "report.html", "run.yaml", "compare.html")
+"""What tells of the runs, and so differs between one run and many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What to try.
+
+    Attributes:
+        arguments: Of the command line.
+        output: The folder that it changes.
+        template: What the folder holds before; None: there is no such folder.
+        first: The first case.
+        step: From there each so many-th.
+        last: Of ``tampering``, the last case.
+        stride: Of ``disk``, the bytes between the sizes of two cases.
+        untold: Names of files that hold times, and are not compared.
+    """
+
+    arguments: list[str]
+    output: str
+    template: str | None = None
+    first: int = 1
+    step: int = 1
+    last: int = 0
+    stride: int = 1 << 14
+    untold: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return Path(self.output)
+
+    def reset(self) -> None:
+        """Make the folder as it is before."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.template is not None:
+            shutil.copytree(self.template, self.folder)
+
+    def contents(self) -> dict[str, str]:
+        """Name of every file -> SHA-256, but for locks and stamps, which hold times.
+
+        Of a database, over its rows: its file counts how often it was opened.
+        """
+        return {
+            path.relative_to(self.folder).as_posix(): _hash(path)
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+            and not path.name.startswith(".")
+            and path.name not in (*TOLD, *self.untold)
+        }
+
+
+def _hash(path: Path) -> str:
+    return database_hash(path) if path.suffix == ".db" else file_hash(path)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a command ended: its exit status (of a signal: negative), what it said, how often it
+    changed a folder."""
+
+    status: int
+    told: str
+    changes: int
+
+
+def attempt(arguments: list[str], killed_at: int = 0, memory: int = 0) -> Attempt:
+    """Run a command in a fork; it dies just before its change number ``killed_at``, if it has.
+
+    memory: limit on its address space, beyond that of this process; 0: none.
+    """
+    counter = mmap.mmap(-1, 8)
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        for standard in (1, 2):
+            os.dup2(write_end, standard)
+        signal.alarm(PATIENCE_S)
+        if memory:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + memory
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        _count_changes(counter, killed_at)
+        try:
+            status = main(arguments)
+            sys.stderr.flush()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            status = 70
+        os._exit(status)
+    os.close(write_end)
+    with os.fdopen(read_end, encoding="utf-8", errors="replace") as pipe:
+        told = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return Attempt(status, told, struct.unpack("q", counter[:8])[0])
+
+
+def _count_changes(counter: mmap.mmap, killed_at: int) -> None:
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            (number,) = struct.unpack("q", counter[:8])
+            counter[:8] = struct.pack("q", number + 1)
+            if number + 1 == killed_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*args, **kwargs)
+
+        return call
+
+    for name in CHANGES:
+        setattr(os, name, counted(getattr(os, name)))
+
+
+def kills(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Kill a fresh run at its N-th change, and run again to the end; for every N."""
+    for number in range(spec.first, whole.changes + 1, spec.step):
+        spec.reset()
+        killed = attempt(spec.arguments, killed_at=number)
+        again = attempt(spec.arguments)
+        yield _found(spec, number, killed, again, wanted)
+
+
+def growing(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Kill a run at its 1st change, run on, kill that at its 2nd ... until one ends."""
+    spec.reset()
+    for number in range(1, whole.changes + 2):
+        last = attempt(spec.arguments, killed_at=number)
+        if last.status != -signal.SIGKILL:
+            yield _found(spec, number, last, last, wanted)
+            return
+
+
+def disk(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Run on a disk of N bytes and again on a large one; for every N until one is enough."""
+    held = _size(Path(spec.template)) if spec.template is not None else 0
+    for size in range(held + spec.first * spec.stride, LARGE_BYTES, spec.step * spec.stride):
+        spec.reset()
+        _resize(spec.folder.parent, size)
+        full = attempt(spec.arguments)
+        _resize(spec.folder.parent, LARGE_BYTES)
+        temporaries = [p.name for p in spec.folder.rglob("*.tmp*") if p.is_file()]
+        again = attempt(spec.arguments)
+        yield _found(spec, size, full, again, wanted) | {"temporaries": temporaries}
+        if full.status == whole.status:
+            return
+
+
+def tampering(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Edit one file of a finished folder, and run what reads it; N seeds what is done."""
+    del whole
+    for number in range(spec.first, spec.last + 1, spec.step):
+        spec.reset()
+        done, stage = tamper(spec.folder, np.random.default_rng(number))
+        force = ["--force", stage] if stage and spec.arguments[0] == "run" else []
+        found = attempt([*spec.arguments, *force], memory=MEMORY)
+        yield _found(spec, number, found, found, wanted) | {"done": done}
+
+
+def _size(folder: Path) -> int:
+    return sum(-(-path.stat().st_size // 4096) * 4096 + 4096 for path in folder.rglob("*"))
+
+
+def _resize(folder: Path, size: int) -> None:
+    options = ("-o", f"remount,size={size}", str(folder))
+    subprocess.run(["mount", *options], check=True)
+
+
+def _found(
+    spec: Spec, case: int, first: Attempt, again: Attempt, wanted: dict[str, str]
+) -> dict[str, Any]:
+    found = spec.contents()
+    differing = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
+    return {
+        "case": case,
+        "status": first.status,
+        "told": first.told[-2000:],
+        "again": again.status,
+        "told again": again.told[-2000:],
+        "differing": differing,
+    }
+
+
+class _Frozen(datetime.datetime):
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> _Frozen:
+        return cls(2020, 1, 1, tzinfo=tz)
+
+
+def _small_shards(stage: type[KeyedStage] = KeyedStage) -> None:
+    """Two records a shard, so that a small run has many commits."""
+    stage.shard = (2, 2)
+    for further in stage.__subclasses__():
+        _small_shards(further)
+
+
+if __name__ == "__main__":
+    spec = Spec(**json.loads(Path(sys.argv[2]).read_text(encoding="utf-8")))
+    train.datetime = _Frozen  # type: ignore[attr-defined]
+    time.perf_counter = float  # what took how long is stored beside poses, and would differ
+    _small_shards()
+    if sys.argv[1] == "disk":
+        spec.folder.parent.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(spec.folder.parent)], check=True)
+    spec.reset()
+    whole = attempt(spec.arguments)
+    wanted = spec.contents()
+    if sys.argv[1] == "tampering":
+        done = spec.folder.rename(spec.folder.with_name("done"))
+        spec = dataclasses.replace(spec, template=str(done))
+    print(json.dumps({"changes": whole.changes, "status": whole.status, "told": whole.told}))
+    kinds = {"kills": kills, "growing": growing, "disk": disk, "tampering": tampering}
+    for found in kinds[sys.argv[1]](spec, whole, wanted):
+        print(json.dumps(found), flush=True)
