@@ -213,6 +213,8 @@ def _run(args: argparse.Namespace) -> int:
     pipeline = _check_paths(args)
     from reconstruct.pipeline import run
     from reconstruct.report.terminal import print_summary
+    from reconstruct.storage.summary import read_summary
+    from reconstruct.workspace import Workspace
 
     with stopping_on_sigterm():  # after the import of COLMAP: see stopping.py
         finished = run(
@@ -231,10 +233,9 @@ def _run(args: argparse.Namespace) -> int:
         _print_json(
             {
                 "output": str(finished.output),
-                "figures": summary.figures,
-                "seconds": summary.seconds,
-                "tables": summary.tables,
                 "skipped": summary.skipped,
+                "stages": read_summary(Workspace(finished.output).summary),
+                "tables": summary.tables,
             }
         )
     elif not args.quiet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -192,7 +191,6 @@ class Row(WholeStage):
             "queries": len(estimates),
             "localized": sum(e.status == "ok" for e in estimates),
             "seconds_a_query": round(sum(source.seconds() for source in self.sources), 2),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
         failed = [
             f"{e.name} ({e.status}, {e.matches} matches)" for e in estimates if e.status != "ok"

@@ -37,7 +37,8 @@ class Summary:
 
     skipped: image or file -> why it was left out. figures: stage -> name -> value, in order.
     tables: title -> rows, the first of them the head. drawings: title -> SVG, for the report.
-    seconds: stage -> time it took in the run that made what is there.
+    seconds: stage -> time it took in the run that made what is there. memory_mb: stage -> peak
+    memory of the process in that run.
     """
 
     skipped: dict[str, str] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Summary:
     tables: dict[str, list[list[str]]] = field(default_factory=dict)
     drawings: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    memory_mb: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
