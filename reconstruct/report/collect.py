@@ -191,7 +191,7 @@ def _histograms(output: OutputFolder) -> tuple[Histogram, ...]:
         charts.append(
             histogram(
                 "Track length",
-                "photos that see a point",
+                "observations of a point",
                 f"{count(len(lengths), 'point')}, {mean}",
                 {"points": lengths},
                 whole=True,
@@ -262,12 +262,11 @@ def tiles(summary: Summary) -> Rows:
 
 def _stages(summary: Summary) -> tuple[StageCost, ...]:
     seconds = summary.seconds
-    memory: Mapping[str, float] = getattr(summary, "memory_mb", None) or {}
     return tuple(
         StageCost(
             name=stage,
             seconds=seconds.get(stage),
-            memory_mb=memory.get(stage),
+            memory_mb=summary.memory_mb.get(stage),
             figures=tuple(figure(k, v) for k, v in summary.figures.get(stage, {}).items()),
         )
         for stage in dict.fromkeys([*summary.figures, *seconds])

@@ -31,6 +31,8 @@ def _changed(section: BaseModel, prefix: str) -> Iterator[tuple[str, str, str]]:
         value = getattr(section, name)
         key = f"{prefix}{field.alias or name}"
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
+        if value == default and not field.is_required() and isinstance(value, BaseModel):
+            continue
         if isinstance(value, BaseModel):
             yield from _changed(value, f"{key}.")
         elif field.is_required() or _names_a_kind(field.annotation):

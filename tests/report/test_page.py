@@ -42,7 +42,12 @@ def page(finished: Path, square: SyntheticDataset, tmp_path: Path) -> str:
     output = tmp_path / "out"
     shutil.copytree(finished, output)
     dataset = Dataset(root=square.images, names=tuple(square.names))
-    summary = Summary(figures={"match": {"pairs": 15}}, skipped={HOSTILE: "</script> unreadable"})
+    summary = Summary(
+        figures={"match": {"pairs": 15}},
+        seconds={"match": 75.2},
+        memory_mb={"match": 1234},
+        skipped={HOSTILE: "</script> unreadable"},
+    )
     write_report(Workspace(output), summary, {"name": "square"}, dataset)
     return (output / "report.html").read_text(encoding="utf-8")
 
@@ -55,6 +60,11 @@ def test_all_parts_are_there_in_one_small_file(page: str, square: SyntheticDatas
     assert len(page.encode()) < 1_000_000
     assert "default-src 'none'" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page), "no address of a server"
+
+
+def test_stages_tell_time_and_memory(page: str) -> None:
+    assert "1 min 15 s" in page
+    assert "1,234 MB" in page
 
 
 def test_names_stay_text(page: str) -> None:
