@@ -347,7 +347,7 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
         logger.info("%s: done in %.1f s", stage.name, seconds)
         if stage.made or stage.name not in entries:
             figures = summary.figures.get(stage.name, {})
-            entries[stage.name] = stage_entry(seconds, peak_mb(), figures)
+            entries[stage.name] = stage_entry(seconds, figures, peak_mb())
             write_summary(path, entries, summary.skipped)
     for stage in stages:
         entry = entries.get(stage.name, {})

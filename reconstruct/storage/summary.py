@@ -28,7 +28,7 @@ def read_summary(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def stage_entry(
-    seconds: float, memory_mb: float | None, figures: Mapping[str, Any]
+    seconds: float, figures: Mapping[str, Any], memory_mb: float | None = None
 ) -> dict[str, Any]:
     """What is kept of a stage that has just made something; no memory_mb where it is unknown."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
