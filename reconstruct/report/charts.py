@@ -28,7 +28,7 @@ CLASSES_PX = (0.25, 0.5, 1.0, 2.0)
 CLASS_COLORS = ("#2c7bb6", "#7fc9dd", "#f4e66a", "#fd9a4b", "#d7191c")
 """Colour-blind safe (ColorBrewer RdYlBu): blue is good."""
 NO_POINT = "#ffffff"
-FIELD_WIDTH = 360
+FIELD_WIDTH, FIELD_HEIGHT = 360, 300
 ARROW = 0.7
 """Length of a large residual's arrow in cells."""
 LARGE = 90.0
@@ -66,16 +66,13 @@ def draw_histogram(chart: Histogram) -> str:
 
 def draw_residuals(field: ResidualField) -> str:
     """An arrow a cell, all enlarged alike; the colour is the length."""
-    scale = FIELD_WIDTH / field.size[0]
-    height = field.size[1] * scale
+    scale = min(FIELD_WIDTH / field.size[0], FIELD_HEIGHT / field.size[1])
+    width, height = field.size[0] * scale, field.size[1] * scale
     lengths = [hypot(u, v) for _, _, u, v, _ in field.cells]
     large = float(np.percentile(lengths, LARGE)) if lengths else 0.0
-    cell = FIELD_WIDTH / FIELD_COLUMNS
+    cell = width / FIELD_COLUMNS
     enlarge = ARROW * cell / max(large, 1e-9)
-    parts = [
-        f'<rect x="0.5" y="0.5" width="{FIELD_WIDTH - 1}" height="{height - 1:.1f}" '
-        'style="fill:none;stroke:var(--grid,#ddd)"/>'
-    ]
+    parts = []
     for x, y, u, v, n in field.cells:
         length = hypot(u, v)
         x, y = x * scale, y * scale
@@ -87,7 +84,10 @@ def draw_residuals(field: ResidualField) -> str:
             f'<path d="M{x:.1f} {y:.1f}l{u * drawn:.1f} {v * drawn:.1f}" stroke-width="2"/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8"/></g>'
         )
+    # Arrows end at the border of the photo.
+    inner = f'<svg width="{width:.1f}" height="{height:.1f}">{"".join(parts)}</svg>'
     told = f"{large:.2g} px"
+    parts = [_border(width, height), inner]
     parts.append(
         f'<path d="M8 {height + 13:.1f}h{ARROW * cell:.1f}" stroke-width="2" '
         f'style="stroke:{error_color(large)}"/>'
@@ -98,11 +98,18 @@ def draw_residuals(field: ResidualField) -> str:
     return svg(FIELD_WIDTH, round(height) + 22, title, "".join(parts))
 
 
+def _border(width: float, height: float) -> str:
+    return (
+        f'<rect x="1" y="1" width="{width - 2:.1f}" height="{height - 2:.1f}" '
+        'style="fill:none;stroke:var(--grid,#ddd)"/>'
+    )
+
+
 def draw_density(chart: Density) -> str:
     """Cells, the darker the more keypoints."""
     rows, columns = len(chart.rows), len(chart.rows[0])
-    width = FIELD_WIDTH / columns
-    height = FIELD_WIDTH / chart.aspect / rows
+    height = min(FIELD_WIDTH / chart.aspect, FIELD_HEIGHT) / rows
+    width = height * rows * chart.aspect / columns
     most = max(float(np.percentile(chart.rows, DARK)), 1)
     parts = []
     for r, row in enumerate(chart.rows):
@@ -112,10 +119,7 @@ def draw_density(chart: Density) -> str:
                 share = f'fill-opacity="{min(n / most, 1):.2f}"'
                 parts.append(f'<rect {place} width="{width:.1f}" height="{height:.1f}" {share}/>')
     body = f'<g style="fill:{series(0)}">{"".join(parts)}</g>'
-    frame = (
-        f'<rect x="0.5" y="0.5" width="{FIELD_WIDTH - 1}" height="{height * rows - 1:.1f}" '
-        'style="fill:none;stroke:var(--grid,#ddd)"/>'
-    )
+    frame = _border(width * columns, height * rows)
     return svg(FIELD_WIDTH, round(height * rows), chart.title, body + frame)
 
 
