@@ -125,6 +125,9 @@ def _add_results(commands: Any) -> None:
     view.add_argument("output", metavar="OUT", type=Path, help="output folder, or COLMAP model")
     view.add_argument("--images", metavar="DIR", type=Path, help="the photos, if they moved")
     view.add_argument("--port", type=int, default=8080, help="of the server")
+    view.add_argument(
+        "--host", default="127.0.0.1", help="where it listens; 0.0.0.0: others may look, too"
+    )
     export = _add(commands, "export", _export, "the model in another format")
     export.add_argument("output", metavar="OUT", type=Path)
     export.add_argument(
@@ -213,6 +216,8 @@ def _run(args: argparse.Namespace) -> int:
     pipeline = _check_paths(args)
     from reconstruct.pipeline import run
     from reconstruct.report.terminal import print_summary
+    from reconstruct.storage.summary import read_summary
+    from reconstruct.workspace import Workspace
 
     with stopping_on_sigterm():  # after the import of COLMAP: see stopping.py
         finished = run(
@@ -231,10 +236,9 @@ def _run(args: argparse.Namespace) -> int:
         _print_json(
             {
                 "output": str(finished.output),
-                "figures": summary.figures,
-                "seconds": summary.seconds,
-                "tables": summary.tables,
                 "skipped": summary.skipped,
+                "stages": read_summary(Workspace(finished.output).summary),
+                "tables": summary.tables,
             }
         )
     elif not args.quiet:
@@ -338,7 +342,7 @@ def _view(args: argparse.Namespace) -> int:
             _check_folder(folder)
     from reconstruct.report.view import view
 
-    view(args.output, port=args.port, photos=args.images)
+    view(args.output, host=args.host, port=args.port, photos=args.images)
     return 0
 
 
@@ -385,8 +389,9 @@ def _doctor(args: argparse.Namespace) -> int:
     if args.json:
         _print_json([asdict(finding) for finding in findings])
     else:
+        wide = min(max(len(finding.subject) for finding in findings), 40)
         for finding in findings:
-            print(f"{finding.level:<8} {finding.subject:<24} {finding.text}")
+            print(f"{finding.level:<8} {finding.subject:<{wide}} {finding.text}")
     return 1 if any(f.level == "trouble" for f in findings) else 0
 
 

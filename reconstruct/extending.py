@@ -47,7 +47,7 @@ def extend(
             name of a new one.
         DataError: As `reconstruct.run`.
 
-    Example:
+    Examples:
         >>> first = reconstruct.run("sfm", images=photos, output=output)
         >>> second = reconstruct.extend(first, [new_photo], fixed=True)
         >>> second.summary.figures["map"]["new_images"]

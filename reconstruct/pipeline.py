@@ -33,6 +33,7 @@ from reconstruct.localization.localize import Localize, WritePoses
 from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.table import CompareFeatures, LocalizationTable, TableRow
 from reconstruct.matching.config import MatchConfig
+from reconstruct.memory import peak_mb, restart_peak
 from reconstruct.progress import Reporter, logging_to
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.report.page import shown_fingerprint, write_report
@@ -339,16 +340,20 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
         if only and stage.name not in only:
             stage.settle()
             continue
+        restart_peak()
         started = time.monotonic()
         stage.run()
         seconds = time.monotonic() - started
         logger.info("%s: done in %.1f s", stage.name, seconds)
         if stage.made or stage.name not in entries:
-            entries[stage.name] = stage_entry(seconds, summary.figures.get(stage.name, {}))
+            figures = summary.figures.get(stage.name, {})
+            entries[stage.name] = stage_entry(seconds, figures, peak_mb())
             write_summary(path, entries, summary.skipped)
-    summary.seconds.update(
-        {s.name: entries[s.name]["seconds"] for s in stages if s.name in entries}
-    )
+    for stage in stages:
+        entry = entries.get(stage.name, {})
+        for key, told in (("seconds", summary.seconds), ("memory_mb", summary.memory_mb)):
+            if key in entry:
+                told[stage.name] = entry[key]
 
 
 def _update_report(config: AnyConfig, context: Context, made: bool) -> None:

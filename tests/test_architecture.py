@@ -22,6 +22,7 @@ LEVELS = [
         "executor",
         "files",
         "geometry",
+        "memory",
         "orientation",
         "progress",
         "shipped",

@@ -62,7 +62,7 @@ def test_json_in_place_of_tables(
     assert {"extract": "done"}.items() <= {p["stage"]: p["state"] for p in planned}.items()
     ran = json.loads(command("run", *given).out)
     assert ran["output"] == str(output)
-    assert ran["figures"]["map"]["of_images"] == 6
+    assert ran["stages"]["map"]["figures"]["of_images"] == 6
     assert ran["skipped"] == {}
     errors = json.loads(command("evaluate", output, "--reference", square.reference, "--json").out)
     assert errors["registered"] == errors["reference"] == 6

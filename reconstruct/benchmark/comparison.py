@@ -34,6 +34,9 @@ from reconstruct.stages.evaluate import read_metrics, write_metrics
 from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import atomic_path, fingerprint
 
+PANELS = 6
+"""Most groups that curves are drawn of."""
+
 
 class MagsacConfig(Section):
     """Section ``ransac``: of the geometry estimated from the matches, see `evaluation.robust`."""
@@ -151,7 +154,7 @@ class Compare(WholeStage):
         drawing = draw_curves(
             {
                 group: {name: row["groups"][group]["shares"] for name, row in methods.items()}
-                for group in list(benchmark.groups)[:3]
+                for group in list(benchmark.groups)[:PANELS]
             },
             xlabel="threshold [px]",
             ylabel=benchmark.share,

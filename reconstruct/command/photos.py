@@ -90,7 +90,9 @@ def _number(photos: Sequence[Photo]) -> Iterator[Finding]:
     if count > MANY_PHOTOS:
         advice = "for a video --set 'pair={method: sequential}', else retrieval, poses or list"
         yield Finding("note", "pairs", f"many; {advice}")
-    text = f"about {count * FEATURE_BYTES / 1e9:.1f} GB for features as sfm stores them"
+    size = count * FEATURE_BYTES
+    told = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    text = f"about {told} for features as sfm stores them"
     yield Finding("ok", "disk", f"{text}; a quarter with extract.compact.encoding=uint8")
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from reconstruct.cluster import ClusterConfig
@@ -24,11 +23,11 @@ from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig
 from reconstruct.errors import EstimationError
 from reconstruct.evaluation.localization import (
-    LocalizationMetrics,
     Threshold,
     grouped_metrics,
     query_errors,
 )
+from reconstruct.evaluation.plots import draw_curves
 from reconstruct.evaluation.submission import check_submission, write_submission
 from reconstruct.indoor.candidates import (
     Candidates,
@@ -43,7 +42,7 @@ from reconstruct.indoor.rgbd_map import RgbdMap
 from reconstruct.indoor.row import CandidateSource, Row, RowConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
 from reconstruct.localization.evaluate import read_truth, rows_table
-from reconstruct.stages import Context, Stage, inner_context
+from reconstruct.stages import Context, QueryCard, Stage, inner_context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.evaluate import write_metrics
 from reconstruct.stages.extract import Extract, ExtractConfig
@@ -54,6 +53,11 @@ from reconstruct.workspace import Workspace, fingerprint
 
 INLOC_THRESHOLDS: tuple[Threshold, ...] = ((0.25, 10.0), (0.5, 10.0), (1.0, 10.0))
 """Of visuallocalization.net for InLoc."""
+
+STEPS = 40
+"""Of the curves of queries by the error of their pose."""
+CARDS = 6
+"""Queries that the report shows beside an image of the map."""
 
 
 class IndoorEvaluation(Section):
@@ -189,13 +193,20 @@ class CompareRows(SideBySide):
         if self.config.submission:
             for row in done:
                 _submit(row, queries)
+        if done:
+            most = max(done, key=lambda row: len(read_poses(row.artifact)))
+            self.context.summary.cards += query_cards(most, queries)
         if self.reference is None or not done:
             return
         groups = {query.name: query.group for query in self.context.dataset.queries}
         truth = {n: pose for n, pose in read_truth(self.reference).items() if n in groups}
         if not truth:
             raise EstimationError(f"{self.reference}: has no pose of any query (by name)")
-        metrics = {row.name: self._measure(row, truth, groups) for row in done}
+        errors = {row.name: query_errors(read_poses(row.artifact), truth) for row in done}
+        metrics = {
+            name: grouped_metrics(found, groups, self.config.thresholds)
+            for name, found in errors.items()
+        }
         content = {
             name: {group: m.as_dict() for group, m in found.items()}
             for name, found in metrics.items()
@@ -204,12 +215,47 @@ class CompareRows(SideBySide):
         for group in next(iter(metrics.values())):
             table = rows_table({name: found[group] for name, found in metrics.items()})
             self.context.summary.tables[f"queries: {group}"] = table
+        self.context.summary.drawings["queries by the error of their pose"] = draw_errors(
+            errors, self.config.thresholds
+        )
 
-    def _measure(
-        self, row: Row, truth: Mapping[str, NDArray[np.float64]], groups: Mapping[str, str]
-    ) -> dict[str, LocalizationMetrics]:
-        errors = query_errors(read_poses(row.artifact), truth)
-        return grouped_metrics(errors, groups, self.config.thresholds)
+
+def draw_errors(
+    errors: Mapping[str, Mapping[str, tuple[float, float]]], thresholds: Sequence[Threshold]
+) -> str:
+    """Share of queries over their position error, of each row, as SVG.
+
+    errors: row -> query -> position error in metres and rotation error in degrees. A query whose
+    rotation is off by more than the largest threshold counts as failed.
+    """
+    farthest, most_deg = (max(limit[i] for limit in thresholds) for i in (0, 1))
+    curves = {}
+    for row, found in errors.items():
+        near = np.array([m if deg <= most_deg else np.inf for m, deg in found.values()])
+        steps = np.linspace(0, farthest, STEPS + 1).tolist()
+        curves[row] = {f"{x:.4g}": float((near <= x).mean()) for x in steps}
+    return draw_curves(
+        {f"rotation within {most_deg:g}°": curves},
+        xlabel="position error [m]",
+        ylabel="share of queries",
+    )
+
+
+def query_cards(row: Row, queries: Sequence[str]) -> list[QueryCard]:
+    """Some queries of a row with the images of the map that their poses came from, those with
+    fewest inliers first."""
+    found = row.map_photos()
+    ranked = sorted((name for name in queries if name in found), key=lambda name: found[name][1])
+    places = np.linspace(0, len(ranked) - 1, min(CARDS, len(ranked))).round().astype(int)
+    return [
+        QueryCard(
+            query=ranked[i],
+            photo=found[ranked[i]][0],
+            label=row.name,
+            caption=f"{found[ranked[i]][1]:,} inliers",
+        )
+        for i in dict.fromkeys(places.tolist())
+    ]
 
 
 def _submit(row: Row, queries: Sequence[str]) -> None:

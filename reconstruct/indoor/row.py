@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -161,17 +160,20 @@ class Row(WholeStage):
         names = {name for s in self.sources for name in s.candidates.known_fingerprints()}
         return [self._best(name) for name in sorted(names)]
 
-    def _best(self, name: str) -> PoseEstimate:
-        # A source whose extractor could not read the query has nothing: told when that was tried.
-        sources = [s for s in self.sources if name in s.candidates.known_fingerprints()]
-        scored = [
+    def _scored(self, name: str) -> list[ScoredPose]:
+        """The candidates of a query from all sources. One whose extractor could not read the query
+        has none, which was told when it was tried."""
+        return [
             pose
             for number, source in enumerate(self.sources)
-            if source in sources
+            if name in source.candidates.known_fingerprints()
             for pose in _scored(source, number, name)
         ]
-        best = choose(scored, self.config.choice)
+
+    def _best(self, name: str) -> PoseEstimate:
+        best = choose(self._scored(name), self.config.choice)
         if best is None:
+            sources = [s for s in self.sources if name in s.candidates.known_fingerprints()]
             most = max(source.candidates.candidates.load(name).most_matches for source in sources)
             needed = min(source.candidates.config.min_inliers for source in self.sources)
             status: PoseStatus = "too_few_matches" if most < needed else "ransac_failed"
@@ -185,6 +187,15 @@ class Row(WholeStage):
             cam_from_world=candidates.poses[best.index],
         )
 
+    def map_photos(self) -> dict[str, tuple[str, int]]:
+        """Query -> the image of the map that its pose came from, and the inliers."""
+        found = {}
+        for name in sorted({n for s in self.sources for n in s.candidates.known_fingerprints()}):
+            if (best := choose(self._scored(name), self.config.choice)) is not None:
+                candidates = self.sources[best.method].candidates.candidates.load(name)
+                found[name] = candidates.images[best.index], best.inliers
+        return found
+
     def figures(self) -> dict[str, Any]:
         """What the summary tells of the row."""
         estimates = self.estimates()
@@ -192,7 +203,6 @@ class Row(WholeStage):
             "queries": len(estimates),
             "localized": sum(e.status == "ok" for e in estimates),
             "seconds_a_query": round(sum(source.seconds() for source in self.sources), 2),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
         failed = [
             f"{e.name} ({e.status}, {e.matches} matches)" for e in estimates if e.status != "ok"

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from math import hypot
+
+import numpy as np
 
 from reconstruct.evaluation.plots import Frame, number, series, svg, text
 from reconstruct.report.content import (
@@ -18,15 +21,20 @@ from reconstruct.report.content import (
     ResidualField,
 )
 from reconstruct.report.figures import plain
+from reconstruct.report.statistics import FIELD_COLUMNS
 
 CLASSES_PX = (0.25, 0.5, 1.0, 2.0)
 """Upper limits of the classes of reprojection errors; a fifth is above them."""
 CLASS_COLORS = ("#2c7bb6", "#7fc9dd", "#f4e66a", "#fd9a4b", "#d7191c")
 """Colour-blind safe (ColorBrewer RdYlBu): blue is good."""
 NO_POINT = "#ffffff"
-FIELD_WIDTH = 360
-ARROW = 0.45
-"""Length of the largest residual's arrow in cells."""
+FIELD_WIDTH, FIELD_HEIGHT = 360, 300
+ARROW = 0.7
+"""Length of a large residual's arrow in cells."""
+LARGE = 90.0
+"""Percentile at which a residual is drawn that long; longer arrows are cut at the cell's side."""
+DARK = 98.0
+"""Percentile of keypoints in a cell at which the colour is full."""
 
 
 def draw_histogram(chart: Histogram) -> str:
@@ -58,48 +66,60 @@ def draw_histogram(chart: Histogram) -> str:
 
 def draw_residuals(field: ResidualField) -> str:
     """An arrow a cell, all enlarged alike; the colour is the length."""
-    scale = FIELD_WIDTH / field.size[0]
-    height = field.size[1] * scale
-    largest = max(((u * u + v * v) ** 0.5 for _, _, u, v, _ in field.cells), default=0.0)
-    cell = FIELD_WIDTH / 14
-    enlarge = ARROW * cell / max(largest, 1e-9)
-    parts = [
-        f'<rect x="0.5" y="0.5" width="{FIELD_WIDTH - 1}" height="{height - 1:.1f}" '
-        'style="fill:none;stroke:var(--grid,#ddd)"/>'
-    ]
+    scale = min(FIELD_WIDTH / field.size[0], FIELD_HEIGHT / field.size[1])
+    width, height = field.size[0] * scale, field.size[1] * scale
+    lengths = [hypot(u, v) for _, _, u, v, _ in field.cells]
+    large = float(np.percentile(lengths, LARGE)) if lengths else 0.0
+    cell = width / FIELD_COLUMNS
+    enlarge = ARROW * cell / max(large, 1e-9)
+    parts = []
     for x, y, u, v, n in field.cells:
-        length = (u * u + v * v) ** 0.5
+        length = hypot(u, v)
         x, y = x * scale, y * scale
+        drawn = enlarge * min(1, large / (ARROW * max(length, 1e-9)))
         tip = f"{length:.2f} px, {n:,} observations"
         parts.append(
             f'<g style="stroke:{error_color(length)};fill:{error_color(length)}">'
             f"<title>{tip}</title>"
-            f'<path d="M{x:.1f} {y:.1f}l{u * enlarge:.1f} {v * enlarge:.1f}" stroke-width="2"/>'
+            f'<path d="M{x:.1f} {y:.1f}l{u * drawn:.1f} {v * drawn:.1f}" stroke-width="2"/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8"/></g>'
         )
-    legend = f"longest arrow: {largest:.2f} px"
-    parts.append(text((FIELD_WIDTH / 2, height + 16), legend))
-    return svg(FIELD_WIDTH, round(height) + 22, f"{field.title}: {legend}", "".join(parts))
+    # Arrows end at the border of the photo.
+    inner = f'<svg width="{width:.1f}" height="{height:.1f}">{"".join(parts)}</svg>'
+    told = f"{large:.2g} px"
+    parts = [_border(width, height), inner]
+    parts.append(
+        f'<path d="M8 {height + 13:.1f}h{ARROW * cell:.1f}" stroke-width="2" '
+        f'style="stroke:{error_color(large)}"/>'
+        f'<circle cx="8" cy="{height + 13:.1f}" r="1.8" style="fill:{error_color(large)}"/>'
+    )
+    parts.append(text((14 + ARROW * cell, height + 17), told, anchor="start"))
+    title = f"{field.title}: the longest arrows stand for {told} and more"
+    return svg(FIELD_WIDTH, round(height) + 22, title, "".join(parts))
+
+
+def _border(width: float, height: float) -> str:
+    return (
+        f'<rect x="1" y="1" width="{width - 2:.1f}" height="{height - 2:.1f}" '
+        'style="fill:none;stroke:var(--grid,#ddd)"/>'
+    )
 
 
 def draw_density(chart: Density) -> str:
     """Cells, the darker the more keypoints."""
     rows, columns = len(chart.rows), len(chart.rows[0])
-    width = FIELD_WIDTH / columns
-    height = FIELD_WIDTH / chart.aspect / rows
-    most = max(max(row) for row in chart.rows)
+    height = min(FIELD_WIDTH / chart.aspect, FIELD_HEIGHT) / rows
+    width = height * rows * chart.aspect / columns
+    most = max(float(np.percentile(chart.rows, DARK)), 1)
     parts = []
     for r, row in enumerate(chart.rows):
         for c, n in enumerate(row):
             if n:
                 place = f'x="{c * width:.1f}" y="{r * height:.1f}"'
-                share = f'fill-opacity="{n / most:.2f}"'
+                share = f'fill-opacity="{min(n / most, 1):.2f}"'
                 parts.append(f'<rect {place} width="{width:.1f}" height="{height:.1f}" {share}/>')
     body = f'<g style="fill:{series(0)}">{"".join(parts)}</g>'
-    frame = (
-        f'<rect x="0.5" y="0.5" width="{FIELD_WIDTH - 1}" height="{height * rows - 1:.1f}" '
-        'style="fill:none;stroke:var(--grid,#ddd)"/>'
-    )
+    frame = _border(width * columns, height * rows)
     return svg(FIELD_WIDTH, round(height * rows), chart.title, body + frame)
 
 

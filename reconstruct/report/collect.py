@@ -38,7 +38,14 @@ from reconstruct.report.graph import match_graph
 from reconstruct.report.output import OutputFolder, dataset_of
 from reconstruct.report.pairs import chosen_pairs, close_ups, failed_pairs
 from reconstruct.report.photos import photo_rows, shown_rows, with_thumbnails
-from reconstruct.report.queries import Errors, estimates, query_figures, query_table, query_views
+from reconstruct.report.queries import (
+    Errors,
+    card_figures,
+    estimates,
+    query_figures,
+    query_table,
+    query_views,
+)
 from reconstruct.report.scene import model_view
 from reconstruct.report.settings import report_settings
 from reconstruct.report.statistics import (
@@ -87,7 +94,7 @@ def collect(
     assigned = _query_cameras(output, found, config)
     views = query_views(found, assigned, photos, errors)
     groups = {query.name: query.group for query in output.dataset.queries}
-    share = PAIR_BYTES // 2 if found else PAIR_BYTES
+    share = PAIR_BYTES // 2 if found or summary.cards else PAIR_BYTES
     return ReportContent(
         title=str(getattr(config, "name", None) or settings_name(settings)),
         verdict=verdict(summary),
@@ -101,7 +108,10 @@ def collect(
         histograms=_histograms(output),
         residuals=residual_fields(output.models[0]) if mapped else (),
         density=_density(output),
-        queries=query_figures(output, found, assigned, PAIR_BYTES - share),
+        queries=(
+            *query_figures(output, found, assigned, PAIR_BYTES - share),
+            *card_figures(output, summary.cards, PAIR_BYTES - share),
+        ),
         query_rows=query_table(found, errors, groups) if found else (),
         tables=tuple(_table(title, rows_) for title, rows_ in _tables(output, summary).items()),
         drawings=(*_plans(output), *summary.drawings.items()),
@@ -191,7 +201,7 @@ def _histograms(output: OutputFolder) -> tuple[Histogram, ...]:
         charts.append(
             histogram(
                 "Track length",
-                "photos that see a point",
+                "observations of a point",
                 f"{count(len(lengths), 'point')}, {mean}",
                 {"points": lengths},
                 whole=True,
@@ -262,12 +272,11 @@ def tiles(summary: Summary) -> Rows:
 
 def _stages(summary: Summary) -> tuple[StageCost, ...]:
     seconds = summary.seconds
-    memory: Mapping[str, float] = getattr(summary, "memory_mb", None) or {}
     return tuple(
         StageCost(
             name=stage,
             seconds=seconds.get(stage),
-            memory_mb=memory.get(stage),
+            memory_mb=summary.memory_mb.get(stage),
             figures=tuple(figure(k, v) for k, v in summary.figures.get(stage, {}).items()),
         )
         for stage in dict.fromkeys([*summary.figures, *seconds])

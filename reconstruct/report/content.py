@@ -159,10 +159,10 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidualField:
-    """Mean reprojection residual over the image plane of a camera.
+    """Median reprojection residual over the image plane of a camera.
 
-    size: of its photos in pixels. cells: x and y of the middle, mean residual in x and y (pixels),
-    observations.
+    size: of its photos in pixels. cells: x and y of the middle, median residual in x and in y
+    (pixels), observations.
     """
 
     title: str

@@ -1,15 +1,16 @@
 // The page without the 3D view: tables sort by a click on a head, rows and nodes mark their photo.
 "use strict";
 (function () {
-  /** What a cell sorts by: its number where it has one, else its text. */
+  /** What a cell sorts by: its number where it is one, with or without a unit, else its text. */
   function value(row, column) {
     const text = row.cells[column].textContent.trim();
     const figure = Number.parseFloat(text.replace(/,/g, ""));
-    return { text, figure: /^[-+]?[\d.,]/.test(text) ? figure : NaN };
+    return { text, figure: /^[-+]?[\d,]*\.?\d+(e[-+]?\d+)?([\s°%]|$)/.test(text) ? figure : NaN };
   }
 
   function compare(a, b) {
-    if (!Number.isNaN(a.figure) && !Number.isNaN(b.figure)) return a.figure - b.figure;
+    const numbers = !Number.isNaN(a.figure) && !Number.isNaN(b.figure);
+    if (numbers && a.figure !== b.figure) return a.figure - b.figure;
     if (Number.isNaN(a.figure) !== Number.isNaN(b.figure)) return Number.isNaN(a.figure) ? 1 : -1;
     return a.text.localeCompare(b.text, undefined, { numeric: true });
   }

@@ -140,7 +140,9 @@ def _close_up(
     image: Callable[[str], ImageArray],
 ) -> CloseUp:
     seen = np.flatnonzero((model.point == point) & np.isfinite(moved))
-    seen = np.sort(seen[np.argsort(-moved[seen], kind="stable")][:CLOSEUP_PHOTOS])
+    seen = seen[np.argsort(-moved[seen], kind="stable")]
+    first = np.unique(model.image[seen], return_index=True)[1]  # a photo may see a point twice
+    seen = np.sort(seen[np.sort(first)][:CLOSEUP_PHOTOS])
     names = tuple(model.names[i] for i in model.image[seen])
     photos = [image(name) for name in names]
     return CloseUp(

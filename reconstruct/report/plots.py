@@ -53,7 +53,8 @@ def plot_matches(
     """Two photos side by side and lines between matched keypoints.
 
     Args:
-        keypoints0, keypoints1: `LocalFeatures`, or (N, 2) COLMAP pixels of each photo.
+        keypoints0: `LocalFeatures`, or (N, 2) COLMAP pixels of the first photo.
+        keypoints1: Likewise, of the second.
         matches: (M, 2) indices of keypoints, as `reconstruct.match` gives them.
         values: (M,) to colour the lines by, e.g. reprojection errors in pixels.
         axes: matplotlib's, to draw on; None: a new figure.

@@ -14,6 +14,7 @@ from reconstruct.report.figures import count, length
 from reconstruct.report.output import OutputFolder
 from reconstruct.report.pairs import DrawnMatches, pair_figure
 from reconstruct.report.scene import camera_view
+from reconstruct.stages import QueryCard
 from reconstruct.storage.estimates import EstimateStore
 from reconstruct.types import PoseEstimate
 
@@ -103,6 +104,22 @@ def _figure(
     caption = f"{e.inliers:,} of {e.matches:,} 2D-3D matches agree, {with_best}"
     label = f"{e.name}: {WORDS[e.status]}"
     return pair_figure(label, caption, (left, right), lines, failed=e.status != "ok")
+
+
+def card_figures(
+    output: OutputFolder, cards: Sequence[QueryCard], budget: int
+) -> tuple[PairFigure, ...]:
+    """Queries beside photos of the map, without lines."""
+    each = budget // (2 * max(1, len(cards)))
+    figures = []
+    for card in cards:
+        left, right = output.picture(card.query, each), output.picture(card.photo, each)
+        if left is not None and right is not None:
+            label, caption = card.label, card.caption
+            figures.append(
+                PairFigure(label=label, caption=caption, left=left, right=right, lines=(), total=0)
+            )
+    return tuple(figures)
 
 
 def _drawn(

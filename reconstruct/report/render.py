@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -19,7 +20,7 @@ from reconstruct.report.content import ModelView, PhotoRow, ReportContent
 from reconstruct.report.figures import duration
 
 TEMPLATES = "templates"
-UNIT = re.compile(r"(\d) (px|mm|cm|m|%)\b")
+UNIT = re.compile(r"(\d) (px\b|mm\b|cm\b|m\b|%)")
 """Where a number and its unit must not be parted by the end of a line."""
 
 
@@ -35,6 +36,8 @@ def render(content: ReportContent) -> str:
     environment.filters |= {
         "duration": duration,
         "units": lambda text: UNIT.sub("\\1\u00a0\\2", text),
+        "numbers": numbers,
+        "head": head,
         "histogram": _drawn(charts.draw_histogram),
         "residuals": _drawn(charts.draw_residuals),
         "density": _drawn(charts.draw_density),
@@ -52,6 +55,27 @@ def render(content: ReportContent) -> str:
         legend=charts.error_legend(),
         columns=photo_columns(content.photos),
     )
+
+
+NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%| of [\d,]+)?|-|failed|")
+"""What a cell holds that is a number, or stands for one."""
+
+
+def numbers(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns hold numbers alone, and so stand flush right."""
+    return [all(NUMBER.fullmatch(cell) for cell in column) for column in zip(*rows, strict=True)]
+
+
+def head(cell: str) -> str:
+    """The head of a column for people, with its unit: "5" -> "5 px", "median deg" -> "median [°]".
+
+    Heads that are numbers are thresholds of benchmarks, in pixels.
+    """
+    if re.fullmatch(r"[\d.]+", cell):
+        return f"{cell}\u00a0px"
+    if found := re.fullmatch(r"(\D+) (m|deg)", cell):
+        return f"{found[1]} [{found[2].replace('deg', '°')}]"
+    return UNIT.sub("\\1\u00a0\\2", re.sub(r"(\d) deg\b", r"\1°", cell))
 
 
 def _drawn(draw: Any) -> Any:

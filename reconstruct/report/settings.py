@@ -18,7 +18,8 @@ def report_settings(config: BaseModel | Mapping[str, Any]) -> Settings:
     """
     if isinstance(config, BaseModel):
         content: Mapping[str, Any] = config.model_dump(mode="json", by_alias=True)
-        changed = tuple(_changed(config, ""))
+        # First what has a default that can be compared; `sorted` keeps the order otherwise.
+        changed = tuple(sorted(_changed(config, ""), key=lambda row: not row[2]))
     else:
         content, changed = config, ()
     text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
@@ -31,8 +32,14 @@ def _changed(section: BaseModel, prefix: str) -> Iterator[tuple[str, str, str]]:
         value = getattr(section, name)
         key = f"{prefix}{field.alias or name}"
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
+        if value == default and not field.is_required() and isinstance(value, BaseModel):
+            continue
         if isinstance(value, BaseModel):
             yield from _changed(value, f"{key}.")
+        elif isinstance(value, list | tuple) and any(isinstance(v, BaseModel) for v in value):
+            for number, item in enumerate(value, 1):  # of each, what was set
+                told = item.model_dump(mode="json", by_alias=True, exclude_unset=True)
+                yield f"{key} {number}", _text(told), ""
         elif field.is_required() or _names_a_kind(field.annotation):
             yield key, _text(value), ""
         elif value != default:
@@ -47,7 +54,5 @@ def _names_a_kind(annotation: Any) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", by_alias=True)
-    if isinstance(value, list | tuple):
-        value = [v.model_dump(mode="json") if isinstance(v, BaseModel) else v for v in value]
     dumped = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
     return dumped.removesuffix("\n...\n").strip()

@@ -106,7 +106,7 @@ def histogram(
 
 
 def residual_fields(model: ModelArrays) -> tuple[ResidualField, ...]:
-    """Mean residual over the image plane, for the cameras with most observations."""
+    """Median residual over the image plane, for the cameras with most observations."""
     residuals = model.xy - model.projections()
     by_camera: dict[int, list[int]] = {}
     for i, camera in enumerate(model.cameras):
@@ -140,13 +140,12 @@ def _cells(
     column = np.clip((xy[:, 0] / side).astype(int), 0, FIELD_COLUMNS - 1)
     row = np.clip((xy[:, 1] / (size[1] / rows)).astype(int), 0, rows - 1)
     cell = row * FIELD_COLUMNS + column
-    total = rows * FIELD_COLUMNS
-    count = np.bincount(cell, minlength=total)
-    mean = [np.bincount(cell, residuals[:, a], total) / np.maximum(count, 1) for a in (0, 1)]
+    count = np.bincount(cell, minlength=rows * FIELD_COLUMNS)
+    by_cell = np.split(residuals[np.argsort(cell, kind="stable")], np.cumsum(count)[:-1])
     result = []
     for i in np.flatnonzero(count >= FIELD_LEAST).tolist():
         middle = (i % FIELD_COLUMNS + 0.5) * side, (i // FIELD_COLUMNS + 0.5) * size[1] / rows
-        x, y = float(mean[0][i]), float(mean[1][i])
+        x, y = np.median(by_cell[i], axis=0).tolist()
         result.append((round(middle[0], 1), round(middle[1], 1), x, y, int(count[i])))
     return tuple(result)
 

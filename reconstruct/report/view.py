@@ -14,30 +14,31 @@ import numpy as np
 from reconstruct import colmap
 from reconstruct.config import read_yaml
 from reconstruct.errors import ImageError, UsageError
-from reconstruct.geometry import quaternion
+from reconstruct.geometry import Float64, quaternion
 from reconstruct.images import read_image
 from reconstruct.report.scene import upward
 from reconstruct.workspace import Workspace
 
-PORT = 8080
+HOST, PORT = "127.0.0.1", 8080
 PHOTO_PX = 480
 """Edge of a photo in its frustum."""
 FRUSTUM = 0.04
 """Size of a frustum relative to the spread of the cameras."""
 
 
-def view(output: Path, *, port: int = PORT, photos: Path | None = None) -> None:
+def view(output: Path, *, host: str = HOST, port: int = PORT, photos: Path | None = None) -> None:
     """Serve the models of an output folder until interrupted.
 
     Args:
         output: a finished output folder, or a COLMAP model folder.
+        host: the address to listen at; by default only this machine sees the page.
         photos: folder of the photos; None: the one that the run read, where it still is.
 
     Raises:
         UsageError: viser is not installed, or there is no model.
     """
-    server = serve(output, port=port, photos=photos)
-    print(f"{output}: http://localhost:{server.get_port()} (end with Ctrl-C)")
+    server = serve(output, host=host, port=port, photos=photos)
+    print(f"{output}: http://{host}:{server.get_port()} (end with Ctrl-C)")
     try:
         while True:
             time.sleep(3600)
@@ -45,7 +46,7 @@ def view(output: Path, *, port: int = PORT, photos: Path | None = None) -> None:
         server.stop()
 
 
-def serve(output: Path, *, port: int = PORT, photos: Path | None = None) -> Any:
+def serve(output: Path, *, host: str = HOST, port: int = PORT, photos: Path | None = None) -> Any:
     """A running `viser.ViserServer` with every model of ``output``; see `view`."""
     try:
         import viser
@@ -56,8 +57,14 @@ def serve(output: Path, *, port: int = PORT, photos: Path | None = None) -> Any:
     folders = Workspace(output).models() or [output]
     models = [colmap.model_arrays(colmap.read_model(folder)) for folder in folders]
     root = photos or _photos(output)
-    server = viser.ViserServer(port=port, verbose=False)
+    server = viser.ViserServer(host=host, port=port, verbose=False)
     server.scene.set_up_direction(tuple(upward(models[0].poses)))
+    eye, target = _overview(models[0])
+
+    def look(client: Any) -> None:
+        client.camera.position, client.camera.look_at = tuple(eye), tuple(target)
+
+    server.on_client_connect(look)
     size = server.gui.add_slider("point size", 0.1, 5.0, 0.1, 1.0)
     clouds = [_add_model(server, f"/model_{i}", m, root) for i, m in enumerate(models)]
 
@@ -67,6 +74,18 @@ def serve(output: Path, *, port: int = PORT, photos: Path | None = None) -> Any:
 
     size.on_update(resize)
     return server
+
+
+def _overview(model: colmap.ModelArrays) -> tuple[Float64, Float64]:
+    """A place behind and above the cameras, and the middle of what they see."""
+    seen = np.concatenate([model.centers, model.xyz])
+    low, high = np.percentile(seen, (4, 96), axis=0) if len(seen) else np.zeros((2, 3))
+    up = np.asarray(upward(model.poses), np.float64)
+    ahead = model.poses[:, 2, :3].mean(axis=0) if len(model.poses) else np.zeros(3)
+    ahead -= up * (ahead @ up)  # along the ground
+    away = 0.5 * up - ahead / max(float(np.linalg.norm(ahead)), 1e-6)
+    target = (low + high) / 2
+    return target + 0.8 * float(np.linalg.norm(high - low)) * away, target
 
 
 def _add_model(

@@ -184,9 +184,11 @@
     const count = points.length / 3;
     const sample = [];
     for (let i = 0; i < count; i += Math.max(1, Math.floor(count / 2000))) sample.push(at(i));
-    const shown = sample.concat(cameras.map((item) => item.center));
-    const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1];
-    const target = shown.length ? [0, 1, 2].map((k) => middle(shown.map((p) => p[k]))) : [0, 0, 0];
+    const centers = cameras.map((item) => item.center);
+    const target = axes.map((axis) => {
+      const [low, high] = bounds(sample.map((p) => dot(p, axis)), centers.map((p) => dot(p, axis)));
+      return times(axis, low <= high ? (low + high) / 2 : 0);
+    }).reduce(add);
     const ahead = cameras.reduce((sum, item) => add(sum, item.ahead), [0, 0, 0]);
     const turn = Math.hypot(...ahead) > 0.2 * cameras.length
       ? Math.atan2(-dot(ahead, axes[1]), -dot(ahead, axes[0])) : 0.6;
@@ -196,13 +198,21 @@
       return at !== null && Math.abs(at[0] / canvas.clientWidth - 0.5) < 0.47 &&
         Math.abs(at[1] / canvas.clientHeight - 0.5) < 0.45;
     };
-    for (let i = 0; i < 60; i++) {
+    for (let i = 0; i < 120; i++) {
       const now = matrix();
-      if (cameras.every((item) => inSight(item.center, now)) &&
+      if (centers.every((point) => inSight(point, now)) &&
           sample.filter((point) => inSight(point, now)).length >= 0.92 * sample.length) break;
-      view.distance *= 1.1;
+      view.distance *= 1.05;
     }
     redraw();
+  }
+
+  /** The range of nearly all of some numbers (of the points) and of all others (the cameras). */
+  function bounds(points, cameras) {
+    const ranked = points.sort((a, b) => a - b);
+    const few = Math.floor(0.04 * ranked.length);
+    const all = cameras.concat(ranked.slice(few, few + 1), ranked.slice(-1 - few).slice(0, 1));
+    return [Math.min(...all), Math.max(...all)];
   }
 
   const SLOPE = Math.tan((25 * Math.PI) / 180);

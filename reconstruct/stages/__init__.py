@@ -31,13 +31,25 @@ class Plan:
     total: int = 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryCard:
+    """A query and the photo of the map that it was localized with, for the report. label, caption:
+    what came of it."""
+
+    query: str
+    photo: str
+    label: str
+    caption: str
+
+
 @dataclass(slots=True)
 class Summary:
     """What a run tells at its end. Written by stages, read by the report alone.
 
     skipped: image or file -> why it was left out. figures: stage -> name -> value, in order.
     tables: title -> rows, the first of them the head. drawings: title -> SVG, for the report.
-    seconds: stage -> time it took in the run that made what is there.
+    seconds: stage -> time it took in the run that made what is there. memory_mb: stage -> peak
+    memory of the process in that run. cards: some queries with their map photos.
     """
 
     skipped: dict[str, str] = field(default_factory=dict)
@@ -45,6 +57,8 @@ class Summary:
     tables: dict[str, list[list[str]]] = field(default_factory=dict)
     drawings: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    cards: list[QueryCard] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

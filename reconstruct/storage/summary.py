@@ -1,8 +1,8 @@
-"""summary.json: figures and seconds of each stage, of the run that made what is there.
+"""summary.json: figures, seconds and peak memory of each stage, of the run that made what is there.
 
     {"skipped": {"photo.jpg": "why"},
      "stages": {"extract": {"finished": "2026-01-31T12:00:00+00:00", "seconds": 12.5,
-                            "figures": {"images": 11, ...}}}}
+                            "memory_mb": 812, "figures": {"images": 11, ...}}}}
 
 Written for the report and for people; no stage reads it.
 """
@@ -19,7 +19,7 @@ from reconstruct.workspace import atomic_path
 
 
 def read_summary(path: Path) -> dict[str, dict[str, Any]]:
-    """Stage -> finished, seconds, figures; empty if there is no such file, or none readable."""
+    """Stage -> finished, seconds, memory_mb, figures; empty if no such file can be read."""
     try:
         stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
         return {str(name): dict(entry) for name, entry in stages.items()}
@@ -27,10 +27,15 @@ def read_summary(path: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def stage_entry(seconds: float, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a stage that has just made something."""
+def stage_entry(
+    seconds: float, figures: Mapping[str, Any], memory_mb: float | None = None
+) -> dict[str, Any]:
+    """What is kept of a stage that has just made something; no memory_mb where it is unknown."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"finished": now, "seconds": round(seconds, 2), "figures": dict(figures)}
+    entry: dict[str, Any] = {"finished": now, "seconds": round(seconds, 2)}
+    if memory_mb is not None:
+        entry["memory_mb"] = round(memory_mb)
+    return entry | {"figures": dict(figures)}
 
 
 def write_summary(

@@ -35,6 +35,7 @@ def test_photos_are_told_with_their_troubles(photos: Path) -> None:
         image.rotate(90, expand=True).save(third, exif=exif)
     assert texts(photos, "photos") == [f"4 in {photos}"]
     assert texts(photos, "pairs") == ["6 exhaustive pairs"]
+    assert texts(photos, "disk")[0].startswith("about 24 MB for features")
     assert texts(photos, "sizes")[0] == "320 x 240 (3), 240 x 320 (1)"
     assert texts(photos, "cameras") == ["unknown (3), Model T (1)"]
     assert texts(photos, "EXIF")[0].startswith(f"copy.jpg, {first.name}, {fourth.name} without")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from reconstruct.datasets.scene import PinholeCamera, View, look_at
 from reconstruct.datasets.synthetic import write_depth, write_model, write_photo
 from reconstruct.errors import ConfigError
 from reconstruct.evaluation.localization import query_errors
+from reconstruct.indoor.comparison import draw_errors
 from reconstruct.localization.evaluate import read_truth
 from reconstruct.storage.poses import read_poses
 
@@ -99,6 +101,24 @@ def test_every_row_finds_the_queries(finished: Path, room: Path) -> None:
     assert metrics["direct"]["all"]["within_percent"]["0.25 m, 10 deg"] == 100.0
     server = (finished / "rows" / "direct" / "InLoc_eval_[direct].txt").read_text()
     assert server.count("\n") == 2
+
+
+def test_the_page_has_curves_and_queries_beside_the_map(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert "share of queries over position error [m]" in page
+    assert all(f"<title>{row['label']}</title>" in page for row in ROWS)
+    assert page.count('<figure class="pair">') == 2
+    assert re.search(r"frame-06.jpg and frame-\d+.jpg:\s+[\d,]+ inliers", page)
+
+
+def test_errors_beyond_the_largest_rotation_count_as_failed() -> None:
+    errors = {"row": {"a": (0.1, 1.0), "b": (0.1, 20.0), "c": (np.inf, np.inf), "d": (0.5, 1.0)}}
+    drawn = draw_errors(errors, [(1.0, 10.0)])
+    ends = re.findall(r'd="M([\d. L]+)" stroke-width="2"', drawn)[0].split("L")
+    heights = [float(end.split()[1]) for end in ends]
+    bottom, top = 26 + 186, 26
+    assert heights[0] == bottom, "none is exact"
+    assert heights[-1] == pytest.approx(bottom - 0.5 * (bottom - top)), "two of four"
 
 
 def test_chunks_may_run_in_other_processes(

@@ -170,6 +170,22 @@ def test_the_table_sorts_by_numbers_both_ways(browser: Any) -> None:
     assert len(set(values())) > 1
 
 
+def test_names_that_begin_with_numbers_sort_as_names(browser: Any) -> None:
+    names = ["2024-05-01 b.jpg", "10.jpg", "9.jpg", "2024-05-01 a.jpg"]
+    fill = (
+        "const rows = [...document.querySelector('#photo-table').tBodies[0].rows].slice(0, 4);"
+        "rows.forEach((row, i) => { row.cells[1].textContent = arguments[0][i]; });"
+        "document.querySelector('#photo-table').tBodies[0].replaceChildren(...rows);"
+        "document.querySelectorAll('#photo-table thead th')[1].querySelector('button').click();"
+        "return rows[0].parentElement.innerText;"
+    )
+    browser.refresh()
+    shown = browser.execute_script(fill, names)
+    found = [name for line in shown.split("\n") for name in names if name in line]
+    browser.refresh()
+    assert found == ["9.jpg", "10.jpg", "2024-05-01 a.jpg", "2024-05-01 b.jpg"]
+
+
 @pytest.mark.parametrize("width", [400, 1200, 2000])
 def test_the_page_is_no_wider_than_the_screen(browser: Any, width: int) -> None:
     screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}

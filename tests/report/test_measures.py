@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 from reconstruct import colmap
 from reconstruct.datasets.gps import GpsPosition
 from reconstruct.geometry import rotation_matrix
+from reconstruct.report.charts import ARROW, FIELD_WIDTH, draw_residuals
+from reconstruct.report.content import ResidualField
 from reconstruct.report.gps import aligned_residuals_m, draw_plan, gps_residuals_m, gps_tables
 from reconstruct.report.graph import cut_photos, graph_sentences, match_graph
 from reconstruct.report.pairs import chosen_pairs, failed_pairs
 from reconstruct.report.scene import model_view
 from reconstruct.report.statistics import (
+    FIELD_COLUMNS,
     errors_before,
     errors_px,
     histogram,
@@ -61,9 +65,11 @@ def test_errors_before_refinement_are_at_the_keypoints_that_the_model_uses() -> 
     assert errors_before(two_views(), lambda name: None) is None
 
 
-def test_residuals_are_means_of_a_cell() -> None:
+def test_one_wrong_match_does_not_stand_for_its_cell() -> None:
     model = two_views()
     many = np.repeat([1], 5)
+    xy = model.xy[many]
+    xy[4] += 2
     crowded = colmap.ModelArrays(
         names=model.names,
         cameras=model.cameras,
@@ -73,12 +79,22 @@ def test_residuals_are_means_of_a_cell() -> None:
         image=model.image[many],
         keypoint=many,
         point=model.point[many],
-        xy=model.xy[many],
+        xy=xy,
     )
     (field,) = residual_fields(crowded)
     ((_, _, u, v, count),) = field.cells
     assert (u, v, count) == (pytest.approx(3), pytest.approx(4), 5)
     assert residual_fields(model)[0].cells == (), "fewer than five say nothing"
+
+
+def test_long_residuals_leave_the_others_visible() -> None:
+    cells = [(20.0 * i, 20.0, 0.1, 0.0, 9) for i in range(19)]
+    field = ResidualField(
+        title="t", caption="c", size=(400, 40), cells=(*cells, (390, 20, 8, 0, 9))
+    )
+    drawn = [float(x) for x in re.findall(r'l([\d.]+) 0.0" stroke', draw_residuals(field))]
+    assert drawn[0] == pytest.approx(ARROW * FIELD_WIDTH / FIELD_COLUMNS, abs=0.1)
+    assert drawn[-1] == pytest.approx(FIELD_WIDTH / FIELD_COLUMNS, abs=0.1), "cut at the cell"
 
 
 def test_histograms_keep_every_value() -> None:

@@ -25,7 +25,7 @@ from reconstruct.report.output import OutputFolder
 from reconstruct.report.page import write_report
 from reconstruct.report.photos import with_thumbnails
 from reconstruct.report.pictures import patch, thumbnail
-from reconstruct.report.render import render, scene_json
+from reconstruct.report.render import head, numbers, render, scene_json
 from reconstruct.report.scene import model_view
 from reconstruct.report.settings import report_settings
 from reconstruct.report.verdict import Verdict
@@ -42,7 +42,12 @@ def page(finished: Path, square: SyntheticDataset, tmp_path: Path) -> str:
     output = tmp_path / "out"
     shutil.copytree(finished, output)
     dataset = Dataset(root=square.images, names=tuple(square.names))
-    summary = Summary(figures={"match": {"pairs": 15}}, skipped={HOSTILE: "</script> unreadable"})
+    summary = Summary(
+        figures={"match": {"pairs": 15}},
+        seconds={"match": 75.2},
+        memory_mb={"match": 1234},
+        skipped={HOSTILE: "</script> unreadable"},
+    )
     write_report(Workspace(output), summary, {"name": "square"}, dataset)
     return (output / "report.html").read_text(encoding="utf-8")
 
@@ -55,6 +60,19 @@ def test_all_parts_are_there_in_one_small_file(page: str, square: SyntheticDatas
     assert len(page.encode()) < 1_000_000
     assert "default-src 'none'" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page), "no address of a server"
+
+
+def test_stages_tell_time_and_memory(page: str) -> None:
+    assert "1 min 15 s" in page
+    assert "1,234 MB" in page
+
+
+def test_columns_of_numbers_stand_flush_right_under_heads_with_units() -> None:
+    rows = [["a", "1,204", "-", "5 of 9", "1"], ["b", "3.1", "97.5 %", "failed", "x"]]
+    assert numbers(rows) == [False, True, True, True, False]
+    heads = {"5": "5\u00a0px", "median deg": "median [°]", "median m": "median [m]"}
+    heads |= {"0.25 m, 10 deg": "0.25\u00a0m, 10°", "matches": "matches"}
+    assert [head(cell) for cell in heads] == list(heads.values())
 
 
 def test_names_stay_text(page: str) -> None:
@@ -110,6 +128,15 @@ def test_what_differs_from_the_defaults_is_on_top(chain: Path) -> None:
     assert changed["match.ratio"] == ("0.8", "null")
     assert "verify.min_inliers" not in changed
     assert "min_inliers" in report_settings(config).all
+    kinds = [default == "" for _, _, default in report_settings(config).changed]
+    assert kinds == sorted(kinds), "what has a default comes first"
+
+
+def test_of_methods_what_was_set_is_told() -> None:
+    methods = [{"label": "a", "local": {"name": "sift", "upright": True}}]
+    config = load_config("wxbs", {"methods": methods})
+    changed = {key: value for key, value, _ in report_settings(config).changed}
+    assert changed["methods 1"] == "{label: a, local: {name: sift, upright: true}}"
 
 
 def test_thumbnails_keep_to_their_budget(square: SyntheticDataset, tmp_path: Path) -> None:

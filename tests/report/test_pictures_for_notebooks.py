@@ -50,7 +50,7 @@ def test_the_live_viewer_answers(finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("viser")
     server = serve(finished, port=0)
     try:
-        with urllib.request.urlopen(f"http://localhost:{server.get_port()}", timeout=20) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.get_port()}", timeout=20) as page:
             assert page.status == 200
     finally:
         server.stop()

@@ -27,18 +27,19 @@ def benchmark_tables(benchmark: Benchmark, methods: Mapping[str, Any]) -> dict[s
         Title -> rows.
     """
     tables: dict[str, Rows] = {}
-    for number, (group, pairs) in enumerate(benchmark.groups.items()):
+    for place, (group, pairs) in enumerate(benchmark.groups.items()):
         rows = [_head(benchmark)]
         for label, figures in methods.items():
             rows.append(_row(label, figures["features"], figures["groups"][group], len(pairs)))
-        if number == 0:
+        if place == 0:
             blank = ["-"] * (len(rows[0]) - 3)
             rows += [
                 [f"{row.method} (reported)", f"{row.features:.0f}", f"{row.matches:.0f}", *blank]
                 for row in benchmark.reported
             ]
-        source = f"; reported: {benchmark.source}" if number == 0 and benchmark.reported else ""
-        title = f"{benchmark.name}, {group}, {len(pairs)} pairs: {benchmark.share}, %{source}"
+        number = f"{len(pairs)} pair{'s' * (len(pairs) != 1)}"
+        source = f"; reported: {benchmark.source}" if place == 0 and benchmark.reported else ""
+        title = f"{benchmark.name}, {group}, {number}: {benchmark.share}, %{source}"
         tables[title] = rows
     return tables
 

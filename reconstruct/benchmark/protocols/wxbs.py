@@ -31,7 +31,7 @@ class WxBSBenchmark:
     repeats: int = 1
 
     name: ClassVar[str] = "wxbs"
-    share: ClassVar[str] = "correspondences near their epipolar lines"
+    share: ClassVar[str] = "share near epipolar lines"
     reported: ClassVar[tuple[Reported, ...]] = ()
     source: ClassVar[str] = ""
     thresholds_px: ClassVar[tuple[float, ...]] = (5.0, 10.0, 20.0)
