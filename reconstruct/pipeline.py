@@ -48,6 +48,7 @@ from reconstruct.stages.match import Match
 from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import Pair, PairConfig
 from reconstruct.stages.refine import Refine, VerifyRefined
+from reconstruct.stages.turn import Turn
 from reconstruct.stages.verify import Verified, Verify, VerifyConfig
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.summary import read_summary, stage_entry, write_summary
@@ -108,6 +109,8 @@ class PipelineConfig(Section):
             raise ValueError("section `localize` needs section `map` before it")
         if self.refine is not None and self.verify is None:
             raise ValueError("section `refine` needs section `verify` before it")
+        if self.extract.orientation == "search" and self.verify is None:
+            raise ValueError("`extract.orientation: search` needs section `verify`")
         return self
 
 
@@ -179,6 +182,9 @@ def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
     if config.verify is not None:
         verify = Verify(context, config.verify, config.dataset, extract, match)
         stages.append(verify)
+        if config.extract.orientation == "search":
+            before = [extract, *([] if described is None else [described]), pair, match, verify]
+            stages.append(Turn(context, extract, match, verify, again=before))
         verified: Verified = verify
         if config.refine is not None:
             align = Align(context, config.refine, verify)
@@ -345,6 +351,10 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
         logger.info("%s: done in %.1f s", stage.name, seconds)
         if stage.made or stage.name not in entries:
             entries[stage.name] = stage_entry(seconds, summary.figures.get(stage.name, {}))
+            if isinstance(stage, Turn):  # those before it may have run again
+                for before in stage.again:
+                    if before.made:
+                        entries[before.name]["figures"] = summary.figures[before.name]
             write_summary(path, entries, summary.skipped)
     summary.seconds.update(
         {s.name: entries[s.name]["seconds"] for s in stages if s.name in entries}
