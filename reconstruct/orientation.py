@@ -30,6 +30,9 @@ _STEPS = {
     8: (True, False, True),  # a quarter turn counterclockwise
 }
 
+_CLOCKWISE = {1: 6, 6: 3, 3: 8, 8: 1, 2: 7, 7: 4, 4: 5, 5: 2}
+"""Orientation -> that of the same picture seen a quarter turn further clockwise."""
+
 Pixel = TypeVar("Pixel", bound=np.generic)
 
 
@@ -44,6 +47,13 @@ def upright_size(stored_size: tuple[int, int], orientation: int) -> tuple[int, i
     """(width, height) of the upright picture."""
     width, height = stored_size
     return (height, width) if _STEPS[orientation][2] else (width, height)
+
+
+def turned_further(orientation: int, quarter_turns: int) -> int:
+    """The orientation of which the upright picture is turned clockwise by ``quarter_turns``."""
+    for _ in range(quarter_turns % 4):
+        orientation = _CLOCKWISE[orientation]
+    return orientation
 
 
 def stored_points(points: NDArray[Any], stored_size: tuple[int, int], orientation: int) -> Float64:

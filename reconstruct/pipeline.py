@@ -44,11 +44,13 @@ from reconstruct.stages.database import Database
 from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.global_ import Global
+from reconstruct.stages.keyed import KeyedStage
 from reconstruct.stages.map import Map, MapConfig
 from reconstruct.stages.match import Match
 from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import Pair, PairConfig
 from reconstruct.stages.refine import Refine, VerifyRefined
+from reconstruct.stages.turn import Turn
 from reconstruct.stages.verify import Verified, Verify, VerifyConfig
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.summary import read_summary, stage_entry, write_summary
@@ -109,6 +111,8 @@ class PipelineConfig(Section):
             raise ValueError("section `localize` needs section `map` before it")
         if self.refine is not None and self.verify is None:
             raise ValueError("section `refine` needs section `verify` before it")
+        if self.extract.orientation == "search" and self.verify is None:
+            raise ValueError("`extract.orientation: search` needs section `verify`")
         return self
 
 
@@ -180,6 +184,11 @@ def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
     if config.verify is not None:
         verify = Verify(context, config.verify, config.dataset, extract, match)
         stages.append(verify)
+        if config.extract.orientation == "search":
+            before: list[KeyedStage | WholeStage] = [extract, pair, match, verify]
+            if described is not None:
+                before.insert(1, described)
+            stages.append(Turn(context, extract, match, verify, again=before))
         verified: Verified = verify
         if config.refine is not None:
             align = Align(context, config.refine, verify)
@@ -348,6 +357,10 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
         if stage.made or stage.name not in entries:
             figures = summary.figures.get(stage.name, {})
             entries[stage.name] = stage_entry(seconds, figures, peak_mb())
+            if isinstance(stage, Turn):  # those before it may have run again
+                for before in stage.again:
+                    if before.made:
+                        entries[before.name]["figures"] = summary.figures[before.name]
             write_summary(path, entries, summary.skipped)
     for stage in stages:
         entry = entries.get(stage.name, {})

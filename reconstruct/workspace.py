@@ -55,6 +55,7 @@ class Workspace:
         self.global_ = self.root / "global"
         self.pairs = self.root / "pairs.txt"
         self.matches = self.root / "matches"
+        self.turns = self.root / "turns"
         self.geometries = self.root / "geometries"
         self.alignments = self.root / "alignments"
         self.refined = self.root / "refined"

@@ -12,6 +12,7 @@ from reconstruct.images import decode_image, exif_orientation
 from reconstruct.orientation import (
     stored_features,
     stored_points,
+    turned_further,
     upright,
     upright_points,
     upright_size,
@@ -82,3 +83,12 @@ def test_no_orientation_and_a_broken_one() -> None:
     jpeg = photo(6, "JPEG")
     assert exif_orientation(jpeg.replace(b"Exif\0\0MM", b"Exif\0\0XX")) == 1
     assert exif_orientation(b"no image") == 1
+
+
+@pytest.mark.parametrize("orientation", ALL)
+@pytest.mark.parametrize("quarter_turns", range(4))
+def test_an_upright_picture_can_be_turned_further(orientation: int, quarter_turns: int) -> None:
+    stored = np.random.default_rng(4).integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8)
+    expected = np.rot90(upright(stored, orientation), -quarter_turns)  # of numpy: counterclockwise
+    found = upright(stored, turned_further(orientation, quarter_turns))
+    np.testing.assert_array_equal(found, expected)

@@ -115,7 +115,7 @@ class Localizer:
         model = colmap.read_model(workspace.sparse)
         tracks = colmap.Tracks(model)
         self._local = settings.extract.local
-        self._turns = settings.extract.orientation == "exif"
+        self._turns = settings.extract.orientation != "stored"
         self._extractor = features.create(self._local, device)
         stored_as = settings.extract.compact
         own = workspace.features / "basis.safetensors"

@@ -36,15 +36,16 @@ from reconstruct.images import (
     read_image_bytes,
     to_grey,
 )
-from reconstruct.orientation import AS_STORED, stored_features, upright
+from reconstruct.orientation import AS_STORED, stored_features, turned_further, upright
 from reconstruct.parallel import ahead
 from reconstruct.retrieval.describers import Describer, GlobalConfig, create_describer
 from reconstruct.stages import Context
 from reconstruct.stages.compact import CompactConfig, Compaction, Compactor
-from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted
 from reconstruct.stages.photos import KnownPhotos
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.turns import FoundTurn, read_turns
 from reconstruct.types import ImageArray, LocalFeatures
 from reconstruct.workspace import file_hash, fingerprint
 
@@ -65,9 +66,10 @@ class ExtractConfig(Section):
     extractor is d2net."""
     compact: CompactConfig = CompactConfig()
     """How descriptors are stored."""
-    orientation: Literal["exif", "stored"] = "exif"
+    orientation: Literal["exif", "stored", "search"] = "exif"
     """exif: the network sees a photo turned as its EXIF data say, and keypoints are given in pixels
-    of the picture as stored; stored: it sees the stored picture."""
+    of the picture as stored; stored: it sees the stored picture; search: as exif, and photos that
+    stay without a match to the others after `verify` are tried in the three other turns."""
     max_megapixels: Annotated[float, NotIdentity] = Field(MAX_MEGAPIXELS, gt=0)
     """Larger photos are skipped."""
     loaders: Annotated[int, NotIdentity] = Field(2, ge=1)
@@ -95,6 +97,9 @@ class Extract(KeyedStage):
         self.config = config
         self.rows = ShardStore(context.workspace.global_)
         self.networks = Networks(config, context.device)
+        self.found_turns = context.workspace.turns / "found.json"
+        self.unturned: dict[str, str] = {}
+        """Image name -> fingerprint of its features without the turn that was found for it."""
         self._row_fingerprints: dict[str, str] | None = None
         self._hashes: dict[str, str | None] = {}
         self._available: list[str] | None = None
@@ -121,34 +126,44 @@ class Extract(KeyedStage):
         found = {}
         self._row_fingerprints = {}
         threads = max(self.config.loaders, os.cpu_count() or 1)
-        for name, (contents, orientation) in zip(
-            names, ahead(self._contents, names, threads), strict=True
-        ):
-            image = self._hashes[name] = contents[0]
+        for name, photo in zip(names, ahead(self._photo, names, threads), strict=True):
+            self._hashes[name] = photo.image
+            self.unturned[name] = identities.features(photo.contents(photo.orientation))
+            orientation = identities.orientation(name, photo)
+            contents = photo.contents(orientation)
             found[name] = identities.features(contents)
             if older is not None and stored.get(name) == older.features(contents):
                 found[name] = older.features(contents)
             if self.describer is not None:
-                self._row_fingerprints[name] = identities.rows([image, *orientation])
+                described = [photo.image, *_turned(orientation)]
+                self._row_fingerprints[name] = identities.rows(described)
         return found
 
-    def _contents(self, name: str) -> tuple[list[str | None], list[str]]:
-        """Hashes of all that an image's features are made of (None: unreadable), the photo's first;
-        and how it is turned if it is."""
+    def turned(self) -> dict[str, int]:
+        """Image name -> quarter turns clockwise that stage `turn` found for it, and that hold."""
+        turns = self._identities().turns
+        return {
+            name: turns[name].quarter_turns
+            for name, value in self.unturned.items()
+            if name in turns and turns[name].features == value
+        }
+
+    def _photo(self, name: str) -> _Photo:
+        """Hashes of all that an image's features are made of (None: unreadable)."""
         dataset, extractor = self.context.dataset, self.extractor
-        image, turned = None, list[str]()
+        image, orientation = None, AS_STORED
         mask = _mask_hash(dataset, name)
         # One that cannot be read as a file is read as an image later, which says why, and skips it.
         with suppress(ImageError):
             data = read_image_bytes(dataset.path(name))
             image = hashlib.sha256(data).hexdigest()
-            turned = _turned(_orientation(data, self.config))
+            orientation = _orientation(data, self.config)
             if mask is None and dataset.alpha_masks and has_alpha(data):
                 mask = ALPHA
-        contents = [image, mask, *turned]
+        file = None
         if isinstance(extractor, features.ReadsFiles):
-            contents.append(_hash(extractor.file(dataset.root, name)))
-        return contents, turned
+            file = [_hash(extractor.file(dataset.root, name))]
+        return _Photo(image=image, mask=mask, orientation=orientation, file=file)
 
     def photos(self) -> KnownPhotos:
         """The photos, for stages that look at them again."""
@@ -167,6 +182,7 @@ class Extract(KeyedStage):
             extractor=self.extractor.identity(),
             stored=self.compaction.identity(),
             describer=None if describer is None else describer.identity(),
+            turns=read_turns(self.found_turns) if self.config.orientation == "search" else {},
         )
 
     def further_outputs(self) -> list[tuple[ShardStore, Mapping[str, str]]]:
@@ -209,7 +225,7 @@ class Extract(KeyedStage):
             return None
         return self.extractor.extract([item.prepared])[0].descriptors
 
-    def worker(self) -> Worker:
+    def worker(self) -> ExtractWorker:
         """Reads photos and extracts their features."""
         return self._worker(self.compaction.compactor())
 
@@ -270,12 +286,37 @@ class Networks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Photo:
+    """What the features of a photo are made of: hashes of the photo (None: unreadable), of its mask
+    (None: it has none) and, in a list, of the file that its features are read from if there is one;
+    EXIF orientation by which the photo is turned.
+    """
+
+    image: str | None
+    mask: str | None
+    orientation: int
+    file: list[str | None] | None = None
+
+    def contents(self, orientation: int) -> list[str | None]:
+        """All of it, as the fingerprint has it, turned by ``orientation``."""
+        return [self.image, self.mask, *_turned(orientation), *(self.file or [])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Identities:
     """What decides features and rows beside the content of the files."""
 
     extractor: Mapping[str, Any]
     stored: Sequence[Any]
     describer: Any
+    turns: Mapping[str, FoundTurn]
+
+    def orientation(self, name: str, photo: _Photo) -> int:
+        """EXIF orientation by which the extractor's input is turned."""
+        found = self.turns.get(name)
+        if found is None or found.features != self.features(photo.contents(photo.orientation)):
+            return photo.orientation
+        return turned_further(photo.orientation, found.quarter_turns)
 
     def as_float32(self) -> _Identities | None:
         """The same with float32 descriptors, the earlier default, which hold more than float16."""
@@ -328,6 +369,24 @@ class ExtractWorker:
 
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
         """Results for images."""
+        for found in self.features(wanted):
+            if isinstance(found, Result):
+                yield found
+                continue
+            item, local, rows = found
+            name = item.wanted.key
+            records = [FeatureStore.record(name, item.fingerprints[0], local)]
+            if rows is not None:
+                records.append(Record(name, item.fingerprints[1], {"rows": rows}))
+            changed = item.wanted.fingerprint != item.fingerprints[0]
+            why = "it changed while the run was reading it; run again" if changed else None
+            yield Result(name, tuple(records), why)
+
+    def features(
+        self, wanted: Sequence[Wanted]
+    ) -> Iterator[tuple[_Loaded, LocalFeatures, NDArray[Any] | None] | Result]:
+        """What was loaded of an image, its features as they are stored, and rows for its global
+        descriptor; or why there are none."""
         loaded = ahead(self.load, wanted, self.config.loaders)
         for batch in _batches(loaded, self.config.batch_size):
             if isinstance(batch, Result):
@@ -336,14 +395,20 @@ class ExtractWorker:
             for item, local, rows in zip(batch, *self._extract(batch), strict=True):
                 kept = stored_features(local, item.size, item.orientation)
                 kept = kept if item.mask is None else drop_masked(kept, item.mask)
-                kept = replace(kept, descriptors=self.compact(kept.descriptors))
-                name = item.wanted.key
-                records = [FeatureStore.record(name, item.fingerprints[0], kept)]
-                if rows is not None:
-                    records.append(Record(name, item.fingerprints[1], {"rows": rows}))
-                changed = item.wanted.fingerprint != item.fingerprints[0]
-                why = "it changed while the run was reading it; run again" if changed else None
-                yield Result(name, tuple(records), why)
+                yield item, replace(kept, descriptors=self.compact(kept.descriptors)), rows
+
+    def turned(self, name: str, unturned: str, quarter_turns: int) -> LocalFeatures | Result:
+        """The features of an image as they are if it is turned, or why there are none.
+
+        Args:
+            name: The image.
+            unturned: Fingerprint of its features without a turn.
+            quarter_turns: Clockwise, beyond what its EXIF data say; 0 to 3.
+        """
+        turns = {name: FoundTurn(unturned, quarter_turns)}
+        worker = replace(self, identities=replace(self.identities, turns=turns))
+        (found,) = worker.features([Wanted(name, "")])
+        return found if isinstance(found, Result) else found[1]
 
     def _extract(
         self, batch: list[_Loaded]
@@ -367,33 +432,28 @@ class ExtractWorker:
         name, extractor, describer = wanted.key, self.networks.extractor, self.networks.describer
         data = read_image_bytes(path)
         image = decode_image(data, str(path), max_megapixels=self.config.max_megapixels)
-        orientation = _orientation(data, self.config)
+        mask, mask_hash = self._mask(name, image, data)
+        file, prepared = None, None
+        if isinstance(extractor, features.ReadsFiles):
+            prepared = extractor.prepare_file(self.dataset.root, name)
+            file = [_hash(extractor.file(self.dataset.root, name))]
+        photo = _Photo(
+            image=hashlib.sha256(data).hexdigest(),
+            mask=mask_hash,
+            orientation=_orientation(data, self.config),
+            file=file,
+        )
+        orientation = self.identities.orientation(name, photo)
         seen = upright(image, orientation)
         described = describer.prepare(seen) if describer is not None else None
-        mask, mask_hash = self._mask(name, image, data)
-        content = [hashlib.sha256(data).hexdigest()]
-        turned = _turned(orientation)
-        contents = [*content, mask_hash, *turned]
-        if isinstance(extractor, features.ReadsFiles):  # made from the picture as stored
+        rows = self.identities.rows([photo.image, *_turned(orientation)])
+        fingerprints = self.identities.features(photo.contents(orientation)), rows
+        if file is not None:  # made from the picture as stored
             orientation = AS_STORED
-        prepared = self._prepare(name, seen, contents)
-        return _Loaded(
-            wanted,
-            (self.identities.features(contents), self.identities.rows([*content, *turned])),
-            prepared,
-            described,
-            mask,
-            (image.shape[1], image.shape[0]),
-            orientation,
-        )
-
-    def _prepare(self, name: str, image: ImageArray, contents: list[str | None]) -> Any:
-        extractor = self.networks.extractor
-        if not isinstance(extractor, features.ReadsFiles):
-            return extractor.prepare(image)
-        prepared = extractor.prepare_file(self.dataset.root, name)
-        contents.append(_hash(extractor.file(self.dataset.root, name)))
-        return prepared
+        else:
+            prepared = extractor.prepare(seen)
+        size = (image.shape[1], image.shape[0])
+        return _Loaded(wanted, fingerprints, prepared, described, mask, size, orientation)
 
     def _mask(
         self, name: str, image: ImageArray, photo: bytes

@@ -249,7 +249,7 @@ class KeyedStage(ABC):
         for store, _ in self._outputs():
             store.clean()
         started = time.perf_counter()
-        self.made = self._make()
+        self.made += self._make()
         self.seconds = time.perf_counter() - started
         for store, wanted in self._outputs():
             if self.keeps_unwanted:
@@ -301,6 +301,10 @@ class KeyedStage(ABC):
     def settle(self) -> None:
         """Take the stored records as they are."""
         self.settled = True
+
+    def renew(self) -> None:
+        """Forget what was found out: what the stage reads has changed in this run."""
+        self.settled, self._current, self._fingerprints = False, None, None
 
     def discard(self) -> None:
         """Drop all records."""

@@ -107,6 +107,11 @@ class Verify(KeyedStage):
             self._cameras = MapCameras(self.context, self._camera_config, self.extract)
         return self._cameras
 
+    def renew(self) -> None:
+        """Forget the cameras too: those that are guessed depend on the photos."""
+        super().renew()
+        self._cameras = None
+
     def settings(self) -> list[Any]:
         """JSON-able: what decides a geometry beside the matches and the cameras."""
         return [self.config.identity(), self.poses and tree_hash(self.poses), self.context.seed]

@@ -100,6 +100,10 @@ class WholeStage(ABC):
         """Take the artifact as it is."""
         self.settled = True
 
+    def renew(self) -> None:
+        """Forget what was found out: what the stage reads has changed in this run."""
+        self.settled, self._current, self._fingerprint = False, None, None
+
     def discard(self) -> None:
         """Forget the artifact."""
         self._current = None
