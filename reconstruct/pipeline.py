@@ -43,6 +43,7 @@ from reconstruct.stages.database import Database
 from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
 from reconstruct.stages.extract import Extract, ExtractConfig
 from reconstruct.stages.global_ import Global
+from reconstruct.stages.keyed import KeyedStage
 from reconstruct.stages.map import Map, MapConfig
 from reconstruct.stages.match import Match
 from reconstruct.stages.outcome import Run
@@ -183,8 +184,10 @@ def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
         verify = Verify(context, config.verify, config.dataset, extract, match)
         stages.append(verify)
         if config.extract.orientation == "search":
-            before = [extract, *([] if described is None else [described]), pair, match, verify]
-            stages.append(Turn(context, extract, match, verify, again=before))
+            upstream: list[KeyedStage | WholeStage] = [extract, pair, match, verify]
+            if described is not None:
+                upstream.insert(1, described)
+            stages.append(Turn(context, extract, match, verify, again=upstream))
         verified: Verified = verify
         if config.refine is not None:
             align = Align(context, config.refine, verify)
