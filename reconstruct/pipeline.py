@@ -185,10 +185,10 @@ def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
         verify = Verify(context, config.verify, config.dataset, extract, match)
         stages.append(verify)
         if config.extract.orientation == "search":
-            before: list[KeyedStage | WholeStage] = [extract, pair, match, verify]
+            upstream: list[KeyedStage | WholeStage] = [extract, pair, match, verify]
             if described is not None:
-                before.insert(1, described)
-            stages.append(Turn(context, extract, match, verify, again=before))
+                upstream.insert(1, described)
+            stages.append(Turn(context, extract, match, verify, again=upstream))
         verified: Verified = verify
         if config.refine is not None:
             align = Align(context, config.refine, verify)

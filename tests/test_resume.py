@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -294,3 +295,15 @@ def test_a_plan_with_an_unreadable_photo(
         5,
     )
     assert plans["map"].state == "waiting", "nothing to do unless the photo was mended"
+
+
+def test_the_summary_keeps_what_the_run_told_that_did_the_work(
+    chain: Path, photos: Path, tmp_path: Path
+) -> None:
+    first = reconstruct.run(chain, photos, tmp_path / "out", verbosity=-1)
+    told = json.loads((first.output / "summary.json").read_text(encoding="utf-8"))["stages"]
+    assert told["extract"]["figures"]["extracted_now"] == 4
+    again = reconstruct.run(chain, photos, tmp_path / "out", verbosity=-1)
+    kept = json.loads((first.output / "summary.json").read_text(encoding="utf-8"))["stages"]
+    assert kept == told, "figures, seconds and times of the run that extracted"
+    assert again.summary.seconds == {stage: entry["seconds"] for stage, entry in told.items()}

@@ -41,7 +41,17 @@ SEARCHES: Sequence[dict[str, Any]] = (
     {"max_trials": 20_000, "confidence": 0.9999},
     {"max_trials": 100_000},
 )
-COLUMNS = ("search", "trials", "least ratio", "confidence", "verified", "right", "inliers", "ms")
+COLUMNS = (
+    "search",
+    "trials",
+    "least ratio",
+    "confidence",
+    "verified",
+    "right",
+    "inliers",
+    "ms",
+    "median",
+)
 
 
 def main() -> None:
@@ -93,10 +103,12 @@ def find_cameras(
             camera.has_prior_focal_length = True
         return {name: known[name] for name in names}
     sizes = FeatureStore(folder / "features").image_sizes(names)
-    return {
-        name: colmap.make_camera("SIMPLE_RADIAL", [1.2 * max(w, h), w / 2, h / 2, 0.0], (w, h))
-        for name, (w, h) in sizes.items()
-    }
+    guessed = {}
+    for number, (name, (w, h)) in enumerate(sorted(sizes.items()), start=1):
+        params = [1.2 * max(w, h), w / 2, h / 2, 0.0]
+        guessed[name] = colmap.make_camera("SIMPLE_RADIAL", params, (w, h))
+        guessed[name].camera_id = number  # photos of one camera share a focal length
+    return guessed
 
 
 def measured(
@@ -104,16 +116,17 @@ def measured(
     cameras: dict[str, colmap.Camera],
     poses: dict[str, Any],
     options: colmap.TwoViewOptions,
-) -> tuple[str, str, str, str]:
-    """Verified pairs, right ones, mean inliers of the verified, milliseconds a pair."""
-    inliers, right, seconds = [], 0, 0.0
+) -> tuple[str, ...]:
+    """Verified pairs, right ones, mean inliers of the verified; milliseconds a pair, mean and
+    median."""
+    inliers, right, seconds = [], 0, list[float]()
     for pair, (first, second, matches) in data.items():
         views = cameras[pair[0]], first, cameras[pair[1]], second
         start = time.process_time()
         found = colmap.estimate_two_view_geometry(
             *views, matches, options, seed=colmap.pair_seed(0, pair)
         )
-        seconds += time.process_time() - start
+        seconds.append(time.process_time() - start)
         count = len(found.inliers)
         if not count:
             continue
@@ -125,7 +138,8 @@ def measured(
             right += 2 * len(agree.inliers) >= count
     mean = np.mean(inliers) if inliers else 0.0
     told = str(right) if poses else "-"
-    return str(len(inliers)), told, f"{mean:.1f}", f"{1e3 * seconds / len(data):.1f}"
+    times = [f"{1e3 * value:.1f}" for value in (np.mean(seconds), np.median(seconds))]
+    return str(len(inliers)), told, f"{mean:.1f}", *times
 
 
 if __name__ == "__main__":
