@@ -33,9 +33,6 @@ SCHEMA_VERSION = 1
 TEMPORARY = ".tmp"
 """Suffix of everything that is not committed yet."""
 
-ASIDE = ".old"
-"""Suffix of a folder that is just being replaced."""
-
 MARKER = ".reconstruct"
 """Marks an output folder as made by this program."""
 HOLDER = ".lock.holder"
@@ -140,11 +137,16 @@ class Workspace:
             marker.write_text("An output folder of reconstruct.\n", encoding="utf-8")
 
     def _put_back(self) -> None:
-        """Undo the replacing of a folder, of which a run was killed between its two renames."""
-        for path in [self.root / name for name in self._read_stamps()]:
-            aside = path.with_name(path.name + ASIDE)
-            if aside.is_dir() and not path.exists():
+        """Undo the replacing of a folder, of which a run was killed before the new one counted.
+
+        A model may have been grown from the one that it replaced.
+        """
+        for name, stamp in self._read_stamps().items():
+            path, aside = self.root / name, aside_of(self.root / name)
+            if aside.is_dir() and not (stamp.fingerprint and path.exists()):
+                remove(path)
                 os.replace(aside, path)
+            remove(aside)
 
     def _artifacts(self) -> list[Path]:
         return [path for path in vars(self).values() if path not in (self.root, self.dataset)]
@@ -177,6 +179,8 @@ class Workspace:
                 "elsewhere, or choose another --output"
             )
         self._write_stamps(stamps)
+        if fingerprint is not None:
+            remove(aside_of(artifact))
 
     def renew_stamp(self, artifact: Path) -> None:
         """Look at an artifact again after another program has opened it to write.
@@ -303,13 +307,20 @@ def database_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def aside_of(path: Path) -> Path:
+    """Where a folder stays while it is being replaced: under no name that somebody else would give
+    to a copy."""
+    return path.with_name(f".{path.name}.replaced")
+
+
 @contextlib.contextmanager
-def atomic_path(path: Path, mark: str = "") -> Iterator[Path]:
+def atomic_path(path: Path, mark: str = "", *, keep_old: bool = False) -> Iterator[Path]:
     """A temporary path that becomes ``path`` (a file or a folder) when the block ends well.
 
     If the block raises, the temporary is removed and what stood at ``path`` stays; an OSError then
     names the path, which those of a full disk do not. mark: part of the temporary's name, where
-    several processes may write the same content at once.
+    several processes may write the same content at once. keep_old: a folder that is replaced stays
+    beside the new one, until this is stamped: after a kill in between it is put back.
     """
     if path.is_symlink():
         raise UsageError(f"{path}: is a symbolic link, which is not replaced; move it elsewhere")
@@ -322,11 +333,12 @@ def atomic_path(path: Path, mark: str = "") -> Iterator[Path]:
         for file in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
             _flush(file)
         if path.is_dir():  # a rename cannot replace a folder that is not empty
-            aside = path.with_name(path.name + ASIDE)
+            aside = aside_of(path)
             remove(aside)
             os.replace(path, aside)
             os.replace(temporary, path)
-            remove(aside)
+            if not keep_old:
+                remove(aside)
         else:
             os.replace(temporary, path)
         _flush(path.parent)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from reconstruct.errors import UsageError, WorkspaceBusyError
-from reconstruct.workspace import Workspace, atomic_path, fingerprint, reserve, tree_hash
+from reconstruct.workspace import Workspace, aside_of, atomic_path, fingerprint, reserve, tree_hash
 
 HOLD = """
 import sys, time
@@ -171,10 +171,21 @@ def test_a_folder_that_was_being_replaced_is_put_back(tmp_path: Path) -> None:
         workspace.sparse.mkdir()
         (workspace.sparse / "images.bin").write_bytes(b"model")
         workspace.set_stamp(workspace.sparse, "f")
-    workspace.sparse.rename(tmp_path / "out" / "sparse.old")  # and then it was killed
+    old = aside_of(workspace.sparse)
+    workspace.sparse.rename(old)  # and then it was killed
     with workspace.lock():
         assert workspace.stamp(workspace.sparse) == "f"
         assert workspace.models() == [workspace.sparse]
+        workspace.set_stamp(workspace.sparse, None)
+        with atomic_path(workspace.sparse, keep_old=True) as temporary:
+            temporary.mkdir()
+    assert old.is_dir()  # and then it was killed
+    with workspace.lock():
+        assert [path.name for path in workspace.sparse.iterdir()] == ["images.bin"]
+        with atomic_path(workspace.sparse, keep_old=True) as temporary:
+            temporary.mkdir()
+        workspace.set_stamp(workspace.sparse, "g")
+    assert not old.exists()
 
 
 def test_junk_of_equal_size_is_not_what_was_committed(tmp_path: Path) -> None:

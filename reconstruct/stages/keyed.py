@@ -288,7 +288,12 @@ class KeyedStage(ABC):
         cut = [order[start : start + size] for start in range(0, len(order), size)]
         cut = [[key for key in keys if any(key in m for m in missing)] for keys in cut]
         cut = [keys for keys in cut if keys]
-        numbers = [store.free_numbers(cut) for store, _ in self._outputs()]
+        # Of several stores, a killed run may have left a chunk in one and not in the other.
+        lacking = ([keys if m.intersection(keys) else [] for keys in cut] for m in missing)
+        numbers = [
+            store.free_numbers(chunks)
+            for (store, _), chunks in zip(self._outputs(), lacking, strict=True)
+        ]
         return [
             Chunk(
                 fingerprints={key: wanted[key] for key in keys},

@@ -362,7 +362,7 @@ class Map(WholeStage):
             path = workspace.sparse if i == 0 else workspace.root / f"sparse_{i}"
             if i > 0:
                 workspace.set_stamp(path, None)
-            with atomic_path(path) as temporary:
+            with atomic_path(path, keep_old=i == 0) as temporary:
                 colmap.write_model(model, temporary)
         workspace.forget_models(len(models))
         remove(workspace.snapshots)

@@ -241,7 +241,7 @@ class ShardStore:
         return path
 
     def free_numbers(self, chunks: Iterable[Iterable[str]]) -> list[int]:
-        """A number for the shard of each of ``chunks`` of keys.
+        """A number for the shard of each of ``chunks`` of keys, -1 for one without keys.
 
         It is the smallest that is free and beyond the shards that hold the keys' present records,
         which the new ones supersede. Chunks that are still missing after a run was killed are given
@@ -251,6 +251,10 @@ class ShardStore:
         taken = {_number(path) for path in self._shards()}
         numbers, lowest = [], 0
         for keys in chunks:
+            keys = list(keys)
+            if not keys:
+                numbers.append(-1)
+                continue
             last = max((_number(places[key].shard) for key in keys if key in places), default=-1)
             while lowest in taken:
                 lowest += 1

@@ -124,7 +124,7 @@ def plain(folder: Path, square: SyntheticDataset) -> SmallRun:
 
 
 def network(folder: Path, square: SyntheticDataset) -> SmallRun:
-    """Features of D2-Net, computed tile by tile."""
+    """Features of D2-Net."""
     dataset = {"format": "folder", "images": str(_photos(folder / "photos", square, 3))}
     local = {"name": "d2net", "max_edge": 160, "backend": "torch"}
     chain = {key: CHAIN[key] for key in ("pair", "match", "verify")}
@@ -138,10 +138,14 @@ def positions(folder: Path, square: SyntheticDataset) -> SmallRun:
     for name in square.names[:4]:
         pose = colmap.model_poses(colmap.read_model(square.reference))[name]
         position = -20 * pose[:, :3].T @ pose[:, 3]
-        latitude, longitude, altitude = colmap.geodetic(position, (47.0, 8.0, 400.0))[0]
+        latitude, longitude, altitude = colmap.geodetic(position, (47.0, 8.0, 400.0))[0].tolist()
         rows.append(f"{name},{latitude!r},{longitude!r},{altitude!r},0.1")
     (folder / "gps.csv").write_text("\n".join(rows))
-    dataset = {"format": "folder", "images": str(photos), "gps": str(folder / "gps.csv")}
+    dataset = {
+        "format": "folder",
+        "images": str(photos),
+        "gps": {"positions": str(folder / "gps.csv")},
+    }
     return _run(folder, CHAIN | {"dataset": dataset, "pair": {"method": "gps"}})
 
 

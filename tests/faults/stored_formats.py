@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.io
-from datasets.test_conversion import exif, write_dng
+from datasets.test_conversion import write_dng
 from faults.formats import Format
 from PIL import Image
 
@@ -137,10 +137,13 @@ def _texts(path: Path) -> None:
 
 
 def _from_outside(folder: Path) -> dict[str, Format]:
-    photos = {}
+    photos, tags = {}, Image.Exif()
+    tags[0x0110] = "Model"
+    tags.get_ifd(0x8769).update({0x920A: 4.25})
+    tags.get_ifd(0x8825).update({1: "N", 2: (47.0, 0.0, 0.0), 3: "E", 4: (8.0, 0.0, 0.0)})
     for name, kind in (("a.jpg", "JPEG"), ("b.png", "PNG"), ("c.tif", "TIFF")):
         file = io.BytesIO()
-        Image.new("RGB", (16, 12)).save(file, kind, exif=exif())
+        Image.new("RGB", (16, 12)).save(file, kind, exif=tags.tobytes())
         photos[name] = file.getvalue()
     with h5py.File(folder / "depth.h5", "w") as hdf5:
         hdf5["depth"] = np.ones((6, 8), np.float32)

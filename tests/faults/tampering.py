@@ -15,7 +15,7 @@ FORCED = {
     "matches": "verify",
     "geometries": "align",
     "alignments": "refine",
-    "refined": "verify refined",
+    "refined": "verify_refined",
     "refined_geometries": "database",
     "localized": "poses",
     "database.db": "map",

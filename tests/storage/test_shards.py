@@ -172,6 +172,12 @@ def test_a_chunk_keeps_its_number_whatever_was_written_before_a_kill(tmp_path: P
     assert values(ShardStore(tmp_path / "whole")) == {"c": 2, "d": 1, "y": 3}
 
 
+def test_a_chunk_that_is_there_takes_no_number(tmp_path: Path) -> None:
+    store = ShardStore(tmp_path)
+    store.write([record("a", 1, 3)])
+    assert store.free_numbers([[], ["b"], [], ["c"]]) == [-1, 1, -1, 2]
+
+
 def test_what_another_process_wrote_is_seen_when_asked_for(tmp_path: Path) -> None:
     store = ShardStore(tmp_path)
     assert store.fingerprints() == {}
