@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reconstruct.report import charts
 from reconstruct.report.content import ModelView, PhotoRow, ReportContent
@@ -36,6 +36,7 @@ def render(content: ReportContent) -> str:
     environment.filters |= {
         "duration": duration,
         "units": lambda text: UNIT.sub("\\1\u00a0\\2", text),
+        "breaks": lambda key: Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(key)))),
         "numbers": numbers,
         "head": head,
         "histogram": _drawn(charts.draw_histogram),
