@@ -63,8 +63,9 @@ NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%| of [\d,]+)?|-|failed|")
 
 
 def numbers(rows: Sequence[Sequence[str]]) -> list[bool]:
-    """Which columns hold numbers alone, and so stand flush right."""
-    return [all(NUMBER.fullmatch(cell) for cell in column) for column in zip(*rows, strict=True)]
+    """Which columns after the first hold numbers alone, and so stand flush right."""
+    columns = zip(*rows, strict=True)
+    return [i > 0 and all(map(NUMBER.fullmatch, column)) for i, column in enumerate(columns)]
 
 
 def head(cell: str) -> str:
