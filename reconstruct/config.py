@@ -47,6 +47,12 @@ class NotIdentity:
     """
 
 
+def tuple_from_list(value: Any) -> Any:
+    """A list, which is all that YAML has, as a tuple; for fields in a union, where older pydantic
+    takes no `Field(strict=False)`."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Section(BaseModel):
     """A frozen part of the configuration. Unknown keys are errors, and values are not converted.
 
@@ -55,6 +61,7 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(
+        protected_namespaces=(),  # older pydantic minds fields whose names begin with "model_"
         extra="forbid",
         frozen=True,
         strict=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from reconstruct.errors import ArtifactError, ImageError
 from reconstruct.images import image_size, read_image, shrink, to_grey
@@ -100,6 +100,8 @@ def test_what_is_no_image_says_so(tmp_path: Path) -> None:
 def test_content_that_colmap_does_not_read_is_refused_by_name(
     kind: str, told: str, rgb: np.ndarray, tmp_path: Path
 ) -> None:
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("Pillow before 11.3 knows no AVIF")
     path = save(tmp_path / "photo.jpg", Image.fromarray(rgb), format=kind)
     for read in (read_image, image_size):
         with pytest.raises(ImageError, match=rf"photo\.jpg: its content is {told}.*convert"):

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
 from PIL import ExifTags
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from reconstruct import colmap
-from reconstruct.config import Section
+from reconstruct.config import Section, tuple_from_list
 from reconstruct.datasets import Dataset
 from reconstruct.errors import ImageError, UsageError, suggestion
 from reconstruct.images import opened_exif
@@ -28,7 +28,7 @@ class CameraSpec(Section):
 
     model: Annotated[str, AfterValidator(_known)]
     """COLMAP's name: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV ..."""
-    params: tuple[float, ...] = Field(strict=False)
+    params: Annotated[tuple[float, ...], BeforeValidator(tuple_from_list)]
     """COLMAP's parameters in its order, e.g. fx, fy, cx, cy for PINHOLE, in pixels."""
 
     @model_validator(mode="after")

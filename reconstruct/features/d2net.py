@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
-from reconstruct.config import NotIdentity, Section
+from reconstruct.config import NotIdentity, Section, tuple_from_list
 from reconstruct.errors import suggestion
 from reconstruct.features.selection import keep_best
 from reconstruct.features.tiles import OVERLAP, in_photo, joined, tile_grid
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from reconstruct.features.pyramid import FeatureNetwork, Keypoints
 
 
-def _tuple_from_list(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # YAML has lists only
-
-
 def _path_from_text(value: Any) -> Any:
     return Path(value).expanduser() if isinstance(value, str) else value
 
@@ -60,7 +56,7 @@ class D2NetConfig(Section):
     """Search an image pyramid with the levels `scales` instead of the image alone: about 5 times
     the work."""
 
-    scales: Annotated[tuple[float, ...], BeforeValidator(_tuple_from_list)] = (0.5, 1.0, 2.0)
+    scales: Annotated[tuple[float, ...], BeforeValidator(tuple_from_list)] = (0.5, 1.0, 2.0)
     """Sizes of the pyramid's levels relative to the network input, ascending."""
 
     max_edge: Annotated[int, Field(ge=16)] | None = 1600
@@ -99,7 +95,7 @@ class D2NetConfig(Section):
     """Library that runs the network. `auto`: onnxruntime on a CPU, torch elsewhere. Results agree
     to 1e-3, as between two devices, so this is not part of the fingerprint."""
 
-    mirrors: Annotated[tuple[str, ...], BeforeValidator(_tuple_from_list), NotIdentity] = ()
+    mirrors: Annotated[tuple[str, ...], BeforeValidator(tuple_from_list), NotIdentity] = ()
     """Base addresses for downloads that are tried before the authors' addresses."""
 
     cache_dir: Annotated[Path | None, BeforeValidator(_path_from_text), NotIdentity] = None

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from reconstruct import features
-from reconstruct.config import NotIdentity, Section
+from reconstruct.config import NotIdentity, Section, tuple_from_list
 from reconstruct.features.d2net import D2Net, D2NetConfig
 from reconstruct.features.sift import SiftConfig
 from reconstruct.types import ImageArray, LocalFeatures
@@ -43,8 +43,8 @@ class TogetherConfig(Section):
     """Section ``extract.local`` with ``name: together``."""
 
     name: Literal["together"] = "together"
-    parts: tuple[PartConfig, ...] = Field(
-        (D2NetConfig(weights=WEIGHTS), SiftConfig()), min_length=1, strict=False
+    parts: Annotated[tuple[PartConfig, ...], BeforeValidator(tuple_from_list)] = Field(
+        (D2NetConfig(weights=WEIGHTS), SiftConfig()), min_length=1
     )
     """The extractors' own sections."""
     weights: Annotated[str, NotIdentity] = WEIGHTS

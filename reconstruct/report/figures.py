@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +21,19 @@ LENGTHS = ("position_mean", "position_median", "position_max")
 def figure(name: str, value: Any) -> tuple[str, str]:
     """A figure's name and value as texts: ("error_px", 0.3452) -> ("error", "0.345 px")."""
     if name in LENGTHS and isinstance(value, int | float):
-        return name.replace("_", " "), length(value)
+        return words(name), length(value)
     for suffix, unit in UNITS.items():
         if name.endswith(suffix) and isinstance(value, int | float):
-            label = name.removesuffix(suffix).replace("_", " ")
+            label = words(name.removesuffix(suffix))
             told = f"{value:.3g}" if isinstance(value, float) else plain(value)
             return label, f"{told}{'' if unit == '°' else ' '}{unit}"
-    return name.replace("_", " "), plain(value)
+    return words(name), plain(value)
+
+
+def words(name: str) -> str:
+    """A figure's name as people write it: "auc_1deg" -> "AUC 1°"."""
+    text = re.sub(r"(\d)deg\b", r"\1°", name.replace("_", " "))
+    return re.sub(r"\b(auc|gps|rms)\b", lambda found: found[0].upper(), text)
 
 
 def plain(value: Any) -> str:

@@ -43,7 +43,7 @@ def estimates(output: OutputFolder) -> list[PoseEstimate]:
 def query_table(
     found: Sequence[PoseEstimate], errors: Errors, groups: Mapping[str, str]
 ) -> tuple[tuple[str, ...], ...]:
-    """Rows for people, the head first."""
+    """Rows for people, the head first; errors where any is known."""
     rows = [HEAD]
     for e in found:
         position, rotation = errors.get(e.name, (np.inf, np.inf))
@@ -51,7 +51,7 @@ def query_table(
         outcome = WORDS[e.status]
         counts = f"{e.matches:,}", f"{e.inliers:,}"
         rows.append((e.name, groups.get(e.name, ""), outcome, *counts, *told))
-    return tuple(rows)
+    return tuple(row if errors else row[:-2] for row in rows)
 
 
 def query_views(
@@ -100,9 +100,9 @@ def _figure(
     if left is None or right is None:
         return None
     inliers = int(np.isfinite(lines.errors_px).sum())
-    with_best = f"{count(inliers, 'inlier')} with {best}" if inliers else f"beside {best}"
-    caption = f"{e.inliers:,} of {e.matches:,} 2D-3D matches agree, {with_best}"
-    label = f"{e.name}: {WORDS[e.status]}"
+    caption = f"{e.inliers:,} of {count(e.matches, '2D-3D match')} agree"
+    caption += f", {inliers:,} of them with this photo" if inliers else ""
+    label = WORDS[e.status].capitalize()
     return pair_figure(label, caption, (left, right), lines, failed=e.status != "ok")
 
 

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reconstruct.report import charts
 from reconstruct.report.content import ModelView, PhotoRow, ReportContent
@@ -36,6 +36,7 @@ def render(content: ReportContent) -> str:
     environment.filters |= {
         "duration": duration,
         "units": lambda text: UNIT.sub("\\1\u00a0\\2", text),
+        "breaks": lambda key: Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(key)))),
         "numbers": numbers,
         "head": head,
         "histogram": _drawn(charts.draw_histogram),
@@ -62,8 +63,9 @@ NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%| of [\d,]+)?|-|failed|")
 
 
 def numbers(rows: Sequence[Sequence[str]]) -> list[bool]:
-    """Which columns hold numbers alone, and so stand flush right."""
-    return [all(NUMBER.fullmatch(cell) for cell in column) for column in zip(*rows, strict=True)]
+    """Which columns after the first hold numbers alone, and so stand flush right."""
+    columns = zip(*rows, strict=True)
+    return [i > 0 and all(map(NUMBER.fullmatch, column)) for i, column in enumerate(columns)]
 
 
 def head(cell: str) -> str:

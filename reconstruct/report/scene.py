@@ -15,6 +15,10 @@ from reconstruct.report.content import CameraView, ModelView
 MARGIN = 2.0
 """Points farther from the middle than so many times the spread of nine in ten are not shown: a few
 that lie at infinity would take all 16 bits for themselves."""
+LEVEL = 0.05
+"""Mean square of the upward parts of the cameras' x axes below which they are held level."""
+STEEP = 0.15
+"""Upward part of the cameras' mean y axis below which all look straight down (drones)."""
 
 
 def model_view(
@@ -63,12 +67,24 @@ def camera_view(
 
 
 def upward(poses: NDArray[np.float64]) -> Float64:
-    """(3,) of unit length: away from what the cameras call down, on average."""
+    """(3,) of unit length: where up is, by how photos are taken.
+
+    Cameras are held level, and so up is square to their x axes even where they look straight down.
+    Where these axes are all alike (one heading), or the cameras are not level, up is away from what
+    the cameras call down, on average.
+    """
     if not len(poses):
         return np.array([0.0, -1.0, 0.0])
-    up = -poses[:, 1, :3].mean(0)
-    norm = float(np.linalg.norm(up))
-    return np.asarray(up / norm if norm > 1e-6 else -poses[0, 1, :3], np.float64)
+    right, down, ahead = (poses[:, axis, :3] for axis in range(3))
+    mean = -down.mean(0)
+    spread, axes = np.linalg.eigh(right.T @ right / len(poses))
+    if spread[0] < LEVEL < 2 * LEVEL < spread[1]:
+        up = axes[:, 0]
+        along = float(up @ mean)
+        upright = along if abs(along) > STEEP else float(-up @ ahead.mean(0))
+        return np.asarray(up if upright > 0 else -up, np.float64)
+    norm = float(np.linalg.norm(mean))
+    return np.asarray(mean / norm if norm > 1e-6 else -poses[0, 1, :3], np.float64)
 
 
 def ground_axes(poses: NDArray[np.float64]) -> Float64:

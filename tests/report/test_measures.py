@@ -18,7 +18,7 @@ from reconstruct.report.content import ResidualField
 from reconstruct.report.gps import aligned_residuals_m, draw_plan, gps_residuals_m, gps_tables
 from reconstruct.report.graph import cut_photos, graph_sentences, match_graph
 from reconstruct.report.pairs import chosen_pairs, failed_pairs
-from reconstruct.report.scene import model_view
+from reconstruct.report.scene import model_view, upward
 from reconstruct.report.statistics import (
     FIELD_COLUMNS,
     errors_before,
@@ -95,6 +95,24 @@ def test_long_residuals_leave_the_others_visible() -> None:
     drawn = [float(x) for x in re.findall(r'l([\d.]+) 0.0" stroke', draw_residuals(field))]
     assert drawn[0] == pytest.approx(ARROW * FIELD_WIDTH / FIELD_COLUMNS, abs=0.1)
     assert drawn[-1] == pytest.approx(FIELD_WIDTH / FIELD_COLUMNS, abs=0.1), "cut at the cell"
+
+
+def looking(*directions: tuple[float, float, float], right: list[list[float]]) -> np.ndarray:
+    """Poses at the origin that look along ``directions`` with their x axes along ``right``."""
+    poses = np.zeros((len(directions), 3, 4))
+    poses[:, 0, :3], poses[:, 2, :3] = right, directions
+    poses[:, 1, :3] = np.cross(poses[:, 2, :3], poses[:, 0, :3])
+    return poses
+
+
+def test_up_is_square_to_what_level_cameras_call_right() -> None:
+    around = [[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0]]
+    drone = looking(*[(0, 0, -1)] * 4, right=around)
+    np.testing.assert_allclose(upward(drone), [0, 0, 1], atol=1e-9)
+    walk = looking((0, 1, 0), (-1, 0, 0), (0, -1, 0), (1, 0, 0), right=around)
+    np.testing.assert_allclose(upward(walk), [0, 0, 1], atol=1e-9)
+    wall = looking((0, 1, 0), (0, 1, 0), right=[[1, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(upward(wall), [0, 0, 1], atol=1e-9)
 
 
 def test_histograms_keep_every_value() -> None:

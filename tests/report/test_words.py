@@ -29,6 +29,8 @@ MAPPED = {
         ("position_mean", 0.00068953, ("position mean", "0.69 mm")),
         ("inliers_kept_percent", 98.0, ("inliers kept", "98 %")),
         ("points", 18293, ("points", "18,293")),
+        ("auc_1deg_percent", 98.25, ("AUC 1°", "98.2 %")),
+        ("gps_rms_horizontal_m", 0.371, ("GPS RMS horizontal", "0.371 m")),
         ("not_registered", [], ("not registered", "none")),
         ("median_residual_px", None, ("median residual px", "-")),
     ],
