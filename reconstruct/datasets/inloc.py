@@ -203,6 +203,7 @@ def _numbers(line: str) -> list[float]:
 
 _UNREADABLE = (
     *(OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError),
+    NameError,  # of SciPy's reader, where a struct ends early
     *(scipy.io.matlab.MatReadError, zlib.error),
 )
 """Errors of the readers for a file that is truncated, damaged, or contains something else."""

@@ -72,6 +72,7 @@ def load_netvlad(path: Path) -> NetVladWeights:
         NotImplementedError,  # MATLAB's v7.3
         zlib.error,
         KeyError,
+        NameError,  # of SciPy's reader, where a struct ends early
         AttributeError,
         IndexError,
         ValueError,
