@@ -41,6 +41,7 @@ OUTSIDE_OF_FINGERPRINTS = {
     "what its parts are given, which count": {
         *("TogetherConfig.max_edge", "TogetherConfig.max_keypoints"),
         *("TogetherConfig.multiscale", "TogetherConfig.weights"),
+        *("TogetherConfig.tiles", "TogetherConfig.fp16"),
     },
     "where weights, which count by content, are looked for": {
         *("D2NetConfig.mirrors", "D2NetConfig.cache_dir"),

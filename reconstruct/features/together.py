@@ -36,7 +36,7 @@ else:  # the other extractors' settings, told apart by `name`
 WEIGHTS: Final = "d2_homography"
 PARTS: Final = [{"name": "d2net"}, {"name": "sift"}]
 """The parts of a section that names none."""
-SHARED: Final = ("max_edge", "max_keypoints", "multiscale")
+SHARED: Final = ("max_edge", "max_keypoints", "multiscale", "tiles", "fp16")
 
 
 class TogetherConfig(Section):
@@ -48,13 +48,17 @@ class TogetherConfig(Section):
     )
     """The extractors' own sections."""
     weights: Annotated[str, NotIdentity] = WEIGHTS
-    """Of D2-Net, where its section gives none."""
+    """Weights of D2-Net, where its own section gives none."""
     max_edge: Annotated[int | None, NotIdentity] = Field(None, ge=16)
-    """Of each part that has this setting and gives none; null: the part's default."""
+    """`max_edge` of each part that gives none itself; null: the part's default."""
     max_keypoints: Annotated[int | None, NotIdentity] = Field(None, ge=1)
-    """The same."""
+    """`max_keypoints` of each part that gives none itself; null: the part's default."""
     multiscale: Annotated[bool | None, NotIdentity] = None
-    """The same."""
+    """`multiscale` of each part that has it and gives none itself; null: the part's default."""
+    tiles: Annotated[bool | None, NotIdentity] = None
+    """`tiles` of each part that has it and gives none itself; null: the part's default."""
+    fp16: Annotated[bool | None, NotIdentity] = None
+    """`fp16` of each part that has it and gives none itself; null: the part's default."""
 
     @model_validator(mode="before")
     @classmethod

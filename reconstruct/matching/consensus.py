@@ -56,6 +56,10 @@ class ConsensusConfig(Section):
     chance: float = Field(0.01, gt=0, lt=1)
     """Share of the wrong matches that may stay because others happen to agree with them."""
 
+    def identity(self) -> dict[str, Any]:
+        """The settings, and that the order of the images does not count: once it did."""
+        return {**super().identity(), "order": "any"}
+
 
 def consistent(
     first: NDArray[Any], second: NDArray[Any], config: ConsensusConfig | None = None
@@ -101,7 +105,7 @@ def _normalised(points: NDArray[Any]) -> Complex:
 
 
 def _area(points: NDArray[Any]) -> float:
-    """Of the rectangle that holds (M, 2) positions."""
+    """The area of the smallest upright rectangle that holds (M, 2) positions; 0 without any."""
     return float(np.prod(np.ptp(np.asarray(points, np.float64), axis=0))) if len(points) else 0.0
 
 

@@ -122,7 +122,8 @@ class MutualNN:
         return Matches(indices=found.indices[keep], scores=found.scores[keep])
 
     def _of_one_kind(self, a: Kind, b: Kind) -> Matches:
-        start, stop = max(a.first, b.first), min(a.last, b.last)  # zeros add nothing to a product
+        start = max(a.first, b.first)
+        stop = max(start, min(a.last, b.last))  # zeros elsewhere add nothing to a product
         vectors = a.columns(start, stop), b.columns(start, stop)
         found = mutual_nearest(*vectors, ratio=self.config.ratio, min_score=self.config.min_score)
         rows0, rows1 = found.indices.T

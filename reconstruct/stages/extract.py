@@ -63,7 +63,7 @@ class ExtractConfig(Section):
     """The extractor of local features and its settings."""
     global_: GlobalConfig | None = Field(None, alias="global")
     """Global descriptors, for pairs from retrieval; from the same forward pass where the local
-    extractor is d2net."""
+    extractor is d2net, or has it among its parts."""
     compact: CompactConfig = CompactConfig()
     """How descriptors are stored."""
     orientation: Literal["exif", "stored", "search"] = "exif"

@@ -70,6 +70,14 @@ def test_a_kind_that_one_image_lacks_matches_nothing() -> None:
     assert len(matcher.match(prepared[0], matcher.prepare(nothing))) == 0
 
 
+def test_descriptors_that_share_no_column_have_a_product_of_zero() -> None:
+    matcher = create(MutualNNConfig(min_score=0.5), "cpu")
+    one = joined([features([[1, 0, 0, 0, 0, 0]]), features([[1, 0]])])
+    other = joined([features([[0, 0, 0, 0.6, 0, 0.8]]), features([[1, 0]])])
+    found = matcher.match(matcher.prepare(one), matcher.prepare(other))
+    assert found.indices.tolist() == [[1, 1]]
+
+
 def test_kinds_are_stored_and_features_without_them_stay_as_they_are(tmp_path: Path) -> None:
     both, single = joined([features([[1, 0]]), features([[1, 0]])]), features([[1, 0]])
     store = FeatureStore(tmp_path)
@@ -96,6 +104,8 @@ def test_settings() -> None:
     d2net, sift = load_extractor("together", **given).config.parts
     assert (d2net.weights, d2net.multiscale, d2net.max_keypoints) == ("d2_tf", True, 7)
     assert sift.max_keypoints == 7
+    tiled = load_extractor("together", tiles=True).config
+    assert (tiled.parts[0].tiles, input_scale(tiled, (3200, 2400))) == (True, 2)  # SIFT's
     with pytest.raises(ConfigError, match="parts"):
         load_extractor("together", parts=[{"name": "together"}])
     with pytest.raises(ConfigError, match="parts"):
