@@ -33,7 +33,8 @@ from reconstruct.matching.pairs import exhaustive_pairs, pose_pairs, sequential_
 from reconstruct.progress import Reporter
 from reconstruct.stages import Context, Summary
 from reconstruct.stages.database import Database
-from reconstruct.stages.extract import Extract, ExtractConfig
+from reconstruct.stages.extract import Extract
+from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.map import Map, MapConfig
 from reconstruct.stages.match import Match
 from reconstruct.stages.pair import GivenPairs

@@ -42,7 +42,8 @@ from reconstruct.stages import Context, Plan, Stage, Summary, inner_context
 from reconstruct.stages.align import Align
 from reconstruct.stages.database import Database
 from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
-from reconstruct.stages.extract import Extract, ExtractConfig
+from reconstruct.stages.extract import Extract
+from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.global_ import Global
 from reconstruct.stages.keyed import KeyedStage
 from reconstruct.stages.map import Map, MapConfig

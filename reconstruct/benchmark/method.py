@@ -28,7 +28,8 @@ from reconstruct.matching.config import MatchConfig, default_match
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.stages import Context, Plan, inner_context
 from reconstruct.stages.compact import CompactConfig
-from reconstruct.stages.extract import Extract, ExtractConfig, LocalConfig
+from reconstruct.stages.extract import Extract
+from reconstruct.stages.extract_settings import ExtractConfig, LocalConfig
 from reconstruct.stages.keyed import KeyedStage
 from reconstruct.stages.match import Match
 from reconstruct.stages.pair import GivenPairs

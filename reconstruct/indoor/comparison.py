@@ -45,7 +45,8 @@ from reconstruct.localization.evaluate import read_truth, rows_table
 from reconstruct.stages import Context, QueryCard, Stage, inner_context
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.evaluate import write_metrics
-from reconstruct.stages.extract import Extract, ExtractConfig
+from reconstruct.stages.extract import Extract
+from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.match import Match
 from reconstruct.stages.side_by_side import SideBySide
 from reconstruct.storage.poses import read_poses

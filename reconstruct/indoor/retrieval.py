@@ -11,7 +11,8 @@ from reconstruct.errors import DataError
 from reconstruct.retrieval.describers import GemConfig, GlobalConfig
 from reconstruct.retrieval.nearest import nearest, neighbor_pairs
 from reconstruct.stages import Context, Plan
-from reconstruct.stages.extract import Extract, LocalConfig
+from reconstruct.stages.extract import Extract
+from reconstruct.stages.extract_settings import LocalConfig
 from reconstruct.stages.global_ import Global
 from reconstruct.types import ImagePair
 

@@ -13,7 +13,7 @@ from reconstruct.indoor.homographies import HomographyConfig
 from reconstruct.matching import dense
 from reconstruct.matching.config import MatchConfig, default_match
 from reconstruct.stages.compact import CompactConfig
-from reconstruct.stages.extract import LocalConfig
+from reconstruct.stages.extract_settings import LocalConfig
 
 
 class DirectConfig(PoseRansacConfig):

@@ -28,7 +28,7 @@ from reconstruct.refinement.settings import RefineConfig
 from reconstruct.retrieval.describers import create_describer
 from reconstruct.retrieval.index import GlobalIndex, read_index
 from reconstruct.retrieval.nearest import nearest
-from reconstruct.stages.extract import ExtractConfig
+from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import PairConfig, QueryRetrieval
 from reconstruct.stages.verify import VerifyConfig

@@ -27,7 +27,7 @@ from reconstruct.refinement.settings import RefineConfig
 from reconstruct.stages import Context, Plan, Stage
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.evaluate import EvaluateConfig, read_metrics, write_metrics
-from reconstruct.stages.extract import LocalConfig
+from reconstruct.stages.extract_settings import LocalConfig
 from reconstruct.stages.map import MapConfig
 from reconstruct.stages.pair import PairConfig
 from reconstruct.stages.side_by_side import SideBySide

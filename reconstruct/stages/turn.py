@@ -29,7 +29,8 @@ from reconstruct.matching import Matcher
 from reconstruct.matching.config import MatchConfig
 from reconstruct.parallel import side_by_side
 from reconstruct.stages import Context
-from reconstruct.stages.extract import Extract, ExtractWorker
+from reconstruct.stages.extract import Extract
+from reconstruct.stages.extract_worker import ExtractWorker
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted
 from reconstruct.stages.match import Match
 from reconstruct.stages.verify import Estimator, Verify

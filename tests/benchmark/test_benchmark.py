@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_result(
         return decode_image(data, name, **settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr("reconstruct.stages.extract.decode_image", decode)
+        patched.setattr("reconstruct.stages.extract_worker.decode_image", decode)
         with pytest.raises(KeyboardInterrupt):
             reconstruct.run(file, images=planes, output=tmp_path / "killed")
     killed = reconstruct.run(file, images=planes, output=tmp_path / "killed")

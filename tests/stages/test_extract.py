@@ -17,6 +17,7 @@ from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.errors import ImageError
 from reconstruct.orientation import upright
 from reconstruct.stages import extract as stage
+from reconstruct.stages import extract_worker
 from reconstruct.stages import photos as known_photos
 from reconstruct.storage.features import open_features
 
@@ -82,7 +83,8 @@ def test_a_photo_that_changes_while_it_is_read_is_not_taken_for_the_old_one(
 
     reads: list[Path] = []
     original_read = stage.read_image_bytes
-    monkeypatch.setattr(stage, "read_image_bytes", read)
+    for reader in (stage, extract_worker):
+        monkeypatch.setattr(reader, "read_image_bytes", read)
     first = run(photos)
     assert "changed while" in first.summary.skipped[changed.name]
     second = run(photos)
@@ -164,8 +166,8 @@ def test_large_photos_are_decoded_one_at_a_time(
         running -= 1
         return original_decode(*arguments, **settings)
 
-    original_decode = stage.decode_image
-    monkeypatch.setattr(stage, "decode_image", decode)
-    monkeypatch.setattr(stage, "LARGE_PIXELS", 1000)
+    original_decode = extract_worker.decode_image
+    monkeypatch.setattr(extract_worker, "decode_image", decode)
+    monkeypatch.setattr(extract_worker, "LARGE_PIXELS", 1000)
     run(photos, extract__loaders=4, verify=None, map=None)
     assert at_once == [1, 1, 1, 1]
