@@ -84,6 +84,7 @@ class Train(WholeStage):
         if state is not None and state.fingerprint == self.fingerprint():
             restore(self.last, head, optimizer)
             logger.info("train: goes on from step %d", state.step)
+            self._draw(state)  # a kill may have come between the checkpoint and its curves
         else:
             state = State(self.find_fingerprint())
             self._validate(head, state)
@@ -96,6 +97,7 @@ class Train(WholeStage):
                     self._validate(head, state)
                     save_last(self.last, head, optimizer, state)
                     self._draw(state)
+                    self._log(state)
 
     def _validate(self, head: nn.Conv2d, state: State) -> None:
         """Compute the validation loss, and write the checkpoint if it is the best so far."""
@@ -137,6 +139,9 @@ class Train(WholeStage):
         write_csv(root / "curves.csv", state.rows)
         with atomic_path(root / "curves.svg") as temporary:
             temporary.write_text(draw(state.rows), encoding="utf-8")
+
+    def _log(self, state: State) -> None:
+        root = self.context.workspace.root
         if self.config.train.tensorboard:
             write_tensorboard(root / "tensorboard", state.rows[-self.config.validation.every :])
 

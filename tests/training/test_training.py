@@ -80,6 +80,23 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert [row["step"] for row in rows(tmp_path / "cut")] == ["1", "2", "3", "4", "5", "6"]
 
 
+def test_a_kill_before_the_last_curves_loses_none(
+    training: Path, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(state: list[dict[str, float]]) -> str:
+        if len(state) == 6:
+            raise Killed
+        return "not the last"
+
+    extra = ("-q", "--device", "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "draw", fails)
+        with pytest.raises(Killed):
+            command("run", training, "--output", tmp_path / "cut", *extra)
+    assert command("run", training, "--output", tmp_path / "cut", *extra).status == 0
+    assert "<svg" in (tmp_path / "cut" / "curves.svg").read_text(encoding="utf-8")
+
+
 def test_maps_may_be_made_in_other_processes(
     training: Path, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch, elsewhere: None
 ) -> None:
