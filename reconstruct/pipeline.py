@@ -384,6 +384,8 @@ def _update_report(config: AnyConfig, context: Context, made: bool) -> None:
         return
     try:
         write_report(workspace, summary, config, context.dataset, wanted)
+    except OSError as error:
+        logger.warning("report.html could not be written; all else is there (%s)", error)
     except Exception:  # a page that cannot be drawn is no reason to lose what was computed
         logger.exception("report.html could not be written; all else is there")
     workspace.renew_stamp(workspace.database)  # COLMAP's library, which reads it, marks it

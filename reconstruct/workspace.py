@@ -303,8 +303,14 @@ def database_hash(path: Path) -> str:
                         digest.update(value if isinstance(value, bytes) else repr(value).encode())
                         digest.update(b"|")
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_ERRORS:
+            raise OSError(errno.EIO, str(error), str(path)) from error
         raise ArtifactError(f"{path}: not a readable database ({error})") from error
     return digest.hexdigest()
+
+
+_DISK_ERRORS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+"""Reading a database takes room too, beside it."""
 
 
 def aside_of(path: Path) -> Path:
@@ -325,7 +331,7 @@ def atomic_path(path: Path, mark: str = "", *, keep_old: bool = False) -> Iterat
     if path.is_symlink():
         raise UsageError(f"{path}: is a symbolic link, which is not replaced; move it elsewhere")
     temporary = path.with_name(path.name + mark + TEMPORARY)
-    remove(temporary)
+    _remove_written(temporary)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with naming(path):
@@ -344,8 +350,14 @@ def atomic_path(path: Path, mark: str = "", *, keep_old: bool = False) -> Iterat
         _flush(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
-            remove(temporary)
+            _remove_written(temporary)
         raise
+
+
+def _remove_written(temporary: Path) -> None:
+    """Delete what was written, and what SQLite kept beside it: the next one must not read that."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        remove(temporary.with_name(temporary.name + suffix))
 
 
 @contextlib.contextmanager

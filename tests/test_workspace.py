@@ -76,6 +76,18 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
+def test_what_sqlite_kept_beside_a_temporary_goes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "database.db"
+    stale = tmp_path / "database.db.tmp-wal"
+    stale.write_bytes(b"of a run that was killed")
+    with pytest.raises(OSError, match="full"), atomic_path(path) as temporary:  # noqa: PT012
+        assert not stale.exists(), "or it would be read as a part of the next database"
+        for suffix in ("", "-wal", "-shm"):
+            temporary.with_name(temporary.name + suffix).touch()
+        raise OSError(errno.ENOSPC, "full")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stamp_holds_for_the_artifact_that_was_committed(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     assert workspace.stamp(workspace.pairs) is None

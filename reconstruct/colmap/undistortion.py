@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from pathlib import Path
-
-import pycolmap
 
 from reconstruct.colmap.models import model_poses, read_model
 from reconstruct.errors import DataError
@@ -12,9 +13,22 @@ from reconstruct.errors import DataError
 JPEG_QUALITY = 97
 """COLMAP's own default of 75 would show in what is trained on the photos."""
 
+UNREADABLE = 3
+"""Exit status of `PROGRAM` where COLMAP says why it cannot."""
+PROGRAM = f"""
+import sys, pycolmap
+try:
+    pycolmap.undistort_images(*sys.argv[1:], jpeg_quality={JPEG_QUALITY})
+except (RuntimeError, ValueError) as error:
+    print(error)
+    sys.exit({UNREADABLE})
+"""
+
 
 def undistort(model: Path, images: Path, target: Path) -> None:
     """Write a dense workspace: photos without distortion, their model, and lists for stereo.
+
+    COLMAP works in a process of its own, which libjpeg ends where the disk is full.
 
     Cameras become PINHOLE; photos of cameras without distortion are copied as they are. Focal
     lengths stay, sizes change with what the lens had bent.
@@ -25,11 +39,15 @@ def undistort(model: Path, images: Path, target: Path) -> None:
 
     Raises:
         DataError: a photo or the model cannot be read.
+        OSError: the photos cannot be written.
     """
-    try:
-        pycolmap.undistort_images(target, model, images, jpeg_quality=JPEG_QUALITY)
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"{images}: COLMAP cannot undistort these photos ({error})") from error
+    command = [sys.executable, "-c", PROGRAM, str(target), str(model), str(images)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == UNREADABLE:
+        told = done.stdout.strip()
+        raise DataError(f"{images}: COLMAP cannot undistort these photos ({told})")
+    if done.returncode != 0:
+        raise OSError(errno.EIO, "COLMAP ended while it wrote photos", str(target))
     for name in model_poses(read_model(target / "sparse")):
         if not (target / "images" / name).is_file():  # COLMAP passes it over
             raise DataError(f"{images / name}: COLMAP cannot read this photo; replace or remove it")

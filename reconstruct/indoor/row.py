@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from reconstruct.config import Section
+from reconstruct.errors import ArtifactError
 from reconstruct.indoor.candidates import Candidates, PoseConfig
 from reconstruct.indoor.choice import ChoiceRule, ScoredPose, choose
 from reconstruct.indoor.dense_verification import VerificationConfig
@@ -83,9 +84,8 @@ class CandidateSource:
         queries = list(self.candidates.known_fingerprints())
         total = _mean(store.load(name).seconds for name in queries)
         if self.match is not None:
-            path = self.match.context.workspace.root / SECONDS
             pairs = len(self.match.pairs()) / max(len(queries), 1)
-            total += pairs * float(path.read_text()) if path.is_file() else 0.0
+            total += pairs * read_seconds(self.match)
         if self.scores is not None:
             total += _mean(self.scores.scores.load(name).seconds for name in queries)
         return total
@@ -235,6 +235,17 @@ def _write_seconds(match: Match) -> None:
     path = match.context.workspace.root / SECONDS
     with atomic_path(path) as temporary:
         temporary.write_text(f"{match.seconds / match.made:.4g}\n", encoding="utf-8")
+
+
+def read_seconds(match: Match) -> float:
+    """What matching took a pair; 0 where it is not known."""
+    path = match.context.workspace.root / SECONDS
+    if not path.is_file():
+        return 0.0
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: is not a number of seconds; remove it") from error
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from reconstruct import colmap
+from reconstruct.colmap import undistortion
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.export import export
 from reconstruct.export.geojson import feature_collection
@@ -102,3 +103,11 @@ def test_geojson_has_longitude_first() -> None:
     geometry = {"type": "Point", "coordinates": [2.29, 48.85, 35.0]}
     assert found["features"][1]["geometry"] == geometry
     assert feature_collection({})["features"] == []
+
+
+def test_a_process_that_ends_while_it_writes_is_a_full_disk(
+    distorted: Path, square: SyntheticDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undistortion, "PROGRAM", "raise SystemExit(1)")  # as libjpeg does
+    with pytest.raises(OSError, match="ended while it wrote"):
+        colmap.undistort(distorted / "sparse", square.images, tmp_path / "target")

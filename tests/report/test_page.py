@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import html
 import io
 import json
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reconstruct import colmap
+from reconstruct import colmap, pipeline
 from reconstruct.__main__ import main
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.synthetic import SyntheticDataset
@@ -120,6 +121,27 @@ def test_a_run_writes_it_with_hostile_names(
     page = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
     assert html.escape(HOSTILE) in page
     assert "<img src=x" not in page
+
+
+def test_a_disk_without_room_for_it_is_told_in_a_line(
+    square: SyntheticDataset,
+    chain: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.setattr(pipeline, "write_report", full)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in square.names[:4]:
+        shutil.copy(square.images / name, photos)
+    assert main(["run", str(chain), "--images", str(photos), "--output", str(tmp_path / "o")]) == 0
+    told = capsys.readouterr()
+    assert "report.html could not be written; all else is there ([Errno 28]" in told.out + told.err
+    assert "Traceback" not in told.out + told.err
 
 
 def test_what_differs_from_the_defaults_is_on_top(chain: Path) -> None:
