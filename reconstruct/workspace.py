@@ -347,6 +347,7 @@ def atomic_path(path: Path, mark: str = "", *, keep_old: bool = False) -> Iterat
                 remove(aside)
         else:
             os.replace(temporary, path)
+        _remove_written(temporary)
         _flush(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -355,7 +356,7 @@ def atomic_path(path: Path, mark: str = "", *, keep_old: bool = False) -> Iterat
 
 
 def _remove_written(temporary: Path) -> None:
-    """Delete what was written, and what SQLite kept beside it: the next one must not read that."""
+    """Delete what is there, and what SQLite kept beside it: the next one must not read that."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         remove(temporary.with_name(temporary.name + suffix))
 

@@ -101,6 +101,8 @@ def compare(
     write_json(root / "compare.json", comparison.as_dict())
     try:
         write_page(comparison, f"{jobs[0].config.name}: methods compared", _dataset(jobs[0]))
+    except OSError as error:
+        logger.warning("compare.html could not be written; all else is there (%s)", error)
     except Exception:  # as in a run: a page that cannot be drawn loses nothing
         logger.exception("compare.html could not be written; all else is there")
     return comparison

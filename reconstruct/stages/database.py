@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from reconstruct import colmap
@@ -66,6 +68,7 @@ class Database(WholeStage):
             )
             if self.rigs is not None:
                 self.rigs.apply(temporary)
+            _check_whole(temporary)
 
     def _positions(self) -> dict[str, colmap.Prior]:
         gps = self.context.dataset.gps
@@ -94,3 +97,10 @@ class Database(WholeStage):
     def figures(self) -> dict[str, Any]:
         """How many images and pairs it holds."""
         return {"images": len(self.verify.extract.to_map()), "pairs": len(self.verified.pairs())}
+
+
+def _check_whole(database: Path) -> None:
+    """Raises OSError if SQLite, at closing, had no room to take over what it had logged."""
+    log = database.with_name(database.name + "-wal")
+    if log.is_file() and log.stat().st_size:
+        raise OSError(errno.ENOSPC, "no room to finish the database", str(database))

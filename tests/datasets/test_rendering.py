@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from reconstruct.datasets import rendering
 from reconstruct.datasets.rendering import illuminate, render
 from reconstruct.datasets.scene import (
     NO_SURFACE_M,
@@ -167,3 +168,13 @@ def test_noise_comes_from_the_generator_only():
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert 2.0 < first[12:48, 22:58].std() < 3.5
+
+
+def test_texels_lie_between_those_around_whatever_the_version_of_opencv(monkeypatch):
+    texture = np.zeros((2, 3, 3), np.uint8)
+    texture[:, 1] = [100, 200, 40]
+    x, y = np.array([[0.51, 2.0, -5.0]], np.float32), np.array([[0.0, 1.0, 9.0]], np.float32)
+    expected = [[[51, 102, 20], [0, 0, 0], [0, 0, 0]]]
+    for exact in {rendering.EXACT_REMAP, False}:
+        monkeypatch.setattr(rendering, "EXACT_REMAP", exact)
+        np.testing.assert_array_equal(rendering._texels(texture, x, y), expected)
