@@ -16,7 +16,7 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -258,7 +258,24 @@ def _content(artifact: Path) -> str:
 
 def fingerprint(kind: str, *parts: Any) -> str:
     """SHA-256 (hex) over the schema version, ``kind`` and JSON-able ``parts``, order included."""
-    text = json.dumps([SCHEMA_VERSION, kind, *parts], sort_keys=True, separators=(",", ":"))
+    return _text_hash(json_text([SCHEMA_VERSION, kind, *parts]))
+
+
+def fingerprinter(kind: str, *shared: Any) -> Callable[..., str]:
+    """For many fingerprints that begin alike: what they share is made text once.
+
+    ``fingerprinter(kind, a)(json_text(b))`` is ``fingerprint(kind, a, b)``.
+    """
+    head = json_text([SCHEMA_VERSION, kind, *shared]).removesuffix("]")
+    return lambda *texts: _text_hash(",".join([head, *texts]) + "]")
+
+
+def json_text(part: Any) -> str:
+    """A JSON-able part of a fingerprint as the text that is hashed."""
+    return json.dumps(part, sort_keys=True, separators=(",", ":"))
+
+
+def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

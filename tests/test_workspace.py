@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from reconstruct.errors import UsageError, WorkspaceBusyError
-from reconstruct.workspace import Workspace, aside_of, atomic_path, fingerprint, reserve, tree_hash
+from reconstruct.workspace import (
+    Workspace,
+    aside_of,
+    atomic_path,
+    fingerprint,
+    fingerprinter,
+    json_text,
+    reserve,
+    tree_hash,
+)
 
 HOLD = """
 import sys, time
@@ -241,3 +250,10 @@ def test_reserve_takes_what_there_is_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError):  # noqa: PT011 - which one depends on the file system
         reserve(tmp_path, 1 << 60)
     assert not list(tmp_path.iterdir())
+
+
+def test_fingerprints_that_begin_alike() -> None:
+    parts = [{"b": 1, "a": [None, 0.5]}, "ü\ud800", None, ["x.jpg", "7"]]
+    for shared in range(len(parts) + 1):
+        of = fingerprinter("kind", *parts[:shared])
+        assert of(*map(json_text, parts[shared:])) == fingerprint("kind", *parts)

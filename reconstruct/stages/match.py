@@ -21,9 +21,9 @@ from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.features import FeatureStore
-from reconstruct.storage.matches import MatchStore, key_pair, pair_key
+from reconstruct.storage.matches import MatchStore, key_pair, pair_key, pair_keys
 from reconstruct.types import ImagePair
-from reconstruct.workspace import fingerprint
+from reconstruct.workspace import fingerprinter, json_text
 
 
 class PairSource(Protocol):
@@ -68,10 +68,10 @@ class Match(KeyedStage):
             return None
         features = self.extract.known_fingerprints()
         identity = matching.create(self.config, self.context.device).identity()
-        return {
-            pair_key((a, b)): fingerprint("matches", identity, [a, features[a]], [b, features[b]])
-            for a, b in pairs
-        }
+        found = fingerprinter("matches", identity)
+        texts = {name: json_text([name, value]) for name, value in features.items()}
+        keys = pair_keys(pairs)
+        return {key: found(texts[a], texts[b]) for key, (a, b) in zip(keys, pairs, strict=True)}
 
     def pairs(self) -> list[ImagePair]:
         """The pairs that are matched, sorted."""

@@ -28,7 +28,7 @@ from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.types import ImagePair, TwoViewGeometry
-from reconstruct.workspace import fingerprint, tree_hash
+from reconstruct.workspace import fingerprinter, json_text, tree_hash
 
 
 class VerifyConfig(colmap.TwoViewOptions):
@@ -121,14 +121,16 @@ class Verify(KeyedStage):
         matches = self.match.fingerprints()
         if matches is None:
             return None
-        settings, identities = self.settings(), self.cameras.identities
+        of = fingerprinter("geometry", self.settings())
+        texts = {name: json_text(value) for name, value in self.cameras.identities.items()}
+        unknown = json_text(None)
         queries = self.context.dataset.query_names
         found = {}
         for key, value in matches.items():
             a, b = key_pair(key)
             if a not in queries and b not in queries:  # queries are no part of the map
-                pair_cameras = identities.get(a), identities.get(b)
-                found[key] = fingerprint("geometry", settings, value, *pair_cameras)
+                pair_cameras = texts.get(a, unknown), texts.get(b, unknown)
+                found[key] = of(json_text(value), *pair_cameras)
         return found
 
     def order(self, keys: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reconstruct.geometry import rotation_matrix
+from reconstruct.storage.matches import key_pair, pair_key, pair_keys
 from reconstruct.storage.pairs import ordered, read_pairs, write_pairs
 from reconstruct.storage.poses import read_poses, write_poses
 
@@ -52,3 +53,6 @@ def test_pairs_come_back(names: list[str], data: st.DataObject) -> None:
         path = Path(folder) / "pairs.txt"
         write_pairs(path, pairs)
         assert read_pairs(path, names) == (sorted(pairs), [])
+    keys = [pair_key(pair) for pair in pairs]
+    assert list(pair_keys(pairs)) == keys
+    assert [key_pair(key) for key in keys] == pairs
