@@ -16,19 +16,18 @@ from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import Camera
 
-CLEAR_RATIO = 0.3
-"""Share of the matches that agree where the answer is clear. Wrong matches agree by chance too,
-but some hundredths of them only, and `CLEAR_COUNT` keeps small sets out, where it may be more."""
+CLEAR_RATIO = 0.5
+"""Share of the matches that agree where the answer is clear. With fewer, another geometry may have
+more that agree better."""
+
+CLEAR_BAND = 0.5
+"""Share of the largest error of an inlier within which they have to agree."""
 
 CLEAR_COUNT = 45
-"""Fewest matches that agree where the answer is clear."""
+"""Fewest matches that agree where the answer is clear: of few, many agree by chance."""
 
 CLEAR_TRIALS = 2000
 """Enough for a sample of seven right matches at 40 % inliers, most often at 30 %."""
-
-SLACK = 2.0
-"""How many times the largest error of an inlier a match may be off to be a likely inlier: the
-final model is a little different, and must be free to take what is near it."""
 
 
 def likely_inliers(
@@ -36,6 +35,7 @@ def likely_inliers(
     points: tuple[NDArray[np.float64], NDArray[np.float64]],
     *,
     max_error_px: float,
+    search_band: float,
     max_trials: int,
     min_inlier_ratio: float,
     confidence: float,
@@ -48,7 +48,7 @@ def likely_inliers(
             matrix, else a fundamental matrix.
         points: matched points of both images, (M, 2) each, M at least 8, COLMAP pixels.
         max_error_px: largest Sampson error of an inlier.
-        max_trials, min_inlier_ratio, confidence: see `TwoViewOptions`.
+        search_band, max_trials, min_inlier_ratio, confidence: see `TwoViewOptions`.
         seed: of the random samples.
 
     Returns:
@@ -62,15 +62,15 @@ def likely_inliers(
         points = (_straightened(cameras[0], points[0]), _straightened(cameras[1], points[1]))
         if not all(np.isfinite(xy).all() for xy in points):
             return None
-    bound_px = SLACK * max_error_px
-    near = sampson_errors(_quick_search(points, max_error_px, seed), *points) <= bound_px
-    if np.count_nonzero(near) >= max(CLEAR_RATIO * len(near), CLEAR_COUNT):
-        return near
+    clear_px = CLEAR_BAND * max_error_px
+    errors = sampson_errors(_quick_search(points, clear_px, seed), *points)
+    if np.count_nonzero(errors <= clear_px) >= max(CLEAR_RATIO * len(errors), CLEAR_COUNT):
+        return errors <= max_error_px
     trials = trials_needed(min_inlier_ratio, 5 if known else 7, confidence)
     ransac = {
         "max_iterations": min(max_trials, trials),
         "min_iterations": min(max_trials, 100),
-        "max_epipolar_error": max_error_px,
+        "max_epipolar_error": search_band * max_error_px,
         "success_prob": confidence,
         "seed": seed + 1,  # its generator stands still at 0
     }
@@ -78,7 +78,7 @@ def likely_inliers(
         fundamental = _essential_search(cameras, points, ransac)
     else:
         fundamental, _ = poselib.estimate_fundamental(*points, ransac, {})
-    return sampson_errors(fundamental, *points) <= bound_px
+    return sampson_errors(fundamental, *points) <= max_error_px
 
 
 def trials_needed(inlier_ratio: float, sample_size: int, confidence: float) -> int:

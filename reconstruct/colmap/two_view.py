@@ -29,6 +29,10 @@ class TwoViewOptions(Section):
     """Who looks for the geometry among all matches. ``colmap`` is COLMAP alone, as its own program
     does it: slower for most pairs, and less sure where most matches are wrong. Its own settings
     are 10,000 trials and a smallest ratio of 0.25."""
+    search_band: float = Field(0.375, gt=0, le=1)
+    """Matches count within this share of ``max_error_px`` while PoseLib searches. In a wide band
+    wrong matches that happen to lie near its epipolar lines can hold up a wrong geometry against
+    the right one; what is right lies closer."""
     max_trials: int = Field(20_000, ge=1)
     """Most samples drawn for a model."""
     min_inlier_ratio: float = Field(0.1, ge=0, le=1)
@@ -84,6 +88,7 @@ def estimate_two_view_geometry(
             (camera0, camera1),
             (points0[matches[:, 0]], points1[matches[:, 1]]),
             max_error_px=options.max_error_px,
+            search_band=options.search_band,
             max_trials=options.max_trials,
             min_inlier_ratio=options.min_inlier_ratio,
             confidence=options.confidence,

@@ -40,12 +40,16 @@ SEARCHES: Sequence[dict[str, Any]] = (
     {"max_trials": 20_000, "min_inlier_ratio": 0.25},
     {"max_trials": 20_000, "confidence": 0.9999},
     {"max_trials": 100_000},
+    {"search_band": 0.25},
+    {"search_band": 0.5},
+    {"search_band": 1.0},
 )
 COLUMNS = (
     "search",
     "trials",
     "least ratio",
     "confidence",
+    "band",
     "verified",
     "right",
     "inliers",
@@ -73,6 +77,7 @@ def main() -> None:
     for number in args.searches:
         options = colmap.TwoViewOptions(max_error_px=4.0 * args.input_scale, **SEARCHES[number])
         told = (options.search, options.max_trials, options.min_inlier_ratio, options.confidence)
+        told += (options.search_band,)
         found = measured(data, cameras, poses, options)
         print("| " + " | ".join(map(str, (*told, *found))) + " |", flush=True)
 

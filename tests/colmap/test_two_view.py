@@ -86,6 +86,17 @@ def test_few_right_matches_are_found() -> None:
     assert found < 45, "the reason for another search than COLMAP's"
 
 
+def test_many_matches_that_nearly_agree_do_not_hide_those_that_do() -> None:
+    right, wrong = 80, 200
+    first, second, matches = planted(right, wrong)
+    rng = np.random.default_rng(1)
+    upward = rng.uniform(-5, 5, wrong), rng.uniform(-300, 300, wrong)  # near upright lines
+    second[right:] = first[right:] + np.column_stack(upward)
+    in_a_band, in_all = (estimate((first, second, matches), search_band=b) for b in (0.375, 1.0))
+    assert np.count_nonzero(in_a_band.inliers[:, 0] < right) > 0.9 * right
+    assert np.count_nonzero(in_all.inliers[:, 0] < right) < 0.2 * right
+
+
 def test_trials_that_are_needed() -> None:
     assert trials_needed(0.5, 5, 0.999) == 218  # log(0.001) / log(31 / 32)
     assert trials_needed(1.0, 5, 0.999) == 1
