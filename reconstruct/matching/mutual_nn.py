@@ -4,17 +4,22 @@ only those that agree with the matches around them (`reconstruct.matching.consen
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from reconstruct.matching import MatcherConfig
 from reconstruct.matching.consensus import ConsensusConfig, consistent
-from reconstruct.matching.nearest import Best, nearest_both_ways, unit_vectors
+from reconstruct.matching.nearest import (
+    Best,
+    nearest_both_ways,
+    several_nearest_both_ways,
+    unit_vectors,
+)
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, IndexArray, LocalFeatures, Matches
 
@@ -30,6 +35,15 @@ class MutualNNConfig(MatcherConfig):
     """Keep a match only if the cosine of its descriptors is at least this."""
     filter: ConsensusConfig | None = None
     """Keep a match only if those around it move along with it ({}: with the default settings)."""
+    candidates: int = Field(1, ge=1, le=20)
+    """Match keypoints that are among this many nearest of each other, and leave the choice to the
+    filter. Of those it keeps, a keypoint stays in the one whose descriptors are most similar."""
+
+    @model_validator(mode="after")
+    def _a_filter_chooses(self) -> Self:
+        if self.candidates > 1 and (self.filter is None or self.ratio is not None):
+            raise ValueError("`candidates` above 1 needs `filter`, and takes no `ratio`")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """The same as when all matchers shared one section, so that older matches stay valid.
@@ -39,6 +53,8 @@ class MutualNNConfig(MatcherConfig):
         own = super().identity()
         if self.filter is None:
             del own["filter"]
+        if self.candidates == 1:
+            del own["candidates"]
         shared = {"coarse": 4, "margin": 2}
         both_ways = {} if self.ratio is None else {"ratio_test": "both ways"}
         return {**own, **shared, **both_ways}
@@ -119,16 +135,24 @@ class MutualNN:
             return found
         rows0, rows1 = found.indices.T
         keep = consistent(first.keypoints[rows0], second.keypoints[rows1], self.config.filter)
-        return Matches(indices=found.indices[keep], scores=found.scores[keep])
+        kept = Matches(indices=found.indices[keep], scores=found.scores[keep])
+        return kept if self.config.candidates == 1 else one_to_one(kept)
 
     def _of_one_kind(self, a: Kind, b: Kind) -> Matches:
         start = max(a.first, b.first)
         stop = max(start, min(a.last, b.last))  # zeros elsewhere add nothing to a product
         vectors = a.columns(start, stop), b.columns(start, stop)
-        found = mutual_nearest(*vectors, ratio=self.config.ratio, min_score=self.config.min_score)
+        found = _mutual(*vectors, self.config)
         rows0, rows1 = found.indices.T
         indices = np.column_stack([a.rows[rows0], b.rows[rows1]]).astype(np.uint32)
         return Matches(indices=indices, scores=found.scores)
+
+
+def _mutual(first: Tensor, second: Tensor, config: MutualNNConfig) -> Matches:
+    """Pairs of (N, D) and (M, D) vectors that are each near to the other."""
+    if config.candidates > 1:
+        return mutually_among(first, second, config.candidates, min_score=config.min_score)
+    return mutual_nearest(first, second, ratio=config.ratio, min_score=config.min_score)
 
 
 def _joined(kinds: list[Matches]) -> Matches:
@@ -187,6 +211,37 @@ def mutual_nearest(
     return Matches(
         indices=indices.cpu().numpy().astype(np.uint32), scores=forward.score[keep].cpu().numpy()
     )
+
+
+def mutually_among(
+    first: Tensor, second: Tensor, count: int, *, min_score: float | None = None
+) -> Matches:
+    """All pairs of (N, D) and (M, D) vectors that are among the ``count`` nearest of each other.
+
+    A vector may be in several pairs; they are sorted by the first column, then by similarity.
+    """
+    if not len(first) or not len(second):
+        return Matches.empty()
+    forward, backward = several_nearest_both_ways(first, second, count)
+    number = torch.arange(len(first), device=first.device)[:, None].expand_as(forward.index)
+    keep = (forward.index >= 0) & (backward.index[forward.index] == number[..., None]).any(-1)
+    if min_score is not None:
+        keep &= forward.score >= min_score
+    indices = torch.stack([number[keep], forward.index[keep]], dim=1)
+    return Matches(
+        indices=indices.cpu().numpy().astype(np.uint32), scores=forward.score[keep].cpu().numpy()
+    )
+
+
+def one_to_one(matches: Matches) -> Matches:
+    """The matches than which neither of their keypoints has a more similar one; of equally similar
+    ones the first."""
+    order = np.lexsort([*matches.indices.T[::-1], -matches.scores])
+    keep = np.ones(len(order), np.bool_)
+    for keypoints in matches.indices.T:
+        _, foremost = np.unique(keypoints[order], return_index=True)
+        keep &= np.isin(np.arange(len(order)), order[foremost])
+    return Matches(indices=matches.indices[keep], scores=matches.scores[keep])
 
 
 def _distinct(best: Best, ratio: float) -> Tensor:

@@ -101,6 +101,48 @@ def nearest_both_ways(
     return forward, backward
 
 
+def several_nearest_both_ways(
+    first: Tensor, second: Tensor, count: int, *, size: BlockSize | None = None
+) -> tuple[Several, Several]:
+    """The ``count`` nearest rows of ``second`` to each of ``first``, and the other way round.
+
+    Of equal similarities any may come first. size: see `similarity_blocks`.
+    """
+    forward = Several.none(len(first), count, first.device)
+    backward = Several.none(len(second), count, first.device)
+    for rows, columns, block in similarity_blocks(first, second, size):
+        forward.update(rows, block, columns.start)
+        backward.update(columns, block.T, rows.start)
+    return forward, backward
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Several:
+    """The K most similar found so far for each of N vectors, the most similar first.
+
+    score: (N, K) similarity, -inf where there are fewer. index: (N, K) int64 which they are, -1
+    where there are none.
+    """
+
+    score: Tensor
+    index: Tensor
+
+    @classmethod
+    def none(cls, rows: int, count: int, device: torch.device) -> Several:
+        """Nothing found yet."""
+        score = torch.full((rows, count), -torch.inf, device=device)
+        return cls(score, torch.full((rows, count), -1, dtype=torch.long, device=device))
+
+    def update(self, part: slice, block: Tensor, start: int) -> None:
+        """Take in a block (n, C) for the vectors ``part``; ``start`` stands for its column 0."""
+        count = self.score.shape[1]
+        score, index = block.topk(min(count, block.shape[1]), dim=1)
+        scores = torch.cat([self.score[part], score], dim=1)
+        indices = torch.cat([self.index[part], index + start], dim=1)
+        self.score[part], place = scores.topk(count, dim=1)
+        self.index[part] = indices.gather(1, place)
+
+
 def largest(block: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The largest value along ``dim`` of a (R, C) block, and where it first is.
 

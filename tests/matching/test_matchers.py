@@ -174,7 +174,7 @@ def test_a_section_may_leave_the_method_out_and_hold_idle_defaults() -> None:
             {"method": "dense", "ratio": 0.8},
             "match: `ratio` goes with `method: mutual_nn`, not with dense",
         ),
-        ({"coarsest": 8}, "match.coarsest: unknown key; valid: cache_mb, filter, method, "),
+        ({"coarsest": 8}, "match.coarsest: unknown key; valid: cache_mb, candidates, filter, "),
         (
             {"method": "nothing"},
             "match.method: unknown name 'nothing'; valid: dense, lightglue, mutual_nn",
@@ -217,3 +217,27 @@ def test_a_filter_leaves_matches_that_move_along_with_those_around_them() -> Non
     found = matched(create(section(method="mutual_nn", filter={}), "cpu"), image, moved)
     assert (len(plain), len(found)) == (192, 176)
     assert not set(found.indices[:, 0].tolist()) & set(range(0, 192, 12))
+
+
+def test_with_candidates_the_filter_finds_what_is_not_the_most_similar() -> None:
+    image = grid_features(12, 16)
+    own = np.random.default_rng(1).normal(size=(192, 64)).astype(np.float32)
+    own /= np.linalg.norm(own, axis=1, keepdims=True)
+    seen = own.copy()
+    misled = np.arange(0, 192, 12)
+    seen[misled] = 0.68 * own[misled] + 0.74 * own[misled[::-1]]  # a little nearer to another
+    moved = replace(image, keypoints=image.keypoints * 0.5 + 100, descriptors=seen)
+    image = replace(image, descriptors=own)
+    found = [
+        matched(create(section(method="mutual_nn", filter={}, candidates=k), "cpu"), image, moved)
+        for k in (1, 2)
+    ]
+    assert not set(found[0].indices[:, 0].tolist()) & set(misled.tolist())
+    assert found[1].indices.tolist() == [[i, i] for i in range(192)]
+
+
+def test_candidates_need_a_filter_that_chooses() -> None:
+    for settings in ({}, {"filter": {}, "ratio": 0.8}):
+        with pytest.raises(ConfigError, match="candidates"):
+            section(candidates=2, **settings)
+    assert "candidates" not in section(filter={}).identity()

@@ -16,9 +16,10 @@ import reconstruct
 from reconstruct.errors import UsageError
 from reconstruct.matching import nearest
 from reconstruct.matching.many import tiled
-from reconstruct.matching.mutual_nn import match, mutual_nearest
+from reconstruct.matching.mutual_nn import match, mutual_nearest, mutually_among, one_to_one
 from reconstruct.matching.nearest import largest, nearest_both_ways, similarity_blocks
 from reconstruct.storage.cache import Cache
+from reconstruct.types import Matches
 
 Array = NDArray[Any]
 
@@ -118,6 +119,35 @@ def test_the_order_of_the_images_does_not_matter(ratio: float | None) -> None:
     assert len(found) > 0
     np.testing.assert_array_equal(found.indices, swapped.swapped().indices)
     np.testing.assert_allclose(found.scores, swapped.swapped().scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("blocks", [(256, 2048), (1, 1), (3, 5), (7, 2)])
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_pairs_that_are_among_the_nearest_of_each_other(
+    monkeypatch: pytest.MonkeyPatch, blocks: tuple[int, int], count: int
+) -> None:
+    monkeypatch.setattr(nearest, "CPU_BLOCK", blocks)
+    rng = np.random.default_rng(0)
+    for rows, columns in [(30, 23), (1, 9), (9, 1), (0, 5), (5, 0)]:
+        a, b = unit(rng, rows), unit(rng, columns)
+        ranks = [(-similar).argsort(axis).argsort(axis) for similar in [a @ b.T] for axis in (1, 0)]
+        expected = np.argwhere((ranks[0] < count) & (ranks[1] < count)) if rows and columns else []
+        found = mutually_among(torch.from_numpy(a), torch.from_numpy(b), count)
+        assert sorted(found.indices.tolist()) == np.asarray(expected).tolist()
+        scores = np.einsum(
+            "nd,nd->n", *(x[i] for x, i in zip((a, b), found.indices.T, strict=True))
+        )
+        np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+
+
+def test_a_keypoint_stays_in_the_match_of_which_it_is_surest() -> None:
+    indices = np.array([[0, 0], [0, 1], [1, 1], [2, 0], [3, 3], [4, 3]], np.uint32)
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.5], np.float32)
+    found = one_to_one(Matches(indices=indices, scores=scores))
+    assert found.indices.tolist() == [[0, 0], [3, 3]], (
+        "1-1 gave way to 0-1, though that was not kept"
+    )
+    assert len(one_to_one(Matches.empty())) == 0
 
 
 def test_the_largest_of_rows_and_columns_is_the_first() -> None:
