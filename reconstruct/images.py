@@ -39,7 +39,7 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF")
 """Pillow's names of what is opened. Not among them is EPS, for which Pillow runs Ghostscript."""
 
 MAX_MEGAPIXELS = 200.0
-"""Default limit on the size of a photo; decoding takes some 10 bytes a pixel."""
+"""Default limit on the size of a photo; decoding takes some 7 bytes a pixel."""
 
 _SIGNATURES = (
     (b"GIF8", 0, "GIF"),
@@ -227,6 +227,10 @@ def _open(file: BinaryIO, max_megapixels: float) -> Image.Image:
     return image
 
 
+STRIP_ROWS = 2048
+"""Rows of a large picture that are taken over at a time: Pillow makes a copy of them on the way."""
+
+
 def _to_rgb(image: Image.Image) -> ImageArray:
     """A writeable copy of the pixels: Pillow's own memory is read-only."""
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
@@ -234,7 +238,14 @@ def _to_rgb(image: Image.Image) -> ImageArray:
         return np.repeat((grey >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range")
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    if rgb.height <= STRIP_ROWS:
+        return np.array(rgb)
+    pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
+    for top in range(0, rgb.height, STRIP_ROWS):
+        bottom = min(top + STRIP_ROWS, rgb.height)
+        pixels[top:bottom] = rgb.crop((0, top, rgb.width, bottom))
+    return pixels
 
 
 def to_grey(image: ImageArray) -> ImageArray:

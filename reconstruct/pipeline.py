@@ -58,7 +58,7 @@ from reconstruct.storage.summary import read_summary, stage_entry, write_summary
 from reconstruct.torch_device import resolve_device
 from reconstruct.training import build_training
 from reconstruct.training.settings import TrainingConfig
-from reconstruct.workspace import Workspace, atomic_path, fingerprint
+from reconstruct.workspace import TEMPORARY, Workspace, atomic_path, fingerprint, remove
 
 logger = logging.getLogger("reconstruct")
 
@@ -346,6 +346,7 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
     """Run the stages in their order, those not in ``only`` (if any) taken as they are."""
     path, summary = context.workspace.summary, context.summary
     entries = read_summary(path)
+    remove(path.with_name(path.name + TEMPORARY))  # left by a run that was killed as it wrote it
     for stage in stages:
         if only and stage.name not in only:
             stage.settle()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from reconstruct import images
 from reconstruct.errors import ArtifactError, ImageError
 from reconstruct.images import image_size, read_image, shrink, to_grey
 from reconstruct.workspace import file_hash
@@ -59,6 +60,15 @@ def test_a_cmyk_jpeg_is_not_inverted(tmp_path: Path) -> None:
     flat = Image.new("RGB", (16, 16), (200, 120, 30)).convert("CMYK")
     found = read_image(save(tmp_path / "cmyk.jpg", flat, quality=100))
     assert np.abs(found.astype(int) - [200, 120, 30]).max() <= 2
+
+
+def test_large_pictures_are_taken_over_in_strips(
+    rgb: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    monkeypatch.setattr(images, "STRIP_ROWS", 7)
+    assert len(rgb) % 7, "the last strip is shorter"
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), rgb)
 
 
 def test_exif_orientation_leaves_pixels_as_stored(rgb: np.ndarray, tmp_path: Path) -> None:

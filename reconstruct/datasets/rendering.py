@@ -264,4 +264,5 @@ def _texels(texture: ImageArray, x: FloatArray, y: FloatArray) -> FloatArray:
         ndimage.map_coordinates(texture[..., c], (y, x), np.float32, order=1, mode="nearest")
         for c in range(3)
     ]
-    return np.rint(np.stack(colours, -1))
+    texels: FloatArray = np.rint(np.stack(colours, -1))
+    return texels
