@@ -244,7 +244,7 @@ def _to_rgb(image: Image.Image) -> ImageArray:
     pixels = np.empty((rgb.height, rgb.width, 3), np.uint8)
     for top in range(0, rgb.height, STRIP_ROWS):
         bottom = min(top + STRIP_ROWS, rgb.height)
-        pixels[top:bottom] = rgb.crop((0, top, rgb.width, bottom))
+        pixels[top:bottom] = np.asarray(rgb.crop((0, top, rgb.width, bottom)))
     return pixels
 
 
