@@ -1,5 +1,6 @@
 """Mutual nearest neighbours of descriptors; where it is asked for, with Lowe's ratio test, and
-only those that agree with the matches around them (`reconstruct.matching.consensus`)."""
+only those that agree with the matches around them (`reconstruct.matching.consensus`), which may
+choose among several near ones."""
 
 from __future__ import annotations
 
