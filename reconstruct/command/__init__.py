@@ -1,1 +1,1 @@
-"""What the command line has beyond the Python API: settings, templates, the doctor."""
+"""The subcommands, and what they have beyond the Python API: settings, templates, the doctor."""
