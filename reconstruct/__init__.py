@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from reconstruct.matching.pairs import exhaustive_pairs as exhaustive_pairs
     from reconstruct.matching.pairs import pose_pairs as pose_pairs
     from reconstruct.matching.pairs import sequential_pairs as sequential_pairs
-    from reconstruct.pipeline import plan as plan
-    from reconstruct.pipeline import run as run
+    from reconstruct.pipeline.plan import plan as plan
+    from reconstruct.pipeline.run import run as run
     from reconstruct.report.plots import plot_keypoints as plot_keypoints
     from reconstruct.report.plots import plot_matches as plot_matches
     from reconstruct.report.plots import plot_model as plot_model
@@ -68,8 +68,8 @@ _HOMES = {
     "pose_pairs": "reconstruct.matching.pairs",
     "sequential_pairs": "reconstruct.matching.pairs",
     "match": "reconstruct.matching.mutual_nn",
-    "plan": "reconstruct.pipeline",
-    "run": "reconstruct.pipeline",
+    "plan": "reconstruct.pipeline.plan",
+    "run": "reconstruct.pipeline.run",
     "plot_keypoints": "reconstruct.report.plots",
     "plot_matches": "reconstruct.report.plots",
     "plot_model": "reconstruct.report.plots",

@@ -1,8 +1,8 @@
 """Typed configuration: YAML becomes frozen models, and every error names where the mistake is.
 
-The settings of a stage are a `Section` in the stage's file; `pipeline.py` joins them. Here is what
-they share: the base class, reading, overrides (``a.b.c=value``, through the same validator), and
-the wording of errors.
+The settings of a stage are a `Section` beside the stage; `pipeline/config.py` joins them. Here is
+what they share: the base class, reading, overrides (``a.b.c=value``, through the same validator),
+and the wording of errors.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from reconstruct.config import read_yaml, validate
 from reconstruct.datasets.folder import list_images
 from reconstruct.datasets.photos import FolderConfig
 from reconstruct.errors import UsageError
-from reconstruct.pipeline import PipelineConfig, run_config
+from reconstruct.pipeline.config import PipelineConfig
+from reconstruct.pipeline.run import run_config
 from reconstruct.stages.growing import PREVIOUS
 from reconstruct.stages.outcome import Run
 from reconstruct.workspace import Workspace, atomic_path, file_hash

@@ -267,8 +267,9 @@ def test_a_name_with_brackets_and_backslashes_is_shown_as_it_is(run: Command, ph
 
 STOPPED = """
 import hashlib, os, signal, sys, threading, time
-from reconstruct import pipeline, stopping
+from reconstruct import stopping
 from reconstruct.__main__ import main
+from reconstruct.pipeline import run
 
 def compute():
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes in C, as COLMAP's mapping
@@ -277,7 +278,7 @@ def wait(*arguments, **settings):
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     compute() if len(sys.argv) > 1 else time.sleep(60)
 
-pipeline.run = wait
+run.run = wait
 stopping.GRACE_S = 1.0
 sys.exit(main(["run", "sfm"]))
 """

@@ -16,7 +16,7 @@ from reconstruct.config import NotIdentity, Section, parse_override
 from reconstruct.errors import ConfigError
 from reconstruct.indoor.comparison import IndoorConfig
 from reconstruct.localization.table import LocalizationTable
-from reconstruct.pipeline import PipelineConfig, load_config
+from reconstruct.pipeline.config import PipelineConfig, load_config
 from reconstruct.training.settings import TrainingConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"

@@ -11,7 +11,7 @@ import yaml
 
 from reconstruct.config import parse_override, read_yaml
 from reconstruct.errors import ConfigError
-from reconstruct.pipeline import load_config
+from reconstruct.pipeline.config import load_config
 from reconstruct.yaml_text import parse_yaml
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"

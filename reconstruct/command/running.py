@@ -80,7 +80,7 @@ def _add_compare(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     pipeline = _check_paths(args)
-    from reconstruct.pipeline import run
+    from reconstruct.pipeline.run import run
     from reconstruct.report.terminal import print_summary
     from reconstruct.storage.summary import read_summary
     from reconstruct.workspace import Workspace
@@ -117,7 +117,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     pipeline = _check_paths(args)
-    from reconstruct.pipeline import plan
+    from reconstruct.pipeline.plan import plan
     from reconstruct.report.terminal import print_plan
 
     plans = plan(pipeline, args.images, args.output, _overrides(args.set))

@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from reconstruct.config import Section
 from reconstruct.errors import UsageError, suggestion
-from reconstruct.pipeline import BY_SECTION, PipelineConfig
+from reconstruct.pipeline.config import BY_SECTION, PipelineConfig
 
 KINDS: Mapping[str, type[Section]] = {"": PipelineConfig, **BY_SECTION}
 """The section that tells a kind of pipeline file -> its model; "" is structure from motion."""

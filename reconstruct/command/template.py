@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from reconstruct.command.settings import default, fields, inline, sections, sentence
 from reconstruct.config import Section, read_yaml
-from reconstruct.pipeline import load_config
+from reconstruct.pipeline.config import load_config
 from reconstruct.shipped import find_pipeline
 
 WIDTH = 100

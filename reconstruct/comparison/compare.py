@@ -22,7 +22,8 @@ from reconstruct.config import apply_overrides, read_yaml
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.loading import load_dataset
 from reconstruct.errors import ConfigError, DataError, ReconstructError, UsageError
-from reconstruct.pipeline import BY_SECTION, PipelineConfig, load_config, run
+from reconstruct.pipeline.config import BY_SECTION, PipelineConfig, load_config
+from reconstruct.pipeline.run import run
 from reconstruct.progress import Reporter
 from reconstruct.shipped import find_pipeline
 from reconstruct.workspace import Workspace

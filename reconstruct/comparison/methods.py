@@ -19,7 +19,7 @@ from reconstruct.errors import UnknownNameError, UsageError
 from reconstruct.features.kornia import Model
 from reconstruct.matching import MATCHERS
 from reconstruct.matching.config import DEFAULT
-from reconstruct.pipeline import PipelineConfig
+from reconstruct.pipeline.config import PipelineConfig
 
 LABEL = re.compile(r"\w[\w .+-]*")
 SHARED = ("max_edge", "max_keypoints")

@@ -15,7 +15,7 @@ import reconstruct
 from reconstruct.benchmark.comparison import BenchmarkConfig
 from reconstruct.errors import ConfigError, DataError
 from reconstruct.images import decode_image
-from reconstruct.pipeline import load_config
+from reconstruct.pipeline.config import load_config
 
 SIFT = {"label": "sift", "local": {"name": "sift"}}
 EXACT = {"label": "exact", "local": {"name": "precomputed", "method": "exact"}}

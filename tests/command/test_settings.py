@@ -11,7 +11,7 @@ from reconstruct.command.listing import KIND_NAMES, as_text
 from reconstruct.command.settings import all_settings, find_settings, json_schema
 from reconstruct.config import read_yaml
 from reconstruct.errors import UsageError
-from reconstruct.pipeline import BY_SECTION
+from reconstruct.pipeline.config import BY_SECTION
 from reconstruct.shipped import find_pipeline, pipeline_names
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reconstruct.command.template import commented
-from reconstruct.pipeline import load_config
+from reconstruct.pipeline.config import load_config
 from reconstruct.shipped import find_pipeline, pipeline_names
 
 

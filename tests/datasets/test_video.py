@@ -19,7 +19,7 @@ from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
 from reconstruct.datasets.video import Candidate, VideoConfig, choose, sharpness
 from reconstruct.errors import DataError, UsageError
 from reconstruct.images import read_image
-from reconstruct.pipeline import PipelineConfig, load_config
+from reconstruct.pipeline.config import PipelineConfig, load_config
 from reconstruct.types import ImageArray
 
 RATE = 10

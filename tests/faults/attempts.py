@@ -38,7 +38,7 @@ from faults.tampering import tamper
 
 from reconstruct.__main__ import main
 from reconstruct.comparison import compare  # noqa: F401
-from reconstruct.pipeline import load_config  # noqa: F401
+from reconstruct.pipeline.config import load_config  # noqa: F401
 from reconstruct.stages.keyed import KeyedStage
 from reconstruct.training import train
 from reconstruct.workspace import database_hash, file_hash

@@ -34,7 +34,7 @@ from reconstruct.features.precomputed import read_precomputed
 from reconstruct.features.superpoint import read_weights as read_superpoint
 from reconstruct.features.weights import read_weights
 from reconstruct.images import exif_orientation, image_size, read_image
-from reconstruct.pipeline import load_config
+from reconstruct.pipeline.config import load_config
 from reconstruct.storage.pairs import read_pairs
 from reconstruct.storage.poses import read_poses
 from reconstruct.training.object_arrays import read_npz

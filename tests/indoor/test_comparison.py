@@ -134,7 +134,7 @@ def test_a_finished_run_does_nothing_and_a_killed_one_goes_on(
     finished: Path, pipeline: Path, tmp_path: Path
 ) -> None:
     output = Path(shutil.copytree(finished, tmp_path / "out"))
-    plans = dict(reconstruct.pipeline.plan(pipeline, output=output))
+    plans = dict(reconstruct.plan(pipeline, output=output))
     assert {name: plan.state for name, plan in plans.items() if name != "compare"} == dict.fromkeys(
         ["retrieval", *(row["label"] for row in ROWS)], "done"
     )

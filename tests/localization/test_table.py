@@ -12,7 +12,7 @@ import yaml
 
 import reconstruct
 from reconstruct.errors import ConfigError
-from reconstruct.pipeline import load_config
+from reconstruct.pipeline.config import load_config
 
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "aachen_table.yaml"
 

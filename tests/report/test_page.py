@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reconstruct import colmap, pipeline
+from reconstruct import colmap
 from reconstruct.__main__ import main
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.synthetic import SyntheticDataset
-from reconstruct.pipeline import load_config
+from reconstruct.pipeline import record
+from reconstruct.pipeline.config import load_config
 from reconstruct.report.collect import PAIR_BYTES, PHOTO_BYTES, POINTS
 from reconstruct.report.content import PhotoRow, ReportContent
 from reconstruct.report.output import OutputFolder
@@ -133,7 +134,7 @@ def test_a_disk_without_room_for_it_is_told_in_a_line(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "report.html")
 
-    monkeypatch.setattr(pipeline, "write_report", full)
+    monkeypatch.setattr(record, "write_report", full)
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in square.names[:4]:

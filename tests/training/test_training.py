@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.features.weights import load_weights, read_weights
-from reconstruct.pipeline import load_config
+from reconstruct.pipeline.config import load_config
 from reconstruct.training import loop, maps, train
 from reconstruct.training.loading import fresh_examples
 from reconstruct.training.maps import Example, GroupSource

@@ -1,0 +1,113 @@
+"""What a pipeline file says: its sections, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from reconstruct.benchmark.comparison import BenchmarkConfig
+from reconstruct.cluster import ClusterConfig
+from reconstruct.config import NotIdentity, Section, apply_overrides, read_yaml, validate
+from reconstruct.datasets.loading import DatasetConfig
+from reconstruct.indoor.comparison import IndoorConfig
+from reconstruct.localization.pose import LocalizeConfig
+from reconstruct.localization.table import LocalizationTable
+from reconstruct.matching.config import MatchConfig
+from reconstruct.refinement.settings import RefineConfig
+from reconstruct.shipped import find_pipeline
+from reconstruct.stages.evaluate import EvaluateConfig
+from reconstruct.stages.extract_settings import ExtractConfig
+from reconstruct.stages.map import MapConfig
+from reconstruct.stages.pair import PairConfig
+from reconstruct.stages.verify import VerifyConfig
+from reconstruct.training.settings import TrainingConfig
+
+
+class PipelineConfig(Section):
+    """A pipeline file: sections in the order of the flow; a missing one is a stage not run."""
+
+    name: Annotated[str, NotIdentity]
+    """Names the run; the output folder is output/NAME where --output is not given."""
+    output: Annotated[str | None, NotIdentity] = None
+    """Output folder."""
+    seed: int = Field(0, ge=0)
+    """Seed of every random choice."""
+    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
+    """Where the work is done; null: in this process."""
+    dataset: DatasetConfig
+    extract: ExtractConfig
+    pair: PairConfig | None = None
+    match: MatchConfig | None = None
+    verify: VerifyConfig | None = None
+    refine: RefineConfig | None = None
+    map: MapConfig | None = None
+    localize: LocalizeConfig | None = None
+    evaluate: EvaluateConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair_frames(cls, data: Any) -> Any:
+        """Frames of a video are paired in their order, with loops, where the file says nothing."""
+        if not isinstance(data, dict) or "match" not in data or "pair" in data:
+            return data
+        dataset = data.get("dataset")
+        video = isinstance(dataset, dict) and dataset.get("format") == "video"
+        pair = {"method": "sequential", "overlap": 10, "loop_every": 10}
+        return data | {"pair": pair} if video else data
+
+    @model_validator(mode="after")
+    def _check_flow(self) -> PipelineConfig:
+        given = self.localize is not None and self.dataset.has_points
+        flow = ["pair", "match", *([] if given else ["verify", "map"]), "evaluate"]
+        if given and (self.match is None or self.verify or self.refine or self.map):
+            raise ValueError(
+                "section `localize` with RGB-D images needs sections `pair` and `match`, but no "
+                "`verify`, `refine` or `map`: the map is given"
+            )
+        present = [name for name in flow if getattr(self, name) is not None]
+        for name, expected in zip(present, flow, strict=False):
+            if name != expected:
+                raise ValueError(f"section `{name}` needs section `{expected}` before it")
+        if self.localize is not None and self.map is None and not given:
+            raise ValueError("section `localize` needs section `map` before it")
+        if self.refine is not None and self.verify is None:
+            raise ValueError("section `refine` needs section `verify` before it")
+        if self.extract.orientation == "search" and self.verify is None:
+            raise ValueError("`extract.orientation: search` needs section `verify`")
+        return self
+
+
+AnyConfig = PipelineConfig | BenchmarkConfig | IndoorConfig | LocalizationTable | TrainingConfig
+
+BY_SECTION: Mapping[str, type[AnyConfig]] = {
+    "methods": BenchmarkConfig,
+    "rows": IndoorConfig,
+    "features": LocalizationTable,
+    "train": TrainingConfig,
+}
+"""The section that only one kind of pipeline file has -> that kind; others are `PipelineConfig`."""
+
+
+def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
+    """A pipeline file, or one of the package by name, with ``overrides`` (dotted key -> value).
+
+    Raises ConfigError.
+
+    One with section ``methods`` is a benchmark of several extractors, one with ``rows`` compares
+    ways of localization in an RGB-D map, one with ``features`` several extractors in a localization
+    benchmark, one with ``train`` trains.
+    """
+    data = apply_overrides(read_yaml(find_pipeline(path)), overrides or {})
+    kinds = [kind for section, kind in BY_SECTION.items() if section in data]
+    return validate(kinds[0] if kinds else PipelineConfig, data, str(path))
+
+
+def with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """``overrides`` with the photos' folder, or the video's file, under its key; None: without."""
+    if images is None:
+        return dict(overrides or {})
+    key = "dataset.path" if Path(images).is_file() else "dataset.images"  # a video, or photos
+    return {key: str(images)} | dict(overrides or {})

@@ -1,0 +1,64 @@
+"""What a run writes about itself: run.yaml with its settings and versions, and report.html."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+from importlib import metadata
+
+import yaml
+
+from reconstruct.pipeline.config import AnyConfig
+from reconstruct.report.page import shown_fingerprint, write_report
+from reconstruct.stages import Context
+from reconstruct.storage.summary import read_summary
+from reconstruct.torch_device import resolve_device
+from reconstruct.workspace import Workspace, atomic_path, fingerprint
+
+logger = logging.getLogger("reconstruct")
+
+
+def write_run_file(workspace: Workspace, config: AnyConfig, device: str) -> None:
+    """Write run.yaml: the settings, the device, the versions of the libraries, and the command."""
+    packages = ("reconstruct", "torch", "pycolmap", "numpy", "opencv-python-headless", "h5py")
+    versions = {"python": platform.python_version()}
+    versions |= {name: metadata.version(name) for name in packages if _installed(name)}
+    content = {
+        "config": config.model_dump(mode="json", by_alias=True),
+        "device": str(resolve_device(device)),
+        "versions": versions,
+        "command": " ".join(sys.argv),
+    }
+    with atomic_path(workspace.config) as temporary:
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def update_report(config: AnyConfig, context: Context, made: bool) -> None:
+    """Write report.html, unless nothing was made and the page stands for the same.
+
+    A run that was killed before its page was drawn has left other entries in summary.json.
+    """
+    workspace, summary = context.workspace, context.summary
+    settings = config.model_dump(mode="json", by_alias=True)
+    version = metadata.version("reconstruct") if _installed("reconstruct") else None
+    entries = read_summary(workspace.summary)
+    wanted = fingerprint("report", version, settings, summary.skipped, entries)
+    if not made and shown_fingerprint(workspace) == wanted:
+        return
+    try:
+        write_report(workspace, summary, config, context.dataset, wanted)
+    except OSError as error:
+        logger.warning("report.html could not be written; all else is there (%s)", error)
+    except Exception:  # a page that cannot be drawn is no reason to lose what was computed
+        logger.exception("report.html could not be written; all else is there")
+    workspace.renew_stamp(workspace.database)  # COLMAP's library, which reads it, marks it
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
