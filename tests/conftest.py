@@ -16,8 +16,9 @@ import yaml
 from hypothesis import settings
 from synthetic_aachen import write_aachen
 
-from reconstruct import cluster, executor
+from reconstruct import executor
 from reconstruct.__main__ import main
+from reconstruct.cluster import connection
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
 from reconstruct.executor import Job
 
@@ -137,4 +138,4 @@ class Elsewhere:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks run as if in other processes."""
-    monkeypatch.setattr(cluster, "InProcess", Elsewhere)
+    monkeypatch.setattr(connection, "InProcess", Elsewhere)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import reconstruct
-from reconstruct import cluster
-from reconstruct.cluster import ClusterConfig, open_executor, parse_cluster
+from reconstruct.cluster import connection, dask_executor
+from reconstruct.cluster.connection import open_executor
+from reconstruct.cluster.settings import ClusterConfig, parse_cluster
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.errors import DataError, UsageError
 from reconstruct.executor import InProcess
@@ -156,7 +157,7 @@ def test_without_dask_the_error_says_how_to_install_it(
 
 def test_no_scheduler_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    monkeypatch.setattr(connection, "CONNECT_S", 0.5)
     with (
         pytest.raises(UsageError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 "),
         open_executor(ClusterConfig(address="tcp://127.0.0.1:9"), tmp_path),
@@ -180,7 +181,7 @@ def test_an_address_that_is_none_ends_at_once(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(cluster, "CONNECT_S", 0.2)
+    monkeypatch.setattr(connection, "CONNECT_S", 0.2)
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "deep.json").write_text("[" * 100_000)
     (tmp_path / "list.json").write_text("[]")
@@ -201,14 +202,14 @@ def test_a_scheduler_that_is_gone_is_told_as_such() -> None:
         def submit(self, *_: Any, **__: Any) -> None:
             raise RuntimeError("lost")
 
-    executor = cluster.DaskExecutor(Client(), ClusterConfig(), None)
+    executor = dask_executor.DaskExecutor(Client(), ClusterConfig(), None)
     assert list(executor.run(len, [])) == []
     with pytest.raises(DataError, match=r"scheduler is gone; what was written stays"):
         list(executor.run(len, [[1]]))
 
 
 def test_a_worker_stops_when_another_run_has_taken_over(tmp_path: Path) -> None:
-    run = cluster._Driver("/", tmp_path / HOLDER, "1 first", None)
+    run = dask_executor.Driver("/", tmp_path / HOLDER, "1 first", None)
     with pytest.raises(UsageError, match=r"not seen by worker .* under one path"):
         run.check()
     run.holder.write_text("1 first")

@@ -22,7 +22,7 @@ from reconstruct.benchmark.protocols.daynight import DayNightBenchmark
 from reconstruct.benchmark.protocols.hpatches import HPatchesBenchmark
 from reconstruct.benchmark.protocols.tables import benchmark_tables
 from reconstruct.benchmark.protocols.wxbs import WxBSBenchmark
-from reconstruct.cluster import ClusterConfig
+from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.daynight import DayNightConfig, load_daynight
 from reconstruct.datasets.hpatches import HPatchesConfig, load_hpatches

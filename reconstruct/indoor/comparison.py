@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from reconstruct.cluster import ClusterConfig
+from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig

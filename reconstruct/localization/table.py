@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from reconstruct.cluster import ClusterConfig
+from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.loading import DatasetConfig
 from reconstruct.errors import MissingLibraryError, WeightsError

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from reconstruct.benchmark.comparison import BenchmarkConfig
-from reconstruct.cluster import ClusterConfig
+from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.config import NotIdentity, Section, apply_overrides, read_yaml, validate
 from reconstruct.datasets.loading import DatasetConfig
 from reconstruct.indoor.comparison import IndoorConfig

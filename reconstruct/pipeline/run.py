@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct import colmap
-from reconstruct.cluster import open_executor, parse_cluster
+from reconstruct.cluster.connection import open_executor
+from reconstruct.cluster.settings import parse_cluster
 from reconstruct.errors import UsageError, suggestion
 from reconstruct.memory import peak_mb, restart_peak
 from reconstruct.pipeline.config import AnyConfig, load_config, with_images

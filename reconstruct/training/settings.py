@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from reconstruct.cluster import ClusterConfig
+from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import suggestion
 from reconstruct.features.weights import SUFFIXES, valid_names

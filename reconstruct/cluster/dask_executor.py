@@ -1,0 +1,171 @@
+"""Chunks of a keyed stage on the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reconstruct.cluster.settings import ClusterConfig
+from reconstruct.errors import DataError, ReconstructError, UsageError
+from reconstruct.executor import Job, Outcome
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+AHEAD = 4
+"""Chunks a worker that the scheduler knows of, so that no worker waits for the driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """The program that a worker works for.
+
+    Args:
+        folder: The driver's current folder, which relative paths start from.
+        holder: File in the output folder that names the run that holds it.
+        mark: What stands there as long as that run is this one.
+        threads: Threads of a worker; None: as many as it was started with.
+    """
+
+    folder: str
+    holder: Path
+    mark: str
+    threads: int | None
+
+    def check(self) -> None:
+        """Raises UsageError if this run does not hold the output folder, as seen from here.
+
+        Else a worker whose driver was killed would write into the folder of the next run.
+        """
+        try:
+            found = self.holder.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"{self.holder.parent}: not seen by worker {socket.gethostname()} as the output "
+                "folder of this run; all machines need it, and the photos, under one path"
+            ) from error
+        if found != self.mark:
+            raise UsageError(f"{self.holder.parent}: another run has taken over")
+
+    def enter(self) -> None:
+        """Go to the driver's current folder. Raises UsageError if it is not there."""
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise UsageError(
+                f"{self.folder}: no such folder on {socket.gethostname()}; start the run from a "
+                "folder that all machines share"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DaskExecutor:
+    """Runs jobs on the workers of a Dask cluster."""
+
+    client: Client
+    config: ClusterConfig
+    driver: Driver
+
+    def run(self, job: Job, chunks: Sequence[Any]) -> Iterator[Outcome]:
+        """Run ``job`` on all of ``chunks``, each on one worker.
+
+        Raises:
+            ReconstructError: That of the job.
+            DataError: Workers died with a chunk too often, or the scheduler is gone.
+        """
+        if not chunks:
+            return
+        from distributed.comm import CommClosedError
+
+        try:
+            yield from self._run(job, chunks)
+        except Exception as error:
+            connected = self.client.status == "running" and not isinstance(error, CommClosedError)
+            if connected or isinstance(error, ReconstructError):
+                raise
+            raise DataError(
+                "cluster: the scheduler is gone; what was written stays, run again to go on"
+            ) from error
+
+    def _run(self, job: Job, chunks: Sequence[Any]) -> Iterator[Outcome]:
+        from distributed import as_completed
+
+        # A task whose result is the job: it is kept by every worker that needs it, and loads its
+        # network there once; if all of them die it is made again.
+        received = self.client.submit(pickle.loads, pickle.dumps(job), pure=False)
+        waiting = iter(chunks)
+        ahead = AHEAD * max(count_workers(self.client), 16)
+        first = [self._submit(received, chunk) for chunk in islice(waiting, ahead)]
+        running = as_completed(first, loop=self.client.loop)
+        for future in running:
+            yield from self._outcomes(future)
+            for chunk in islice(waiting, 1):
+                running.add(self._submit(received, chunk))
+
+    def _submit(self, received: Future, chunk: Any) -> Future:
+        return self.client.submit(
+            _work,
+            received,
+            chunk,
+            self.driver,
+            pure=False,
+            retries=self.config.retries,
+            resources=self.config.resources or None,
+        )
+
+    def _outcomes(self, future: Future) -> list[Outcome]:
+        from distributed import KilledWorker
+
+        try:
+            found: list[Outcome] | ReconstructError = future.result()
+        except KilledWorker as error:
+            raise DataError(
+                f"cluster: {self.config.retries + 1} workers died one after another with the same "
+                f"chunk ({error}); if their logs tell of memory, give them more (cluster.memory) "
+                "or fewer to a machine, then run again to go on"
+            ) from error
+        if isinstance(found, ReconstructError):
+            raise found
+        return found
+
+
+def count_workers(client: Client) -> int:
+    """How many workers the scheduler knows of."""
+    return len(client.scheduler_info(n_workers=-1).get("workers", ()))
+
+
+_ONE_CHUNK = threading.Lock()
+"""A worker process works on one chunk at a time, with all its threads, whatever Dask's setting."""
+
+
+def _work(job: Job, chunk: Any, driver: Driver) -> list[Outcome] | ReconstructError:
+    """On a worker: make and commit the records of a chunk.
+
+    What the job raises on purpose is returned: to try again would not help.
+    """
+    import cv2
+    import torch
+    from distributed import get_worker
+
+    with _ONE_CHUNK:
+        threads = driver.threads or get_worker().state.nthreads
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        try:
+            driver.check()
+            driver.enter()
+            outcomes = []
+            for outcome in job([chunk]):
+                outcomes.append(outcome)
+                if len(outcomes) == len(chunk):  # before it is committed
+                    driver.check()
+            return outcomes
+        except ReconstructError as error:
+            return error
