@@ -30,7 +30,7 @@ from reconstruct.retrieval.index import GlobalIndex, read_index
 from reconstruct.retrieval.nearest import nearest
 from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.outcome import Run
-from reconstruct.stages.pair import PairConfig, QueryRetrieval
+from reconstruct.stages.pair_settings import PairConfig, QueryRetrieval
 from reconstruct.stages.verify import VerifyConfig
 from reconstruct.storage.features import FeatureStore
 from reconstruct.types import FloatArray, ImageArray, Intrinsics, LocalFeatures, PoseEstimate

@@ -2,150 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
-
-import numpy as np
-from pydantic import Field
+from pathlib import Path
+from typing import Any
 
 from reconstruct import colmap
-from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, EstimationError, UsageError
-from reconstruct.matching.covisibility import covisibility_pairs, sees_points
-from reconstruct.matching.pairs import (
-    exhaustive_pairs,
-    frame_pairs,
-    pose_pairs,
-    position_pairs,
-    sequential_pairs,
-)
-from reconstruct.retrieval.nearest import nearest, neighbor_pairs
 from reconstruct.stages import Context, Plan, Precursor
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.global_ import Global
+from reconstruct.stages.pair_methods import PairMethods
+from reconstruct.stages.pair_settings import (
+    CovisibilityConfig,
+    ExhaustiveConfig,
+    GpsPairsConfig,
+    PairConfig,
+    PosesConfig,
+    QueryList,
+    QueryRetrieval,
+    SequentialConfig,
+)
 from reconstruct.stages.whole import WholeStage
-from reconstruct.storage.pairs import ordered, read_pairs, write_pairs
+from reconstruct.storage.pairs import read_pairs, write_pairs
 from reconstruct.types import ImagePair
 from reconstruct.workspace import file_hash, fingerprint, tree_hash
-
-logger = logging.getLogger(__name__)
-
-
-class QueryExhaustive(Section):
-    """Every image with every other; every query with every image of the map."""
-
-    method: Literal["exhaustive"] = "exhaustive"
-
-
-class QueryRetrieval(Section):
-    """The most similar by global descriptor (``extract.global``)."""
-
-    method: Literal["retrieval"]
-    neighbors: int = Field(20, ge=1)
-    """Neighbours of each image (or query)."""
-
-
-class QueryList(Section):
-    """Two names a line in a text file."""
-
-    method: Literal["list"]
-    path: Annotated[str, NotIdentity]
-
-
-class _MapPairs(Section):
-    queries: Annotated[
-        QueryExhaustive | QueryRetrieval | QueryList, Field(discriminator="method")
-    ] = QueryExhaustive()
-    """How photos to localize are paired with those of the map."""
-
-
-class ExhaustiveConfig(_MapPairs, QueryExhaustive):
-    """Every image with every other: best up to some hundred images."""
-
-
-class SequentialConfig(_MapPairs):
-    """Each image with its successors in the order of names: videos.
-
-    Of cameras that are mounted together (``dataset.rigs``), each frame with its successors."""
-
-    method: Literal["sequential"]
-    overlap: int = Field(10, ge=1)
-    """Number of successors."""
-    quadratic: bool = False
-    """Also the successors at distances 2, 4, 8 ... up to 2 ** overlap."""
-    loop_every: int | None = Field(None, ge=1)
-    """Every so many images, one is matched with all others that are so chosen: closes loops."""
-
-
-class RetrievalConfig(_MapPairs, QueryRetrieval):
-    """The most similar by global descriptor (``extract.global``): large collections."""
-
-    within_folders: bool = False
-    """Only images of the same folder."""
-
-
-class PosesConfig(_MapPairs):
-    """The nearest by position and view direction in a reference model."""
-
-    method: Literal["poses"]
-    reference: Annotated[str | None, NotIdentity] = None
-    """COLMAP model folder with poses; null: that from which the map is triangulated."""
-    neighbors: int = Field(20, ge=1)
-    """Neighbours of each image."""
-    max_angle_deg: float = Field(45.0, gt=0, le=180)
-    """Images that look farther apart than this are not matched."""
-
-
-class GpsPairsConfig(_MapPairs):
-    """The nearest by position (``dataset.gps``): photos with GPS.
-
-    A photo without a position may be anywhere, and is paired with all others."""
-
-    method: Literal["gps"]
-    neighbors: int = Field(20, ge=1)
-    """Neighbours of each image."""
-    max_distance_m: float | None = Field(None, gt=0)
-    """Images farther apart are not matched; null: any."""
-    overlap: int = Field(2, ge=0)
-    """Also so many successors of each image in the order of names: they hold those whose position
-    is far off."""
-
-
-class CovisibilityConfig(_MapPairs):
-    """Images that share most points of a reference model."""
-
-    method: Literal["covisibility"]
-    reference: Annotated[str | None, NotIdentity] = None
-    """COLMAP model folder with points; null: that from which the map is triangulated."""
-    neighbors: int = Field(20, ge=1)
-    """Neighbours of each image."""
-
-
-class ListConfig(_MapPairs, QueryList):
-    """Two names a line in a text file."""
-
-
-class NoneConfig(_MapPairs):
-    """Images of the map with none: an RGB-D map has its points, only queries are matched."""
-
-    method: Literal["none"]
-
-
-PairConfig = Annotated[
-    ExhaustiveConfig
-    | SequentialConfig
-    | RetrievalConfig
-    | PosesConfig
-    | GpsPairsConfig
-    | CovisibilityConfig
-    | ListConfig
-    | NoneConfig,
-    Field(discriminator="method"),
-]
-
 
 MANY_PAIRS = 300_000
 """Pairs that take two days where one takes half a second: 775 photos, each with each."""
@@ -251,122 +132,9 @@ class Pair(WholeStage):
         return self._pairs
 
     def _choose(self, names: Sequence[str]) -> list[ImagePair] | None:
-        """The pairs of ``names`` by the configured methods; what they leave out is reported."""
         if self._retrieves() and not (self.global_ and self.global_.current()):
             return None
-        queries = self.context.dataset.query_names
-        mapped = [name for name in names if name not in queries]
-        pairs = self._map_pairs(mapped, names)
-        if self.with_queries:
-            asked = [name for name in names if name in queries]
-            pairs = sorted({*pairs, *self._query_pairs(asked, mapped, names)})
-        return pairs
-
-    def _map_pairs(self, mapped: Sequence[str], names: Sequence[str]) -> list[ImagePair]:
-        config = self.config
-        if isinstance(config, NoneConfig):
-            return []
-        if isinstance(config, SequentialConfig):
-            rigs = self.context.dataset.rigs
-            frames = {n: n if rigs is None else rigs.frame(n) for n in mapped}
-            return frame_pairs(frames, config.overlap, config.quadratic, config.loop_every)
-        if isinstance(config, RetrievalConfig):
-            return self._similar(mapped, mapped, config.neighbors, config.within_folders)
-        if isinstance(config, PosesConfig):
-            poses = colmap.model_poses(colmap.read_model(self._model()))
-            known = {name: poses[name] for name in self._known(mapped, poses)}
-            return pose_pairs(known, config.neighbors, config.max_angle_deg)
-        if isinstance(config, GpsPairsConfig):
-            return self._near(mapped, config)
-        if isinstance(config, CovisibilityConfig):
-            model = colmap.read_model(self._model())
-            tracks = colmap.Tracks(model)
-            seen = {name: tracks.points(name) for name in self._known(mapped, tracks.names)}
-            if not sees_points(seen):  # as if `pair.method: poses` had been asked for
-                logger.info("pair: %s has poses alone; pairs follow these", self.reference)
-                poses = colmap.model_poses(model)
-                return pose_pairs({name: poses[name] for name in seen}, config.neighbors)
-            pairs = covisibility_pairs(seen, config.neighbors)
-            if len(seen) > 1 and not pairs:
-                raise EstimationError(
-                    f"{self.reference}: no two photos of it share a 3D point; use "
-                    "pair.method: poses"
-                )
-            return pairs
-        if isinstance(config, ListConfig):
-            known_names = set(mapped)
-            return [pair for pair in self._listed(config.path, names) if set(pair) <= known_names]
-        return exhaustive_pairs(mapped)
-
-    def _near(self, mapped: Sequence[str], config: GpsPairsConfig) -> list[ImagePair]:
-        gps = self.context.dataset.gps
-        assert gps is not None  # checked when the stage was made
-        known = {name: gps.positions[name] for name in mapped if name in gps.positions}
-        pairs = set(position_pairs(known, config.neighbors, config.max_distance_m))
-        if config.overlap:
-            pairs |= set(sequential_pairs(mapped, config.overlap))
-        without = sorted(set(mapped) - set(known))
-        if without:
-            logger.warning(
-                "pair: %d photos without a position are paired with all others, e.g. %s",
-                len(without),
-                without[0],
-            )
-        pairs |= {ordered(name, other) for name in without for other in mapped if other != name}
-        return sorted(pairs)
-
-    def _query_pairs(
-        self, asked: Sequence[str], mapped: Sequence[str], names: Sequence[str]
-    ) -> list[ImagePair]:
-        config = self.config.queries
-        if isinstance(config, QueryRetrieval):
-            return self._similar(asked, mapped, config.neighbors)
-        if isinstance(config, QueryList):
-            queries = set(asked)
-            listed = self._listed(config.path, names)
-            return [pair for pair in listed if len(queries & set(pair)) == 1]
-        return [ordered(query, other) for query in asked for other in mapped]
-
-    def _model(self) -> Path:
-        assert self.reference is not None  # the methods that ask for it have one
-        return self.reference
-
-    def _known(self, names: Sequence[str], posed: Collection[str]) -> list[str]:
-        posed = set(posed)
-        for name in sorted(set(names) - posed):
-            self.context.summary.skipped[name] = f"no pose in {self.reference}: not paired"
-        return [name for name in names if name in posed]
-
-    def _listed(self, path: str, names: Sequence[str]) -> list[ImagePair]:
-        pairs, absent = read_pairs(Path(path), names)
-        for line in absent:
-            self.context.summary.skipped[line] = f"pair in {path} without its images"
-        return pairs
-
-    def _similar(
-        self,
-        asked: Sequence[str],
-        mapped: Sequence[str],
-        neighbors: int,
-        within_folders: bool = False,
-    ) -> list[ImagePair]:
-        if not asked or not mapped:
-            return []
-        assert self.global_ is not None  # checked when the stage was made
-        index = self.global_.index()
-        labels = None
-        if within_folders:
-            folders = [str(PurePosixPath(name).parent) for name in mapped]
-            labels = np.unique(folders, return_inverse=True)[1].astype(np.int64)
-        found, _ = nearest(
-            index.select(list(asked)),
-            index.select(list(mapped)),
-            neighbors,
-            query_labels=labels,
-            database_labels=labels,
-            itself=asked is mapped,
-        )
-        return neighbor_pairs(asked, mapped, found)
+        return PairMethods(self.context, self.config, self.reference, self.global_).choose(names)
 
     def query_pairs(self) -> dict[str, list[str]]:
         """Query -> the images of the map that it is paired with, both sorted."""
