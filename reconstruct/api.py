@@ -35,7 +35,8 @@ from reconstruct.stages import Context, Summary
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.extract_settings import ExtractConfig
-from reconstruct.stages.map import Map, MapConfig
+from reconstruct.stages.map import Map
+from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.match import Match
 from reconstruct.stages.pair import GivenPairs
 from reconstruct.stages.verify import Verify, VerifyConfig

@@ -28,7 +28,7 @@ from reconstruct.stages import Context, Plan, Stage
 from reconstruct.stages.compact import CompactConfig
 from reconstruct.stages.evaluate import EvaluateConfig, read_metrics, write_metrics
 from reconstruct.stages.extract_settings import LocalConfig
-from reconstruct.stages.map import MapConfig
+from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.pair_settings import PairConfig
 from reconstruct.stages.side_by_side import SideBySide
 from reconstruct.stages.verify import VerifyConfig

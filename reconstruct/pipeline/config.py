@@ -20,7 +20,7 @@ from reconstruct.refinement.settings import RefineConfig
 from reconstruct.shipped import find_pipeline
 from reconstruct.stages.evaluate import EvaluateConfig
 from reconstruct.stages.extract_settings import ExtractConfig
-from reconstruct.stages.map import MapConfig
+from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.pair_settings import PairConfig
 from reconstruct.stages.verify import VerifyConfig
 from reconstruct.training.settings import TrainingConfig

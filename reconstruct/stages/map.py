@@ -7,15 +7,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from reconstruct import colmap
-from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.gps import GpsPositions
-from reconstruct.errors import ConfigError, EstimationError, UsageError
+from reconstruct.errors import ConfigError, EstimationError
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
@@ -33,82 +31,12 @@ from reconstruct.stages.growing import (
     start_folder,
     start_identity,
 )
-from reconstruct.stages.second_pass import SecondPassConfig, pairs_to_align, second_pass
+from reconstruct.stages.map_settings import MapConfig
+from reconstruct.stages.second_pass import pairs_to_align, second_pass
 from reconstruct.stages.whole import WholeStage
 from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
 
 logger = logging.getLogger(__name__)
-
-
-AUTO_IMAGES = 200
-"""Photos from which on global mapping takes less time than incremental: see large sets in docs."""
-
-
-class MapConfig(Section):
-    """Section ``map``."""
-
-    method: Literal["auto", "incremental", "global", "hierarchical", "triangulate"] = "incremental"
-    """incremental: photo by photo. global: all rotations, then all positions at once (GLOMAP).
-    hierarchical: parts, then together. triangulate: from known poses. auto: `global` from
-    ``auto_images`` on, if intrinsics are given for all photos or for none, else `incremental`."""
-    auto_images: int = Field(AUTO_IMAGES, ge=1)
-    """auto: photos from which on mapping is `global`."""
-    reference: Annotated[str | None, NotIdentity] = None
-    """triangulate: COLMAP model, or output folder of a finished run, whose poses and intrinsics
-    are kept as they are; null: the one that comes with the data set."""
-    start: Annotated[str | None, NotIdentity] = None
-    """incremental: COLMAP model, or output folder of a finished run, to grow from: its images keep
-    their place, new photos are registered, triangulated and adjusted with them. ``previous``: the
-    model that the output folder holds, if there is one. null: from nothing."""
-    fixed: bool = False
-    """Poses and intrinsics of ``start`` stay as they are, to the bit: for a map that others refer
-    to."""
-    snapshot_images: Annotated[int | None, NotIdentity] = Field(None, ge=1)
-    """incremental: photos between two snapshots, from which a killed run goes on. null: a
-    twentieth of all, at least five."""
-    refine_intrinsics: bool | None = None
-    """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
-    given."""
-    pixels: Literal["input", "photo"] = "input"
-    """Pixels of ``robust_loss_px`` and of COLMAP's own thresholds: of the picture in which
-    keypoints were found (the photo shrunk to the extractor's ``max_edge``; after `refine`, to that
-    of ``refine``), or of the photo as it is stored."""
-    robust_loss_px: float | None = Field(None, gt=0)
-    """End with a bundle adjustment under a Cauchy loss of this scale: observations that lie
-    farther off count less, as those of keypoints that `refine` could not move. null: none.
-    `triangulate` adjusts no pose and passes it over."""
-    second_pass: SecondPassConfig | None = None
-    """After that, align keypoints again with what the model says of the surfaces, look for its
-    points in the photos where they were not matched, and adjust once more. null: not. There is no
-    second pass without a first (section `refine`), without ``robust_loss_px``, or for
-    `triangulate`, which adjusts no pose."""
-    min_model_size: int = Field(3, ge=2)
-    """Models with fewer images are dropped where there are several."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Further options of COLMAP's mapper, by its own names, e.g. {mapper: {init_max_error: 2}}."""
-    threads: Annotated[int, NotIdentity] = -1
-    """-1: all cores. Only 1 makes two runs equal bit by bit."""
-
-    @model_validator(mode="after")
-    def _check(self) -> MapConfig:
-        if self.method != "triangulate" and self.reference is not None:
-            raise ValueError("`reference` goes with `method: triangulate`, and only with it")
-        if self.start is not None and self.method not in ("incremental", "auto"):
-            raise ValueError("`start` goes with `method: incremental`, and only with it")
-        if self.method == "auto" and self.options:
-            raise ValueError("`options` are those of one method: name it in place of `auto`")
-        if self.fixed and self.start is None:
-            raise ValueError("`fixed` keeps the poses of `start`: say which model that is")
-        if self.method == "triangulate" and self.refine_intrinsics:
-            raise ValueError(
-                "`method: triangulate` keeps the reference's intrinsics: "
-                "leave `refine_intrinsics` out"
-            )
-        try:
-            colmap.check_options(self.method, self.options)
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-        return self
 
 
 @dataclass(frozen=True, slots=True)
