@@ -20,7 +20,8 @@ from reconstruct.config import Section
 from reconstruct.errors import WeightsError
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
-from reconstruct.features.weights import dense_array, read_checkpoint, tensors_hash
+from reconstruct.features.weights import read_checkpoint
+from reconstruct.features.weights_file import WeightsFile, checked_tensors
 from reconstruct.geometry import rescale_points
 from reconstruct.types import FloatArray, ImageArray, LocalFeatures
 
@@ -80,15 +81,11 @@ class R2D2:
 
     def __init__(self, config: R2D2Config, *, device: str = "auto") -> None:
         self.config = config
-        self.device = device
-        self._weights: dict[str, Tensor] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_weights": None}
+        self._weights = WeightsFile(config.weights, read_weights, device)
 
     def identity(self) -> dict[str, Any]:
         """The settings, with the weights by content."""
-        return {**self.config.identity(), "weights": tensors_hash(self._load())}
+        return {**self.config.identity(), "weights": self._weights.content_hash()}
 
     def __call__(self, image: ImageArray) -> LocalFeatures:
         """Features of one (H, W, 3) uint8 RGB image."""
@@ -107,7 +104,7 @@ class R2D2:
 
         if min(item.size) < SMALLEST:
             return LocalFeatures.empty(item.original_size, self.dim)
-        weights = self._load()
+        weights = self._weights.tensors()
         with torch.inference_mode():
             colours = torch.from_numpy(item.pixels.transpose(2, 0, 1)[None].astype(np.float32))
             mean, deviation = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, DEVIATION))
@@ -144,15 +141,6 @@ class R2D2:
             descriptors=np.ascontiguousarray(found),
             image_size=item.original_size,
         )
-
-    def _load(self) -> dict[str, Tensor]:
-        if self._weights is None:
-            from reconstruct.torch_device import resolve_device
-
-            device = resolve_device(self.device)
-            path = Path(self.config.weights).expanduser()
-            self._weights = {name: w.to(device) for name, w in read_weights(path).items()}
-        return self._weights
 
 
 def pyramid(image: Tensor, config: R2D2Config) -> Iterator[Tensor]:
@@ -221,8 +209,6 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
     Raises WeightsError.
     """
-    import torch
-
     if not path.is_file():
         raise WeightsError(
             f"{path}: no such weights file; give the path of a r2d2_WASF_N16.pt (from the authors' "
@@ -231,16 +217,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     checkpoint = read_checkpoint(path)
     entries = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
     found = entries if isinstance(entries, Mapping) else {}
-    result = {}
-    for key, shape in layout().items():
-        value = found.get(f"module.{key}", found.get(key))
-        if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
-            raise WeightsError(
-                f"{path}: no tensor {key!r} of shape {shape} in its `state_dict`, so this is not "
-                "in the layout of r2d2_WASF_N16.pt (the fast and the big models have others)"
-            )
-        result[key] = torch.from_numpy(dense_array(value, shape, f"{path}: {key}"))
-    return result
+    named = {str(name).removeprefix("module."): value for name, value in found.items()}
+    expected = "r2d2_WASF_N16.pt (the fast and the big models have others)"
+    return checked_tensors(named, layout(), path, expected)
 
 
 def layout() -> dict[str, tuple[int, ...]]:

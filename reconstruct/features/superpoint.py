@@ -20,7 +20,8 @@ from reconstruct.config import Section
 from reconstruct.errors import WeightsError
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
-from reconstruct.features.weights import dense_array, read_checkpoint, tensors_hash
+from reconstruct.features.weights import read_checkpoint
+from reconstruct.features.weights_file import WeightsFile, checked_tensors
 from reconstruct.geometry import rescale_points
 from reconstruct.images import to_grey
 from reconstruct.types import ImageArray, LocalFeatures
@@ -74,15 +75,11 @@ class SuperPoint:
 
     def __init__(self, config: SuperPointConfig, *, device: str = "auto") -> None:
         self.config = config
-        self.device = device
-        self._weights: dict[str, Tensor] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_weights": None}
+        self._weights = WeightsFile(config.weights, read_weights, device)
 
     def identity(self) -> dict[str, Any]:
         """The settings, with the weights by content."""
-        return {**self.config.identity(), "weights": tensors_hash(self._load())}
+        return {**self.config.identity(), "weights": self._weights.content_hash()}
 
     def __call__(self, image: ImageArray) -> LocalFeatures:
         """Features of one (H, W, 3) uint8 RGB image."""
@@ -100,7 +97,7 @@ class SuperPoint:
             return []
         if min(batch[0].size) < CELL:
             return [LocalFeatures.empty(item.original_size, self.dim) for item in batch]
-        weights = self._load()
+        weights = self._weights.tensors()
         grey = np.stack([item.pixels for item in batch])[:, None]
         with torch.inference_mode():
             images = torch.from_numpy(grey).to(weights["conv1a.bias"].device).float() / 255
@@ -128,15 +125,6 @@ class SuperPoint:
             image_size=item.original_size,
         )
         return keep_best(features, max_keypoints=config.max_keypoints)
-
-    def _load(self) -> dict[str, Tensor]:
-        if self._weights is None:
-            from reconstruct.torch_device import resolve_device
-
-            device = resolve_device(self.device)
-            path = Path(self.config.weights).expanduser()
-            self._weights = {name: w.to(device) for name, w in read_weights(path).items()}
-        return self._weights
 
 
 def forward(weights: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,24 +205,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
     Raises WeightsError.
     """
-    import torch
-
     if not path.is_file():
         raise WeightsError(
             f"{path}: no such weights file; give the path of a superpoint_v1.pth (from the "
             "authors' repository, magicleap/SuperPointPretrainedNetwork)"
         )
-    entries = read_checkpoint(path)
-    result = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, (inputs, outputs, kernel) in LAYERS.items():
-        shapes = {"weight": (outputs, inputs, kernel, kernel), "bias": (outputs,)}
-        for kind, shape in shapes.items():
-            key = f"{name}.{kind}"
-            value = entries.get(key) if isinstance(entries, Mapping) else None
-            if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
-                raise WeightsError(
-                    f"{path}: no tensor {key!r} of shape {shape}, so this is not in the layout of "
-                    "superpoint_v1.pth"
-                )
-            result[key] = torch.from_numpy(dense_array(value, shape, f"{path}: {key}"))
-    return result
+        shapes[f"{name}.weight"] = (outputs, inputs, kernel, kernel)
+        shapes[f"{name}.bias"] = (outputs,)
+    return checked_tensors(read_checkpoint(path), shapes, path, "superpoint_v1.pth")

@@ -191,6 +191,6 @@ def test_making_one_does_no_work(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     def fail(*args: Any, **kwargs: Any) -> None:
         pytest.fail("read a file in the constructor")
 
-    config = config_class(name).model_construct()
+    config = config_class(name).model_construct(weights="absent.pth")
     monkeypatch.setattr("builtins.open", fail)
     assert create(config, "cpu").config is config
