@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import numpy as np
-from PIL import Image
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from reconstruct.config import NotIdentity, Section, tuple_from_list
 from reconstruct.errors import suggestion
+from reconstruct.features.resizing import ResizedImage, shrink_as_release
 from reconstruct.features.selection import keep_best
 from reconstruct.features.tiles import OVERLAP, in_photo, joined, tile_grid
 from reconstruct.features.weights import (
     SUFFIXES,
-    Preprocessing,
     TrunkWeights,
     load_weights,
     valid_names,
 )
-from reconstruct.geometry import fit_size, rescale_points
+from reconstruct.geometry import rescale_points
 from reconstruct.images import shrink
 from reconstruct.types import ImageArray, LocalFeatures
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from reconstruct.features.pyramid import FeatureNetwork, Keypoints
@@ -151,24 +148,6 @@ MAX_SCALE: Final = 8.0
 """A larger scale is taken for a typing error: memory grows with its square."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A photo at network size.
-
-    Attributes:
-        pixels: (h, w, 3) uint8 RGB.
-        image_size: (width, height) of the photo itself.
-    """
-
-    pixels: ImageArray
-    image_size: tuple[int, int]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of ``pixels``."""
-        return self.pixels.shape
-
-
 class D2Net:
     """The extractor behind ``load_extractor("d2net")``; see `reconstruct.features.Extractor`.
 
@@ -191,7 +170,7 @@ class D2Net:
         """Features of one (H, W, 3) uint8 RGB image."""
         return self.extract([self.prepare(image)])[0]
 
-    def prepare(self, image: ImageArray) -> Prepared:
+    def prepare(self, image: ImageArray) -> ResizedImage:
         """Shrink an image to network size: CPU only, for loader threads."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
@@ -199,16 +178,16 @@ class D2Net:
             )
         size = (image.shape[1], image.shape[0])
         if self.config.tiles:
-            return Prepared(np.ascontiguousarray(image), size)
-        return Prepared(self._shrunk(image), size)
+            return ResizedImage(np.ascontiguousarray(image), size)
+        return ResizedImage(self._shrunk(image), size)
 
     def _shrunk(self, image: ImageArray) -> ImageArray:
         limits = (self.config.max_edge, self.config.max_sum_edges)
-        resize = _shrink_as_release if self.config.cell_center == "release" else shrink
+        resize = shrink_as_release if self.config.cell_center == "release" else shrink
         return resize(image, *limits)
 
     def extract(
-        self, batch: Sequence[Prepared], observe: Callable[[Tensor], None] | None = None
+        self, batch: Sequence[ResizedImage], observe: Callable[[Tensor], None] | None = None
     ) -> list[LocalFeatures]:
         """Features of prepared images of one shape, in the same order.
 
@@ -239,23 +218,23 @@ class D2Net:
                 for keypoints, item in zip(searched, batch, strict=True)
             ]
 
-    def _in_tiles(self, item: Prepared) -> LocalFeatures:
+    def _in_tiles(self, item: ResizedImage) -> LocalFeatures:
         """Features of a photo at full resolution, tile by tile."""
         edge, limit = self.config.tile_edge, self.config.max_keypoints
         assert edge is not None  # the configuration was checked
-        tiles = tile_grid(item.image_size, edge)
+        tiles = tile_grid(item.original_size, edge)
         share = None if limit is None else -(-limit // len(tiles))
         parts = []
         for tile in tiles:
             (left, top), (right, bottom) = tile.start, tile.stop
             pixels = np.ascontiguousarray(item.pixels[top:bottom, left:right])
-            part = Prepared(pixels, (right - left, bottom - top))
+            part = ResizedImage(pixels, (right - left, bottom - top))
             (keypoints,) = self._search([pixels], None)
-            found = in_photo(self._finish(keypoints, part, None), tile, item.image_size)
+            found = in_photo(self._finish(keypoints, part, None), tile, item.original_size)
             parts.append(self._best(found, share))
         return self._best(joined(parts), limit)
 
-    def maps(self, batch: Sequence[Prepared]) -> Tensor | None:
+    def maps(self, batch: Sequence[ResizedImage]) -> Tensor | None:
         """(B, 512, h, w) maps of prepared images of one shape, without searching them for
         keypoints; None if the images are too small for the network."""
         import torch
@@ -302,6 +281,7 @@ class D2Net:
     def _forward(self, pixels: Sequence[ImageArray]) -> tuple[Tensor, FeatureNetwork]:
         """The normalised images on the device, and the network."""
         from reconstruct.features.backend import choose_backend, make_network
+        from reconstruct.features.vgg import normalised
         from reconstruct.torch_device import resolve_device
 
         config = self.config
@@ -317,24 +297,23 @@ class D2Net:
         return normalised(pixels, self._load().preprocessing, device), self._network
 
     def _finish(
-        self, keypoints: Keypoints | None, item: Prepared, max_keypoints: int | None
+        self, keypoints: Keypoints | None, item: ResizedImage, max_keypoints: int | None
     ) -> LocalFeatures:
         """Keypoints in the network input -> features of the photo."""
         if keypoints is None:
-            return LocalFeatures.empty(item.image_size, self.dim)
-        input_size = (item.shape[1], item.shape[0])
+            return LocalFeatures.empty(item.original_size, self.dim)
         positions = keypoints.positions.cpu().numpy()
         if self.config.cell_center == "release":
             # The release scales positions that count from the first pixel's centre.
-            xy = rescale_points(positions - 0.5, input_size, item.image_size) + 0.5
+            xy = rescale_points(positions - 0.5, item.size, item.original_size) + 0.5
         else:
-            xy = rescale_points(positions, input_size, item.image_size)
+            xy = rescale_points(positions, item.size, item.original_size)
         features = LocalFeatures(
             keypoints=xy.astype(np.float32),
             scales=keypoints.scales.cpu().numpy(),
             scores=keypoints.scores.cpu().numpy(),
             descriptors=keypoints.descriptors.cpu().numpy(),
-            image_size=item.image_size,
+            image_size=item.original_size,
         )
         return self._best(features, max_keypoints)
 
@@ -345,44 +324,3 @@ class D2Net:
             min_distance_px=self.config.min_distance_px,
             max_keypoints=max_keypoints,
         )
-
-
-def _shrink_as_release(
-    image: ImageArray, max_edge: int | None, max_sum_edges: int | None
-) -> ImageArray:
-    """Pillow's bilinear filter (behind scipy.misc.imresize, which the release calls), applied once
-    for each of the two limits."""
-    for limits in ((max_edge, None), (None, max_sum_edges)):
-        size = (image.shape[1], image.shape[0])
-        target = fit_size(size, *limits)
-        if target != size:
-            resized = Image.fromarray(image).resize(target, Image.Resampling.BILINEAR)
-            image = np.asarray(resized)
-    return np.ascontiguousarray(image)
-
-
-def normalised(
-    pixels: Sequence[ImageArray], preprocessing: Preprocessing, device: torch.device
-) -> Tensor:
-    """Input of the network.
-
-    Args:
-        pixels: (h, w, 3) uint8 RGB images of one shape.
-        preprocessing: As the weights require it.
-        device: Device of the result.
-
-    Returns:
-        (B, 3, h, w) float32.
-    """
-    import torch
-
-    stack = torch.from_numpy(np.stack(pixels))
-    if device.type == "cuda":
-        stack = stack.pin_memory().to(device, non_blocking=True)
-    order = list(preprocessing.order)
-    images = stack[..., order].permute(0, 3, 1, 2).float().div_(preprocessing.scale)
-    mean, std = (
-        torch.tensor(values, device=device).view(1, 3, 1, 1)
-        for values in (preprocessing.mean, preprocessing.std)
-    )
-    return images.sub_(mean).div_(std)

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from reconstruct.config import Section
-from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared
+from reconstruct.features.d2net import D2Net, D2NetConfig
+from reconstruct.features.resizing import ResizedImage
 from reconstruct.geometry import rescale_points
 from reconstruct.types import ImageArray, LocalFeatures
 
@@ -53,12 +54,12 @@ class Grid:
         """Features of one (H, W, 3) uint8 RGB image."""
         return self.extract([self.prepare(image)])[0]
 
-    def prepare(self, image: ImageArray) -> Prepared:
+    def prepare(self, image: ImageArray) -> ResizedImage:
         """Shrink an image to network size."""
         return self.trunk.prepare(image)
 
     def extract(
-        self, batch: Sequence[Prepared], observe: Callable[[Tensor], None] | None = None
+        self, batch: Sequence[ResizedImage], observe: Callable[[Tensor], None] | None = None
     ) -> list[LocalFeatures]:
         """Features of prepared images of one shape, in the same order.
 
@@ -70,12 +71,12 @@ class Grid:
             return []
         maps = self.trunk.maps(batch)
         if maps is None:
-            return [LocalFeatures.empty(item.image_size, self.dim) for item in batch]
+            return [LocalFeatures.empty(item.original_size, self.dim) for item in batch]
         if observe is not None:
             observe(maps)
         return [self._features(item, cells) for item, cells in zip(batch, maps, strict=True)]
 
-    def _features(self, item: Prepared, cells: Tensor) -> LocalFeatures:
+    def _features(self, item: ResizedImage, cells: Tensor) -> LocalFeatures:
         """Features of a photo from its (512, h, w) map."""
         import torch
 
@@ -85,19 +86,18 @@ class Grid:
         pooled = torch.nn.functional.avg_pool2d(cells, step) if step > 1 else cells
         _, rows, columns = pooled.shape
         if not rows * columns:
-            return LocalFeatures.empty(item.image_size, self.dim)
+            return LocalFeatures.empty(item.original_size, self.dim)
         vectors = pooled.flatten(1).T
         length = vectors.norm(dim=1)
         # Cell p of the map is centred at 4 (p + 1) COLMAP pixels (see alignment.py); `step` cells
         # from p on have their common centre (step - 1) / 2 cells further.
         x, y = (STRIDE_PX * (np.arange(n) * step + (step - 1) / 2 + 1.0) for n in (columns, rows))
         points = np.stack(np.meshgrid(x, y), axis=2).reshape(-1, 2)
-        input_size = (item.shape[1], item.shape[0])
-        width_px = STRIDE_PX * step * item.image_size[0] / input_size[0]
+        width_px = STRIDE_PX * step * item.original_size[0] / item.size[0]
         return LocalFeatures(
-            keypoints=rescale_points(points, input_size, item.image_size).astype(np.float32),
+            keypoints=rescale_points(points, item.size, item.original_size).astype(np.float32),
             scales=np.full(len(points), width_px, np.float32),
             scores=length.cpu().numpy(),
             descriptors=(vectors / length.clamp(min=1e-9)[:, None]).cpu().numpy(),
-            image_size=item.image_size,
+            image_size=item.original_size,
         )

@@ -9,7 +9,7 @@ Importing this module loads torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reconstruct.features.weights import CONVOLUTIONS
+from reconstruct.features.weights import CONVOLUTIONS, Preprocessing
+from reconstruct.types import ImageArray
 
 STRIDE_PX: Final = 4
 """Distance between the centres of neighbouring cells, in input pixels."""
@@ -75,3 +76,28 @@ def build_trunk(tensors: Mapping[str, NDArray[np.float32]], use_relu: bool = Tru
     trunk = Trunk(use_relu)
     trunk.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
     return trunk.eval().requires_grad_(False)
+
+
+def normalised(
+    pixels: Sequence[ImageArray], preprocessing: Preprocessing, device: torch.device
+) -> Tensor:
+    """Images as the trunk takes them.
+
+    Args:
+        pixels: (h, w, 3) uint8 RGB images of one shape.
+        preprocessing: As the weights require it.
+        device: Device of the result.
+
+    Returns:
+        (B, 3, h, w) float32.
+    """
+    stack = torch.from_numpy(np.stack(pixels))
+    if device.type == "cuda":
+        stack = stack.pin_memory().to(device, non_blocking=True)
+    order = list(preprocessing.order)
+    images = stack[..., order].permute(0, 3, 1, 2).float().div_(preprocessing.scale)
+    mean, std = (
+        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        for values in (preprocessing.mean, preprocessing.std)
+    )
+    return images.sub_(mean).div_(std)

@@ -14,8 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reconstruct.features.d2net import normalised
-from reconstruct.features.vgg import AVERAGE_POOL_AFTER, LAST, MAX_POOL_AFTER, dilation
+from reconstruct.features.vgg import (
+    AVERAGE_POOL_AFTER,
+    LAST,
+    MAX_POOL_AFTER,
+    dilation,
+    normalised,
+)
 from reconstruct.features.weights import CONVOLUTIONS, TrunkWeights
 from reconstruct.training.layout import LayoutName
 from reconstruct.types import ImageArray

@@ -30,7 +30,8 @@ import torch
 from reconstruct import colmap
 from reconstruct.features.backend import make_network
 from reconstruct.features.compaction import Encoding, compact, expand, fit_basis
-from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared
+from reconstruct.features.d2net import D2Net, D2NetConfig
+from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.vgg import build_trunk
 from reconstruct.features.weights import load_weights
 from reconstruct.images import EXTENSIONS, read_image
@@ -141,9 +142,9 @@ def settings(backend: str, multiscale: bool) -> D2NetConfig:
     )
 
 
-def resized(photo: ImageArray, size: tuple[int, int]) -> Prepared:
+def resized(photo: ImageArray, size: tuple[int, int]) -> ResizedImage:
     pixels = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    return Prepared(np.asarray(pixels, np.uint8), size)
+    return ResizedImage(np.asarray(pixels, np.uint8), size)
 
 
 def mode(multiscale: bool) -> str:

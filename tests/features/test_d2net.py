@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from reconstruct.config import validate
 from reconstruct.errors import ConfigError, UsageError, WeightsError
 from reconstruct.features import load_extractor
-from reconstruct.features.d2net import D2Net, D2NetConfig, normalised
+from reconstruct.features.d2net import D2Net, D2NetConfig
+from reconstruct.features.vgg import normalised
 from reconstruct.features.weights import CAFFE, TORCHVISION, load_weights
 
 OTHER_VALUES: dict[str, Any] = {

@@ -12,7 +12,9 @@ from literal_detection import literal_release
 from numpy.typing import NDArray
 
 from reconstruct.features.backend import make_network
-from reconstruct.features.d2net import D2Net, D2NetConfig, Prepared, normalised
+from reconstruct.features.d2net import D2Net, D2NetConfig
+from reconstruct.features.resizing import ResizedImage
+from reconstruct.features.vgg import normalised
 from reconstruct.features.weights import load_weights
 from reconstruct.images import read_image
 from reconstruct.types import ImageArray, LocalFeatures
@@ -137,7 +139,7 @@ def test_the_release_is_off(shared_data: Path) -> None:
 
 def test_backends_agree(shared_data: Path) -> None:
     image = _photo(shared_data / PHOTOS[1], 400)
-    prepared = Prepared(image, (image.shape[1], image.shape[0]))
+    prepared = ResizedImage(image, (image.shape[1], image.shape[0]))
     a, b = (
         D2Net(D2NetConfig(backend=backend), device="cpu").extract([prepared])[0]
         for backend in ("torch", "onnxruntime")
