@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno in _WRONG_PATH:
             print(f"error: {error}; give another path, or mend this one", file=sys.stderr)
             return UsageError.exit_status
-        # Nothing half-written counts as done (see workspace.py), so running again goes on.
+        # Nothing half-written counts as done (see atomic.py), so running again goes on.
         print(f"error: {error}; free or repair the disk, then run again to go on", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

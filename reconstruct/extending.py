@@ -6,15 +6,17 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from reconstruct.atomic import atomic_path
 from reconstruct.config import read_yaml, validate
 from reconstruct.datasets.folder import list_images
 from reconstruct.datasets.photos import FolderConfig
 from reconstruct.errors import UsageError
+from reconstruct.fingerprints import file_hash
 from reconstruct.pipeline.config import PipelineConfig
 from reconstruct.pipeline.run import run_config
 from reconstruct.stages.growing import PREVIOUS
 from reconstruct.stages.outcome import Run
-from reconstruct.workspace import Workspace, atomic_path, file_hash
+from reconstruct.workspace import Workspace
 
 
 def extend(

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from reconstruct import colmap
+from reconstruct.atomic import atomic_path
 from reconstruct.errors import EstimationError, UsageError
+from reconstruct.fingerprints import fingerprint, tree_hash
 from reconstruct.stages import Summary
 from reconstruct.stages.outcome import Run
 from reconstruct.storage.summary import stage_entry, write_summary
-from reconstruct.workspace import Workspace, atomic_path, fingerprint, tree_hash
+from reconstruct.workspace import Workspace
 
 logger = logging.getLogger("reconstruct")
 

@@ -31,7 +31,8 @@ LEVELS = [
         "stopping",
         "yaml_text",
     },
-    {"cluster", "config", "images", "workspace", "torch_device"},
+    {"atomic", "fingerprints", "ownership", "stamps", "workspace"}
+    | {"cluster", "config", "images", "torch_device"},
     {"storage", "colmap", "refinement"},
     {"features", "evaluation", "datasets", "export"},
     {"matching", "retrieval"},

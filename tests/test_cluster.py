@@ -19,7 +19,7 @@ from reconstruct.cluster.settings import ClusterConfig, parse_cluster
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.errors import DataError, UsageError
 from reconstruct.executor import InProcess
-from reconstruct.workspace import HOLDER
+from reconstruct.ownership import HOLDER
 
 FOLDERS = ("features", "matches", "geometries")
 

@@ -11,8 +11,8 @@ from PIL import Image, features
 
 from reconstruct import images
 from reconstruct.errors import ArtifactError, ImageError
+from reconstruct.fingerprints import file_hash
 from reconstruct.images import image_size, read_image, shrink, to_grey
-from reconstruct.workspace import file_hash
 
 
 @pytest.fixture

@@ -12,17 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from reconstruct.atomic import aside_of, atomic_path, reserve
 from reconstruct.errors import UsageError, WorkspaceBusyError
-from reconstruct.workspace import (
-    Workspace,
-    aside_of,
-    atomic_path,
-    fingerprint,
-    fingerprinter,
-    json_text,
-    reserve,
-    tree_hash,
-)
+from reconstruct.fingerprints import fingerprint, fingerprinter, json_text, tree_hash
+from reconstruct.workspace import Workspace
 
 HOLD = """
 import sys, time

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from reconstruct.atomic import atomic_path
 from reconstruct.benchmark.method import Method, MethodConfig, shared_extracts, write_json
 from reconstruct.benchmark.protocols import Benchmark, summarise
 from reconstruct.benchmark.protocols.daynight import DayNightBenchmark
@@ -29,10 +30,10 @@ from reconstruct.datasets.hpatches import HPatchesConfig, load_hpatches
 from reconstruct.datasets.wxbs import WxBSConfig, load_wxbs
 from reconstruct.errors import DataError
 from reconstruct.evaluation.plots import draw_curves
+from reconstruct.fingerprints import fingerprint
 from reconstruct.stages import Context, Stage
 from reconstruct.stages.evaluate import read_metrics, write_metrics
 from reconstruct.stages.whole import WholeStage
-from reconstruct.workspace import atomic_path, fingerprint
 
 PANELS = 6
 """Most groups that curves are drawn of."""

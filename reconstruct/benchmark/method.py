@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from reconstruct.atomic import atomic_path
 from reconstruct.benchmark.protocols import Benchmark, PairScore
 from reconstruct.benchmark.refine_pairs import RefinePairs
 from reconstruct.config import Section
 from reconstruct.errors import DataError, MissingLibraryError, WeightsError
+from reconstruct.fingerprints import fingerprint
 from reconstruct.geometry import Float64
 from reconstruct.matching.config import MatchConfig, default_match
 from reconstruct.refinement.settings import RefineConfig
@@ -35,7 +37,7 @@ from reconstruct.stages.match import Match
 from reconstruct.stages.pair import GivenPairs
 from reconstruct.stages.whole import WholeStage
 from reconstruct.types import ImagePair
-from reconstruct.workspace import Workspace, atomic_path, fingerprint
+from reconstruct.workspace import Workspace
 
 logger = logging.getLogger("reconstruct")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from reconstruct.fingerprints import fingerprint
 from reconstruct.geometry import Float64
 from reconstruct.parallel import side_by_side
 from reconstruct.refinement import Pyramid, RefineConfig, align_pair, build_pyramid
@@ -23,10 +24,10 @@ from reconstruct.stages.photos import KnownPhotos
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, ImagePair
-from reconstruct.workspace import fingerprint
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.errors import UsageError
 from reconstruct.executor import Executor, InProcess
 from reconstruct.files import read_text
-from reconstruct.workspace import HOLDER
+from reconstruct.ownership import HOLDER
 
 if TYPE_CHECKING:
     from distributed import Client

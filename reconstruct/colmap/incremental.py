@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pycolmap
 
+from reconstruct.atomic import remove
 from reconstruct.colmap.models import Reconstruction, read_model
 from reconstruct.errors import UsageError
-from reconstruct.workspace import remove
 
 
 @dataclass(frozen=True, slots=True)

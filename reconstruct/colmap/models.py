@@ -14,12 +14,12 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from reconstruct.atomic import reserve
 from reconstruct.colmap.cameras import Camera, make_camera
 from reconstruct.colmap.model_check import check_content, check_files
 from reconstruct.errors import UsageError
 from reconstruct.files import read_text
 from reconstruct.types import Intrinsics
-from reconstruct.workspace import reserve
 
 Reconstruction = pycolmap.Reconstruction
 

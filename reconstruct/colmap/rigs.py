@@ -21,7 +21,7 @@ from reconstruct.colmap.model_check import UNIT_TOLERANCE
 from reconstruct.colmap.models import Reconstruction
 from reconstruct.errors import EstimationError, UsageError
 from reconstruct.files import read_text
-from reconstruct.workspace import file_hash
+from reconstruct.fingerprints import file_hash
 
 LIMIT_BYTES = 1 << 24
 """Of a configuration."""

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from reconstruct import colmap
+from reconstruct.atomic import atomic_path
 from reconstruct.comparison.agreement import target_from_source
 from reconstruct.comparison.outcome import Comparison
 from reconstruct.comparison.tables import (
@@ -32,7 +33,7 @@ from reconstruct.report.pairs import chosen_pairs
 from reconstruct.report.render import render
 from reconstruct.report.scene import model_view
 from reconstruct.types import ImagePair
-from reconstruct.workspace import Workspace, atomic_path
+from reconstruct.workspace import Workspace
 
 PAGE = "compare.html"
 PHOTOS = 300

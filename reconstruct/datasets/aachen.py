@@ -17,14 +17,15 @@ from typing import Literal
 import numpy as np
 
 from reconstruct import colmap
+from reconstruct.atomic import atomic_path
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.nvm import NvmCamera, NvmModel, read_nvm
 from reconstruct.datasets.queries import MISSING, check_size, query_group, read_list
 from reconstruct.errors import DataError, ImageError, UsageError
+from reconstruct.fingerprints import file_hash, fingerprint
 from reconstruct.images import image_size
 from reconstruct.types import Intrinsics, Query
-from reconstruct.workspace import atomic_path, file_hash, fingerprint
 
 
 class AachenConfig(CamerasConfig):

@@ -13,8 +13,8 @@ from reconstruct import colmap
 from reconstruct.config import Section, tuple_from_list
 from reconstruct.datasets import Dataset
 from reconstruct.errors import ImageError, UsageError, suggestion
+from reconstruct.fingerprints import tree_hash
 from reconstruct.images import opened_exif
-from reconstruct.workspace import tree_hash
 
 
 def _known(model: str) -> str:

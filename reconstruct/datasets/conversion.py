@@ -21,10 +21,11 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError, features
 
+from reconstruct.atomic import atomic_path, remove
 from reconstruct.errors import ArtifactError, DataError, ImageError
+from reconstruct.fingerprints import file_hash, fingerprint
 from reconstruct.images import MAX_MEGAPIXELS, read_image_bytes
 from reconstruct.parallel import ahead
-from reconstruct.workspace import atomic_path, file_hash, fingerprint, remove
 
 logger = logging.getLogger(__name__)
 

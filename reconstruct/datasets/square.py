@@ -7,12 +7,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from reconstruct.atomic import atomic_path
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.folder import list_images
 from reconstruct.datasets.synthetic import write_dataset
 from reconstruct.errors import UsageError
-from reconstruct.workspace import atomic_path, fingerprint
+from reconstruct.fingerprints import fingerprint
 
 
 class SyntheticConfig(CamerasConfig):

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
+from reconstruct.atomic import atomic_path, remove
 from reconstruct.config import NotIdentity
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.errors import DataError, UsageError
+from reconstruct.fingerprints import file_hash, fingerprint
 from reconstruct.images import shrink
 from reconstruct.types import ImageArray
-from reconstruct.workspace import atomic_path, file_hash, fingerprint, remove
 
 logger = logging.getLogger(__name__)
 

@@ -49,8 +49,8 @@ def export(output: Path, format_: str, images: Path | None = None) -> Path:
     """
     if format_ not in FORMATS:
         raise UnknownNameError("export format", format_, FORMATS)
+    from reconstruct.atomic import atomic_path
     from reconstruct.export.result import Result
-    from reconstruct.workspace import atomic_path
 
     module = importlib.import_module(f"reconstruct.export.{format_}")
     target = output / "export" / FORMATS[format_]

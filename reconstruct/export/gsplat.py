@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reconstruct import colmap
+from reconstruct.atomic import remove
 from reconstruct.export.result import Result
-from reconstruct.workspace import remove
 
 
 def write(result: Result, target: Path) -> None:

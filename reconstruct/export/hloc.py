@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
+from reconstruct.atomic import reserve
 from reconstruct.errors import UsageError
 from reconstruct.export.result import Result
 from reconstruct.features.compaction import expand
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
 from reconstruct.types import FloatArray, ImagePair
-from reconstruct.workspace import Workspace, reserve
+from reconstruct.workspace import Workspace
 
 
 def write(result: Result, target: Path) -> None:

@@ -27,7 +27,7 @@ from rich.progress import (
 )
 
 from reconstruct.errors import WeightsError
-from reconstruct.workspace import file_hash
+from reconstruct.fingerprints import file_hash
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from reconstruct import colmap
 from reconstruct.datasets import cameras
+from reconstruct.fingerprints import fingerprint
 from reconstruct.indoor.candidate_worker import CandidateWorker
 from reconstruct.indoor.rgbd_map import RgbdMap
 from reconstruct.indoor.ways import DenseCandidatesConfig, DirectConfig, PoseConfig, SparseConfig
@@ -20,7 +21,6 @@ from reconstruct.stages.match import Match
 from reconstruct.storage.candidates import CandidateStore
 from reconstruct.storage.matches import pair_key
 from reconstruct.storage.pairs import ordered
-from reconstruct.workspace import fingerprint
 
 
 class Candidates(KeyedStage):

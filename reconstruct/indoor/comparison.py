@@ -29,18 +29,14 @@ from reconstruct.evaluation.localization import (
 )
 from reconstruct.evaluation.plots import draw_curves
 from reconstruct.evaluation.submission import check_submission, write_submission
-from reconstruct.indoor.candidates import (
-    Candidates,
-    DenseCandidatesConfig,
-    DirectConfig,
-    PoseConfig,
-    SparseConfig,
-)
+from reconstruct.fingerprints import fingerprint
+from reconstruct.indoor.candidates import Candidates
 from reconstruct.indoor.dense_verification import VerificationConfig
 from reconstruct.indoor.retrieval import Retrieval, RetrievalSection, RetrievedPairs
 from reconstruct.indoor.rgbd_map import RgbdMap
 from reconstruct.indoor.row import CandidateSource, Row, RowConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
+from reconstruct.indoor.ways import DenseCandidatesConfig, DirectConfig, PoseConfig, SparseConfig
 from reconstruct.localization.evaluate import read_truth, rows_table
 from reconstruct.stages import Context, QueryCard, Stage, inner_context
 from reconstruct.stages.compact import CompactConfig
@@ -50,7 +46,7 @@ from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.match import Match
 from reconstruct.stages.side_by_side import SideBySide
 from reconstruct.storage.poses import read_poses
-from reconstruct.workspace import Workspace, fingerprint
+from reconstruct.workspace import Workspace
 
 INLOC_THRESHOLDS: tuple[Threshold, ...] = ((0.25, 10.0), (0.5, 10.0), (1.0, 10.0))
 """Of visuallocalization.net for InLoc."""

@@ -7,11 +7,11 @@ from typing import Any
 
 from reconstruct.datasets import cameras
 from reconstruct.errors import ConfigError
+from reconstruct.fingerprints import fingerprint
 from reconstruct.indoor.scans import ScanLoader, Scans
 from reconstruct.stages import Context, Plan
 from reconstruct.stages.extract import Extract
 from reconstruct.storage.hashes import ContentHashes
-from reconstruct.workspace import fingerprint
 
 
 class RgbdMap:

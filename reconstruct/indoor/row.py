@@ -9,12 +9,15 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from reconstruct.atomic import atomic_path
 from reconstruct.config import Section
 from reconstruct.errors import ArtifactError
-from reconstruct.indoor.candidates import Candidates, PoseConfig
+from reconstruct.fingerprints import fingerprint
+from reconstruct.indoor.candidates import Candidates
 from reconstruct.indoor.choice import ChoiceRule, ScoredPose, choose
 from reconstruct.indoor.dense_verification import VerificationConfig
 from reconstruct.indoor.verify_poses import VerifyPoses
+from reconstruct.indoor.ways import PoseConfig
 from reconstruct.stages import Context, Plan
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.keyed import KeyedStage
@@ -22,7 +25,7 @@ from reconstruct.stages.match import Match
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.poses import write_poses
 from reconstruct.types import PoseEstimate, PoseStatus
-from reconstruct.workspace import Workspace, atomic_path, fingerprint
+from reconstruct.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct import colmap
+from reconstruct.fingerprints import fingerprint
 from reconstruct.images import read_image
 from reconstruct.indoor.candidates import Candidates
 from reconstruct.indoor.dense_verification import (
@@ -25,7 +26,6 @@ from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.candidates import CandidateStore, ScoreStore
 from reconstruct.types import FloatArray
-from reconstruct.workspace import fingerprint
 
 CLOUDS_MB = 1024
 """Memory for the points of images that wait for their next pose."""

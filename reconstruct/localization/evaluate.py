@@ -21,6 +21,7 @@ from reconstruct.evaluation.localization import (
 )
 from reconstruct.evaluation.poses import transform_pose
 from reconstruct.evaluation.submission import check_submission, write_submission
+from reconstruct.fingerprints import file_hash, fingerprint, tree_hash
 from reconstruct.localization.localize import WritePoses
 from reconstruct.stages import Context
 from reconstruct.stages.evaluate import (
@@ -31,7 +32,7 @@ from reconstruct.stages.evaluate import (
 )
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.poses import read_poses
-from reconstruct.workspace import Workspace, file_hash, fingerprint, tree_hash
+from reconstruct.workspace import Workspace
 
 Poses = Mapping[str, NDArray[np.float64]]
 

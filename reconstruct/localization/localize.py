@@ -18,6 +18,7 @@ from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import cameras
 from reconstruct.features import input_scale
+from reconstruct.fingerprints import fingerprint
 from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.query import MatchedQuery, QueryLocalizer
 from reconstruct.stages import Context, Plan
@@ -34,7 +35,6 @@ from reconstruct.storage.matches import MatchStore, pair_key
 from reconstruct.storage.pairs import ordered
 from reconstruct.storage.poses import write_poses
 from reconstruct.types import PointMap, PoseEstimate
-from reconstruct.workspace import fingerprint
 
 
 class MapLoader(Protocol):

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from reconstruct.errors import MissingLibraryError, UsageError, WeightsError
 from reconstruct.features.weights import UNREADABLE, read_checkpoint, tensors_hash
+from reconstruct.fingerprints import file_hash
 from reconstruct.matching import MatcherConfig
 from reconstruct.matching.nearest import unit_vectors
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import LocalFeatures, Matches
-from reconstruct.workspace import file_hash
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

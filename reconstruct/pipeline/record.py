@@ -9,12 +9,14 @@ from importlib import metadata
 
 import yaml
 
+from reconstruct.atomic import atomic_path
+from reconstruct.fingerprints import fingerprint
 from reconstruct.pipeline.config import AnyConfig
 from reconstruct.report.page import shown_fingerprint, write_report
 from reconstruct.stages import Context
 from reconstruct.storage.summary import read_summary
 from reconstruct.torch_device import resolve_device
-from reconstruct.workspace import Workspace, atomic_path, fingerprint
+from reconstruct.workspace import Workspace
 
 logger = logging.getLogger("reconstruct")
 

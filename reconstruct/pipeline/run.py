@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct import colmap
+from reconstruct.atomic import TEMPORARY, remove
 from reconstruct.cluster.connection import open_executor
 from reconstruct.cluster.settings import parse_cluster
 from reconstruct.errors import UsageError, suggestion
@@ -23,7 +24,7 @@ from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import Pair
 from reconstruct.stages.turn import Turn
 from reconstruct.storage.summary import read_summary, stage_entry, write_summary
-from reconstruct.workspace import TEMPORARY, Workspace, remove
+from reconstruct.workspace import Workspace
 
 logger = logging.getLogger("reconstruct")
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from reconstruct.atomic import atomic_path
 from reconstruct.datasets import Dataset
 from reconstruct.report.collect import collect
 from reconstruct.report.render import render
 from reconstruct.stages import Summary
-from reconstruct.workspace import Workspace, atomic_path
+from reconstruct.workspace import Workspace
 
 MARK = "\n<!-- shows {:>64} -->\n"
 """Last line of the page."""

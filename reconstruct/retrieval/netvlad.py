@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import WeightsError
+from reconstruct.fingerprints import file_hash
 from reconstruct.images import shrink
 from reconstruct.retrieval.describers import NetVladConfig
 from reconstruct.types import FloatArray, ImageArray
-from reconstruct.workspace import file_hash
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from reconstruct.fingerprints import fingerprint
 from reconstruct.parallel import side_by_side
 from reconstruct.refinement import (
     PairAlignment,
@@ -25,10 +26,10 @@ from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import key_pair, pair_key
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import ImagePair
-from reconstruct.workspace import fingerprint
 
 
 class Align(KeyedStage):

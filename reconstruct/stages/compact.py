@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from reconstruct.atomic import atomic_path
 from reconstruct.config import Section
 from reconstruct.errors import DataError
 from reconstruct.features.compaction import Encoding, compact, fit_basis, read_basis, write_basis
+from reconstruct.fingerprints import file_hash, fingerprint
 from reconstruct.stages import Context
-from reconstruct.workspace import atomic_path, file_hash, fingerprint
 
 
 class CompactConfig(Section):

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct import colmap
+from reconstruct.atomic import atomic_path, reserve
+from reconstruct.fingerprints import fingerprint
 from reconstruct.stages import Context
 from reconstruct.stages.map_cameras import MapCameras
 from reconstruct.stages.verify import Verified, Verify, check_indices
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.matches import key_pair, pair_key
-from reconstruct.workspace import atomic_path, fingerprint, reserve
 
 
 class Database(WholeStage):

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from reconstruct import colmap
+from reconstruct.atomic import atomic_path
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import ConfigError, UsageError
 from reconstruct.evaluation.localization import THRESHOLDS
@@ -21,11 +22,12 @@ from reconstruct.evaluation.poses import (
     similarity,
     transform_pose,
 )
+from reconstruct.fingerprints import fingerprint, tree_hash
 from reconstruct.geometry import projection_center
 from reconstruct.stages import Context
 from reconstruct.stages.map import Map
 from reconstruct.stages.whole import WholeStage
-from reconstruct.workspace import Workspace, atomic_path, fingerprint, tree_hash
+from reconstruct.workspace import Workspace
 
 
 class EvaluateConfig(Section):

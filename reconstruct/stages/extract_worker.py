@@ -39,7 +39,7 @@ from reconstruct.stages.photo_contents import (
     used_orientation,
 )
 from reconstruct.storage.features import FeatureStore
-from reconstruct.storage.shards import Record
+from reconstruct.storage.shard_file import Record
 from reconstruct.storage.turns import FoundTurn
 from reconstruct.types import ImageArray, LocalFeatures
 

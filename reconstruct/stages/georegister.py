@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from reconstruct import colmap
+from reconstruct.atomic import atomic_path
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.gps import UNKNOWN_M, VERTICAL, GpsPositions
 from reconstruct.errors import EstimationError, ImageError
 from reconstruct.evaluation.georegistration import Cameras, Georegistration, georegister
 from reconstruct.geometry import Float64, projection_center
 from reconstruct.images import exif_orientation, read_image_bytes
-from reconstruct.workspace import Workspace, atomic_path
+from reconstruct.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

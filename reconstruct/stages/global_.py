@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reconstruct.fingerprints import fingerprint
 from reconstruct.retrieval.aggregation import Aggregation, kmeans, learn_whitening
 from reconstruct.retrieval.describers import GlobalConfig, NetVladConfig, VladConfig
 from reconstruct.retrieval.index import GlobalIndex, read_index, write_index
@@ -19,7 +20,6 @@ from reconstruct.stages import Context, Plan
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.whole import WholeStage
 from reconstruct.types import FloatArray
-from reconstruct.workspace import fingerprint
 
 VOCABULARY_ROWS = 100_000
 WHITENING_IMAGES = 2_000

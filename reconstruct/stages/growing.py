@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct import colmap
-from reconstruct.workspace import Workspace, fingerprint, remove, tree_hash
+from reconstruct.atomic import remove
+from reconstruct.fingerprints import fingerprint, tree_hash
+from reconstruct.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

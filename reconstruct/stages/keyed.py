@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 from reconstruct.errors import UsageError
 from reconstruct.executor import Outcome
 from reconstruct.stages import Context, Plan, Precursor, need
-from reconstruct.storage.shards import Record, ShardStore, shard_size
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shard_writer import shard_size
+from reconstruct.storage.shards import ShardStore
 
 logger = logging.getLogger(__name__)
 

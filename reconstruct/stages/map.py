@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reconstruct import colmap
+from reconstruct.atomic import TEMPORARY, atomic_path, remove
 from reconstruct.datasets.gps import GpsPositions
 from reconstruct.errors import ConfigError, EstimationError
+from reconstruct.fingerprints import fingerprint, tree_hash
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
@@ -34,7 +36,6 @@ from reconstruct.stages.growing import (
 from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.second_pass import pairs_to_align, second_pass
 from reconstruct.stages.whole import WholeStage
-from reconstruct.workspace import TEMPORARY, atomic_path, fingerprint, remove, tree_hash
 
 logger = logging.getLogger(__name__)
 

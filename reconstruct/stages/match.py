@@ -15,6 +15,7 @@ import numpy as np
 
 from reconstruct import matching
 from reconstruct.errors import ConfigError
+from reconstruct.fingerprints import fingerprinter, json_text
 from reconstruct.matching.config import MatchConfig
 from reconstruct.matching.many import match_pairs, tiled
 from reconstruct.stages import Context
@@ -23,7 +24,6 @@ from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key, pair_keys
 from reconstruct.types import ImagePair
-from reconstruct.workspace import fingerprinter, json_text
 
 
 class PairSource(Protocol):

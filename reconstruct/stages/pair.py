@@ -9,6 +9,7 @@ from typing import Any
 
 from reconstruct import colmap
 from reconstruct.errors import ConfigError, EstimationError, UsageError
+from reconstruct.fingerprints import file_hash, fingerprint, tree_hash
 from reconstruct.stages import Context, Plan, Precursor
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.global_ import Global
@@ -26,7 +27,6 @@ from reconstruct.stages.pair_settings import (
 from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.pairs import read_pairs, write_pairs
 from reconstruct.types import ImagePair
-from reconstruct.workspace import file_hash, fingerprint, tree_hash
 
 MANY_PAIRS = 300_000
 """Pairs that take two days where one takes half a second: 775 photos, each with each."""

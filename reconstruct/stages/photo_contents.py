@@ -9,11 +9,11 @@ from typing import Any
 
 from reconstruct.datasets import Dataset
 from reconstruct.errors import ArtifactError
+from reconstruct.fingerprints import file_hash, fingerprint
 from reconstruct.images import exif_orientation
 from reconstruct.orientation import AS_STORED, turned_further
 from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.storage.turns import FoundTurn
-from reconstruct.workspace import file_hash, fingerprint
 
 ALPHA = "alpha"
 """Stands for the hash of a mask that is the photo's own alpha channel."""

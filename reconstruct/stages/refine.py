@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reconstruct.atomic import atomic_path
+from reconstruct.fingerprints import array_hash, fingerprint
 from reconstruct.refinement import RefineConfig, Refined, refine_keypoints
 from reconstruct.refinement.patches import level0_scale
 from reconstruct.stages import Context
@@ -35,9 +37,10 @@ from reconstruct.stages.whole import WholeStage
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
-from reconstruct.storage.shards import Record, ShardStore, ShardWriter
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shard_writer import ShardWriter
+from reconstruct.storage.shards import ShardStore
 from reconstruct.types import ImagePair, TwoViewGeometry
-from reconstruct.workspace import array_hash, atomic_path, fingerprint
 
 SHARD = 64
 FIGURES = "figures.json"

@@ -24,7 +24,9 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from reconstruct import features, matching
+from reconstruct.atomic import remove
 from reconstruct.errors import ConfigError
+from reconstruct.fingerprints import fingerprint
 from reconstruct.matching import Matcher
 from reconstruct.matching.config import MatchConfig
 from reconstruct.parallel import side_by_side
@@ -39,10 +41,10 @@ from reconstruct.storage.cache import Cache, Sized
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import key_pair
 from reconstruct.storage.pairs import ordered
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.storage.turns import FoundTurn, read_turns, write_turns
 from reconstruct.types import ImagePair, LocalFeatures
-from reconstruct.workspace import fingerprint, remove
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.datasets import cameras
 from reconstruct.errors import ArtifactError, ConfigError, EstimationError
+from reconstruct.fingerprints import fingerprinter, json_text, tree_hash
 from reconstruct.parallel import side_by_side
 from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
@@ -28,7 +29,6 @@ from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.types import ImagePair, TwoViewGeometry
-from reconstruct.workspace import fingerprinter, json_text, tree_hash
 
 
 class VerifyConfig(colmap.TwoViewOptions):

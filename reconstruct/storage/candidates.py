@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from reconstruct.geometry import Float64
-from reconstruct.storage.shards import Fields, Record, ShardStore
+from reconstruct.storage.shard_file import Fields, Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.types import FloatArray
 
 

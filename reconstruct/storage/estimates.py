@@ -7,7 +7,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.types import PoseEstimate, PoseStatus
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError
-from reconstruct.storage.shards import Fields, Record, ShardStore
+from reconstruct.storage.shard_file import Fields, Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.types import LocalFeatures
 
 FIELDS = ("keypoints", "scales", "scores", "descriptors")

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError
 from reconstruct.storage.matches import pair_key
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.types import ImagePair, TwoViewGeometry
 
 MATRICES = ("F", "E", "H", "cam2_from_cam1")

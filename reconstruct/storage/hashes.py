@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reconstruct.workspace import atomic_path, file_hash
+from reconstruct.atomic import atomic_path
+from reconstruct.fingerprints import file_hash
 
 
 class ContentHashes:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.workspace import atomic_path
+from reconstruct.atomic import atomic_path
 
 UNREADABLE = (
     *(OSError, LookupError, ValueError, RuntimeError),

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.types import ImagePair, Matches
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from reconstruct.atomic import atomic_path
 from reconstruct.config import shown
 from reconstruct.errors import ArtifactError
 from reconstruct.files import read_text
 from reconstruct.types import ImagePair
-from reconstruct.workspace import atomic_path
 
 LONGEST_LINE = 2 * 4096
 """Characters of a line that can be two names: Linux has no longer paths."""

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reconstruct.atomic import atomic_path
 from reconstruct.config import shown
 from reconstruct.errors import ArtifactError
 from reconstruct.files import read_text
 from reconstruct.geometry import quaternion, rotation_matrix
 from reconstruct.storage.names import listed_name, name_in_list
-from reconstruct.workspace import atomic_path
 
 UNIT_TOLERANCE = 0.05
 """How far from 1 the length of a quaternion may be: more is no rounding, but another column."""

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from reconstruct.atomic import atomic_path
 from reconstruct.config import shown
 from reconstruct.errors import UsageError
 from reconstruct.files import read_text
 from reconstruct.storage.names import listed_name, name_in_list
 from reconstruct.types import Intrinsics
-from reconstruct.workspace import atomic_path
 
 
 def read_intrinsics(path: Path, is_model: Callable[[str], bool]) -> dict[str, Intrinsics | None]:

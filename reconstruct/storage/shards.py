@@ -1,29 +1,18 @@
-"""Keyed records in HDF5 shards: the unit of work, of commit and of resume.
+"""A folder of shards, ``part-00003.h5``: the unit of work, of commit and of resume.
 
-A shard ``part-00003.h5`` holds a few records (images, or pairs). Each has a key, a fingerprint,
-and rows in every field; the rows of all records of a field stand in one dataset, cut by offsets:
-
-    keys          (R,) str
-    fingerprints  (R,) str
-    offsets/F     (R + 1,) int64      record r owns the rows offsets[r]:offsets[r + 1] of F
-    fields/F      (rows, ...)
-
-A shard is written whole or not at all (`atomic_path`), so it never needs repair. Where a key
-stands in several shards the last shard wins; `compact` removes what is superseded.
+Where a key stands in several shards (see `shard_file`) the last one wins; `ShardStore.compact`
+removes what is superseded.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +20,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from reconstruct.atomic import TEMPORARY, remove
 from reconstruct.errors import ArtifactError
-from reconstruct.storage.hdf5 import UNREADABLE, new_hdf5
-from reconstruct.workspace import TEMPORARY, remove
+from reconstruct.storage.hdf5 import UNREADABLE
+from reconstruct.storage.shard_file import Fields, OpenShard, Record, checked_texts, write_shard
 
 logger = logging.getLogger(__name__)
-Fields = dict[str, NDArray[Any]]
 OPEN_FILES = 16
 """Shards of a store that stay open for reading."""
-SMALL_BYTES = 2 << 20
-"""Fields of at most this size are kept in memory as long as their shard is open."""
 SEEN_S = 120.0
 """Time after which what one machine wrote to a shared folder is seen by all others."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Record:
-    """One keyed entry: its rows in each field. All records of a folder have the same fields."""
-
-    key: str
-    fingerprint: str
-    fields: Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,45 +37,6 @@ class _Place:
     fingerprint: str
     shard: Path
     row: int
-
-
-class _OpenShard:
-    """A shard that is open for reading."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = h5py.File(path, "r")
-        self.size = path.stat().st_size
-        self._offsets: dict[str, NDArray[np.int64]] = {}
-        self._rows: dict[str, Any] = {}
-        self._whole: dict[str, NDArray[Any]] = {}
-
-    @cached_property
-    def names(self) -> list[str]:
-        """The names of the fields."""
-        return list(self.file["fields"])
-
-    def offsets(self, name: str) -> NDArray[np.int64]:
-        """(R + 1,) offsets of the records in a field. Raises ValueError if they are damaged."""
-        if name not in self._offsets:
-            self._offsets[name] = _checked_offsets(self.file, name, self.size)
-        return self._offsets[name]
-
-    def read(self, name: str, row: int) -> NDArray[Any]:
-        """The rows of a record in a field.
-
-        A small field is read in one piece when it is asked for a second time: records are mostly
-        read in the order in which they are stored, and each access costs as much as a megabyte.
-        """
-        start, stop = self.offsets(name)[row : row + 2]
-        if name in self._whole:
-            return self._whole[name][start:stop].copy()
-        if name not in self._rows:
-            self._rows[name] = self.file["fields"][name]
-        elif self._rows[name].nbytes <= SMALL_BYTES:
-            self._whole[name] = self._rows[name][:]
-            return self._whole[name][start:stop].copy()
-        rows: NDArray[Any] = self._rows[name][start:stop]
-        return rows
 
 
 class ShardStore:
@@ -108,7 +47,7 @@ class ShardStore:
         self._places: dict[str, _Place] | None = None
         self._dirty: set[Path] = set()  # shards that hold superseded records, or nothing readable
         self._lengths: dict[str, dict[str, int]] = {}  # of records in a field
-        self._files: OrderedDict[Path, _OpenShard] = OrderedDict()
+        self._files: OrderedDict[Path, OpenShard] = OrderedDict()
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,9 +150,9 @@ class ShardStore:
             raise ArtifactError(f"{self.folder}: holds nothing for {key!r}; run its stage again")
         return place
 
-    def _open(self, shard: Path) -> _OpenShard:
+    def _open(self, shard: Path) -> OpenShard:
         if shard not in self._files:
-            self._files[shard] = _OpenShard(shard)
+            self._files[shard] = OpenShard(shard)
             while len(self._files) > OPEN_FILES:
                 self._files.popitem(last=False)[1].file.close()
         self._files.move_to_end(shard)
@@ -235,7 +174,7 @@ class ShardStore:
         if number is None:
             number = max((_number(path) for path in self._shards()), default=-1) + 1
         path = self.folder / f"part-{number:05d}.h5"
-        _write_shard(path, records)
+        write_shard(path, records)
         if self._places is not None:
             self._add(path, self._places)
         return path
@@ -302,7 +241,7 @@ class ShardStore:
             ]
             if records:
                 self._close()
-                _write_shard(path, records)
+                write_shard(path, records)
             else:
                 self._close()
                 remove(path)
@@ -331,7 +270,7 @@ class ShardStore:
         try:
             with h5py.File(path, "r") as file:
                 size = path.stat().st_size
-                keys, prints = (_checked_texts(file, n, size) for n in ("keys", "fingerprints"))
+                keys, prints = (checked_texts(file, n, size) for n in ("keys", "fingerprints"))
             rows = list(enumerate(zip(keys, prints, strict=True)))
         except UNREADABLE as error:
             logger.warning("%s: unreadable, counts as missing (%s)", path, error)
@@ -343,32 +282,6 @@ class ShardStore:
             places[key] = _Place(value, path, row)
 
 
-def _checked_texts(file: h5py.File, name: str, size: int) -> list[str]:
-    """The texts in a dataset. Raises ValueError if there are more than the file has room for."""
-    if file[name].nbytes > size:
-        raise ValueError(f"{name} claims {file[name].nbytes} bytes of a file of {size}")
-    return [str(text) for text in file[name].asstr()[:]]
-
-
-def _checked_offsets(file: h5py.File, name: str, size: int) -> NDArray[np.int64]:
-    """Offsets of the records in field ``name``.
-
-    Raises ValueError if the records do not lie within the field, or if this claims more than the
-    ``size`` bytes of the file: of a damaged or edited file, arrays of any size would be made.
-    """
-    records, field, offsets = len(file["keys"]), file["fields"][name], file["offsets"][name]
-    if offsets.shape != (records + 1,) or offsets.dtype.kind != "i":
-        raise ValueError(f"offsets of {name} are not those of {records} records")
-    if field.ndim < 1 or field.dtype.kind not in "biuf":
-        raise ValueError(f"{name} is no array of numbers")
-    if field.nbytes > size:
-        raise ValueError(f"{name} claims {field.nbytes} bytes of a file of {size}")
-    cuts: NDArray[np.int64] = offsets[:]
-    if cuts[0] != 0 or cuts[-1] > len(field) or (np.diff(cuts) < 0).any():
-        raise ValueError(f"offsets of {name} lie outside of its {len(field)} rows")
-    return cuts
-
-
 def _unreadable(shard: Path, error: Exception) -> ArtifactError:
     return ArtifactError(f"{shard}: cannot be read ({error}); delete it and run again")
 
@@ -376,46 +289,3 @@ def _unreadable(shard: Path, error: Exception) -> ArtifactError:
 def _number(path: Path) -> int:
     digits = path.name[len("part-") : -len(".h5")]
     return int(digits) if digits.isdigit() else -1
-
-
-def _write_shard(path: Path, records: list[Record]) -> None:
-    # A worker that was given up for lost may still write the same shard as its successor.
-    with new_hdf5(path, f".{socket.gethostname()}-{os.getpid()}") as file:
-        text = h5py.string_dtype("utf-8")
-        file.create_dataset("keys", data=[record.key for record in records], dtype=text)
-        prints = [record.fingerprint for record in records]
-        file.create_dataset("fingerprints", data=prints, dtype=text)
-        for name in records[0].fields:
-            parts = [record.fields[name] for record in records]
-            offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-            file[f"offsets/{name}"] = offsets
-            file[f"fields/{name}"] = np.concatenate(parts)
-
-
-class ShardWriter:
-    """Commits what is added in shards of ``size`` records, and the rest when flushed.
-
-    The cut depends only on the order of the records: a run that was killed and goes on with what
-    is missing writes the same shards as one that was never killed.
-    """
-
-    def __init__(self, store: ShardStore, size: int) -> None:
-        self._store, self._size = store, size
-        self._buffer: list[Record] = []
-
-    def add(self, record: Record) -> None:
-        """Keep a record for the present shard; commits the shard when it is full."""
-        self._buffer.append(record)
-        if len(self._buffer) == self._size:
-            self.flush()
-
-    def flush(self) -> None:
-        """Commit what is left."""
-        if self._buffer:
-            self._store.write(self._buffer)
-            self._buffer = []
-
-
-def shard_size(total: int, low: int, high: int) -> int:
-    """Records a shard, so that small jobs lose little when killed and large ones have few files."""
-    return min(max(total // 16, low), high)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from reconstruct.workspace import atomic_path
+from reconstruct.atomic import atomic_path
 
 
 def read_summary(path: Path) -> dict[str, dict[str, Any]]:

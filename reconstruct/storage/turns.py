@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from reconstruct.workspace import atomic_path
+from reconstruct.atomic import atomic_path
 
 
 class FoundTurn(NamedTuple):

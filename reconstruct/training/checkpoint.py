@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import nn
 
-from reconstruct.workspace import atomic_path
+from reconstruct.atomic import atomic_path
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 

@@ -17,12 +17,12 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError, ImageError
+from reconstruct.fingerprints import file_hash, tree_hash
 from reconstruct.matching.covisibility import sharing_pairs
 from reconstruct.training.depth_pairs import DepthPairsConfig, draw_pair
 from reconstruct.training.groups import Group, Shape
 from reconstruct.training.reprojection import DepthView
 from reconstruct.types import FloatArray
-from reconstruct.workspace import file_hash, tree_hash
 
 
 class ColmapDepthConfig(DepthPairsConfig):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from reconstruct.atomic import atomic_path
 from reconstruct.errors import UsageError
 from reconstruct.evaluation.plots import draw_curves
-from reconstruct.workspace import atomic_path
 
 COLUMNS = ("step", "rate", "loss", "gradient_norm", "pairs", "validation")
 SMOOTHED = 50

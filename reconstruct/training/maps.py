@@ -20,16 +20,17 @@ from torch import Tensor
 
 from reconstruct.features.vgg import LAST
 from reconstruct.features.weights import TrunkWeights, load_weights
+from reconstruct.fingerprints import fingerprint
 from reconstruct.parallel import ahead
 from reconstruct.stages import Context
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
-from reconstruct.storage.shards import Fields, Record, ShardStore
+from reconstruct.storage.shard_file import Fields, Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.torch_device import resolve_device
 from reconstruct.training.groups import Group, TrainingSet, draw_group
 from reconstruct.training.mix import load_source
 from reconstruct.training.network import FrozenTrunk
 from reconstruct.training.settings import TrainingConfig
-from reconstruct.workspace import fingerprint
 
 GROUPS_A_SHARD = 16
 TRAIN, VALIDATION = "train", "validation"

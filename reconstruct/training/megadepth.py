@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 
 from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError, ImageError, UsageError
+from reconstruct.fingerprints import file_hash
 from reconstruct.geometry import Float64
 from reconstruct.images import read_image
 from reconstruct.storage.hdf5 import read_array
@@ -30,7 +31,6 @@ from reconstruct.training.layout import Mask
 from reconstruct.training.object_arrays import read_npz
 from reconstruct.training.point_crops import crop_corner, point_cells, point_group
 from reconstruct.training.reprojection import DepthView, reproject
-from reconstruct.workspace import file_hash
 
 
 class MegaDepthConfig(DepthPairsConfig):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reconstruct.fingerprints import file_hash
 from reconstruct.images import read_image, shrink
 from reconstruct.types import ImageArray
-from reconstruct.workspace import file_hash
 
 KEPT_BYTES = 500_000_000
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap
+from reconstruct.atomic import atomic_path
 from reconstruct.errors import DataError, UsageError
 from reconstruct.storage.hdf5 import read_array
-from reconstruct.workspace import atomic_path
 
 logger = logging.getLogger(__name__)
 

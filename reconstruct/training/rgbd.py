@@ -17,11 +17,11 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError, ImageError
+from reconstruct.fingerprints import file_hash, tree_hash
 from reconstruct.geometry import Float64
 from reconstruct.training.depth_pairs import DepthPairsConfig, draw_pair
 from reconstruct.training.groups import Group, Shape
 from reconstruct.training.reprojection import DepthView
-from reconstruct.workspace import file_hash, tree_hash
 
 
 class RgbdConfig(DepthPairsConfig):

@@ -16,13 +16,13 @@ from pydantic import Field
 from reconstruct import colmap
 from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError
+from reconstruct.fingerprints import tree_hash
 from reconstruct.geometry import Float64, apply_homography
 from reconstruct.matching.covisibility import sharing_pairs
 from reconstruct.training.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
 from reconstruct.training.groups import Group, Shape
 from reconstruct.training.layout import point_correspondences
 from reconstruct.training.photos import Photos
-from reconstruct.workspace import tree_hash
 
 
 class SparsePointsConfig(CropsConfig):

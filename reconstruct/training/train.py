@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from reconstruct.atomic import atomic_path
+from reconstruct.fingerprints import fingerprint
 from reconstruct.parallel import ahead
 from reconstruct.stages import Context, Plan
 from reconstruct.stages.whole import WholeStage
@@ -30,7 +32,6 @@ from reconstruct.training.loading import fresh_examples
 from reconstruct.training.loop import make_optimizer, steps, take_step, validate
 from reconstruct.training.maps import VALIDATION, Example, GroupSource, Maps
 from reconstruct.training.network import head_tensors, make_head
-from reconstruct.workspace import atomic_path, fingerprint
 
 logger = logging.getLogger(__name__)
 

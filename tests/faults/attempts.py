@@ -38,10 +38,10 @@ from faults.tampering import tamper
 
 from reconstruct.__main__ import main
 from reconstruct.comparison import compare  # noqa: F401
+from reconstruct.fingerprints import database_hash, file_hash
 from reconstruct.pipeline.config import load_config  # noqa: F401
 from reconstruct.stages.keyed import KeyedStage
 from reconstruct.training import train
-from reconstruct.workspace import database_hash, file_hash
 
 PATIENCE_S = 120
 MEMORY = 3 << 30

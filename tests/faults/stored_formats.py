@@ -21,6 +21,7 @@ from reconstruct.datasets.inloc import read_xyz
 from reconstruct.errors import ArtifactError
 from reconstruct.export.result import Result
 from reconstruct.features.compaction import read_basis, write_basis
+from reconstruct.fingerprints import database_hash
 from reconstruct.localization.localizer import _read_settings
 from reconstruct.retrieval.aggregation import Aggregation, Whitening
 from reconstruct.retrieval.index import GlobalIndex, read_index, write_index
@@ -31,11 +32,12 @@ from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.hdf5 import read_array
 from reconstruct.storage.matches import MatchStore, key_pair
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.storage.summary import read_summary
 from reconstruct.training.colmap_depth import read_depth_map
 from reconstruct.types import PoseEstimate
-from reconstruct.workspace import Workspace, database_hash
+from reconstruct.workspace import Workspace
 
 SHARD = "part-00000.h5"
 

@@ -15,12 +15,12 @@ from test_lightglue import nearest_neighbour_weights
 
 from reconstruct.config import Section, validate
 from reconstruct.errors import ConfigError, UnknownNameError
+from reconstruct.fingerprints import fingerprint
 from reconstruct.matching import MATCHERS, Matcher, config_class, create
 from reconstruct.matching.config import MatchConfig, default_match
 from reconstruct.matching.many import match_pairs
 from reconstruct.storage.features import FIELDS, FeatureStore
 from reconstruct.types import LocalFeatures, Matches
-from reconstruct.workspace import fingerprint
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "dense": [{}, {"coarse": 2, "margin": 1, "min_score": 0.3}],

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from reconstruct import colmap
 from reconstruct.stages.refine import RefinedEstimator
 from reconstruct.stages.verify import RobustEstimator, VerifyConfig
-from reconstruct.storage.shards import Record, ShardStore
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shards import ShardStore
 from reconstruct.types import TwoViewGeometry
 
 PAIR = ("a", "b")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from reconstruct.fingerprints import file_hash
 from reconstruct.storage.hashes import ContentHashes
-from reconstruct.workspace import file_hash
 
 
 def test_a_file_is_read_again_only_if_it_changed(tmp_path: Path) -> None:

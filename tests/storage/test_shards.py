@@ -10,12 +10,9 @@ import pytest
 from reconstruct.errors import ArtifactError
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
-from reconstruct.storage.shards import (
-    Record,
-    ShardStore,
-    ShardWriter,
-    shard_size,
-)
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shard_writer import ShardWriter, shard_size
+from reconstruct.storage.shards import ShardStore
 from reconstruct.types import LocalFeatures, Matches
 
 NAMES = ["a/b.jpg", "a-b.jpg", "with space.jpg", "quote\"s'.jpg", "Grüße/写真.jpg", "#1.jpg"]

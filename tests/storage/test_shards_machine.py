@@ -11,7 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from reconstruct.storage.shards import Record, ShardStore, ShardWriter
+from reconstruct.storage.shard_file import Record
+from reconstruct.storage.shard_writer import ShardWriter
+from reconstruct.storage.shards import ShardStore
 
 KEYS = st.sampled_from(["a", "b", "c/d", "e f", "ü"])
 

@@ -1,0 +1,87 @@
+"""Whose a folder is: the mark of this program, and the lock of the run that writes there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import filelock
+
+from reconstruct.atomic import naming
+from reconstruct.errors import UsageError, WorkspaceBusyError
+
+MARKER = ".reconstruct"
+"""Marks a folder as made by this program."""
+STAMPS = ".fingerprints.json"
+"""Marks one that was made before there were markers; see stamps.py."""
+HOLDER = ".lock.holder"
+"""Names the run that holds the lock: its process, for the message to others, and a mark of its own,
+for workers on other machines."""
+
+
+def mark(folder: Path, artifacts: Iterable[Path]) -> None:
+    """Mark a folder as this program's.
+
+    Raises UsageError if it is not, and holds one of the ``artifacts`` that the program would
+    replace.
+    """
+    marker = folder / MARKER
+    if marker.is_file() or (folder / STAMPS).is_file():
+        marker.touch()
+        return
+    foreign = [path.name for path in artifacts if path.exists() or path.is_symlink()]
+    if foreign:
+        raise UsageError(
+            f"{folder}: holds files that this program would replace, and did not write "
+            f"({', '.join(foreign)}); give an empty or a new folder as --output"
+        )
+    with naming(marker):
+        marker.write_text("An output folder of reconstruct.\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def hold(folder: Path, marked: Callable[[], None]) -> Iterator[None]:
+    """Hold a folder for one run, which creates it.
+
+    Released by the system if the run is killed. marked: called before, when the folder is there;
+    raises UsageError if it is somebody else's.
+
+    Raises:
+        WorkspaceBusyError: Another run holds it; names the process.
+        UsageError: There can be no such folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marked()
+        held = filelock.FileLock(folder / ".lock", blocking=False)
+        held.acquire()
+    except filelock.Timeout as error:
+        raise WorkspaceBusyError(
+            f"{folder}: in use by another run (process {_holder(folder)}); "
+            "wait for it, or choose another --output"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UsageError(
+            f"{error.filename or folder}: cannot be (part of) an output folder "
+            f"({error.strerror}); choose another --output"
+        ) from error
+    try:
+        with naming(folder / HOLDER):
+            (folder / HOLDER).write_text(f"{os.getpid()}\n{uuid.uuid4()}\n", encoding="utf-8")
+        yield
+    finally:
+        (folder / HOLDER).unlink(missing_ok=True)
+        held.release()
+
+
+def _holder(folder: Path) -> str:
+    with contextlib.suppress(OSError):
+        lines = (folder / HOLDER).read_text(encoding="utf-8").split()
+        return lines[0] if lines else "unknown"
+    return "unknown"
