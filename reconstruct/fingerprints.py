@@ -38,6 +38,11 @@ def fingerprinter(kind: str, *shared: Any) -> Callable[..., str]:
     return lambda *texts: _text_hash(",".join([head, *texts]) + "]")
 
 
+def is_fingerprint(value: object) -> bool:
+    """Whether a value that was read can be a fingerprint."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
 def json_text(part: Any) -> str:
     """A JSON-able part of a fingerprint as the text that is hashed."""
     return json.dumps(part, sort_keys=True, separators=(",", ":"))

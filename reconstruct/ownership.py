@@ -23,14 +23,25 @@ HOLDER = ".lock.holder"
 for workers on other machines."""
 
 
-def mark(folder: Path, artifacts: Iterable[Path]) -> None:
-    """Mark a folder as this program's.
+def is_own(folder: Path) -> bool:
+    """Whether a folder is marked as this program's."""
+    return (folder / MARKER).is_file() or (folder / STAMPS).is_file()
 
-    Raises UsageError if it is not, and holds one of the ``artifacts`` that the program would
-    replace.
+
+def mark(folder: Path, artifacts: Iterable[Path], known: bool = False) -> None:
+    """Make a folder, marked as this program's.
+
+    Args:
+        folder: The folder.
+        artifacts: What the program would replace in it.
+        known: It is this program's by another sign.
+
+    Raises:
+        UsageError: It is there, not marked, and holds one of the artifacts.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     marker = folder / MARKER
-    if marker.is_file() or (folder / STAMPS).is_file():
+    if known or is_own(folder):
         marker.touch()
         return
     foreign = [path.name for path in artifacts if path.exists() or path.is_symlink()]
@@ -45,17 +56,16 @@ def mark(folder: Path, artifacts: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def hold(folder: Path, marked: Callable[[], None]) -> Iterator[None]:
-    """Hold a folder for one run, which creates it.
+    """Hold a folder for one run.
 
-    Released by the system if the run is killed. marked: called before, when the folder is there;
-    raises UsageError if it is somebody else's.
+    Released by the system if the run is killed. marked: makes and marks the folder; raises
+    UsageError if it is somebody else's.
 
     Raises:
         WorkspaceBusyError: Another run holds it; names the process.
         UsageError: There can be no such folder.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         marked()
         held = filelock.FileLock(folder / ".lock", blocking=False)
         held.acquire()

@@ -22,6 +22,7 @@ from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.nvm import NvmCamera, NvmModel, read_nvm
 from reconstruct.datasets.queries import MISSING, check_size, query_group, read_list
+from reconstruct.datasets.scratch import claim
 from reconstruct.errors import DataError, ImageError, UsageError
 from reconstruct.fingerprints import file_hash, fingerprint
 from reconstruct.images import image_size
@@ -119,6 +120,7 @@ def _reference_model(config: AachenConfig, root: Path, images: Path, scratch: Pa
     if not stamp.is_file() or stamp.read_text() != value:
         known = read_list(listed) if listed else {}
         model = nvm_model(read_nvm(path), images, known)
+        claim(scratch.parent, scratch.name, known=stamp.is_file())
         with atomic_path(scratch) as temporary:
             temporary.mkdir(parents=True)
             model.write(temporary)

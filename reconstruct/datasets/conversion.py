@@ -22,8 +22,9 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError, features
 
 from reconstruct.atomic import atomic_path, remove
-from reconstruct.errors import ArtifactError, DataError, ImageError
-from reconstruct.fingerprints import file_hash, fingerprint
+from reconstruct.datasets.scratch import claim
+from reconstruct.errors import ArtifactError, DataError, ImageError, UsageError
+from reconstruct.fingerprints import file_hash, fingerprint, is_fingerprint
 from reconstruct.images import MAX_MEGAPIXELS, read_image_bytes
 from reconstruct.parallel import ahead
 
@@ -91,10 +92,17 @@ def convert_photos(root: Path, names: Iterable[str], target: Path) -> Converted:
 
     Raises:
         DataError: None is left.
+        UsageError: ``target`` is there, and is not this program's.
     """
     names = list(names)
     foreign = [name for name in names if is_foreign(name)]
     record = _read_record(target)
+    claim(target.parent, target.name, _record_path(target).name, known=bool(record))
+    if root.resolve() == target.resolve():
+        raise UsageError(
+            f"{root}: photos are converted into this folder; move them to another one, and give "
+            "that with --images"
+        )
     kept = {f"{name}.jpg": name for name in foreign}
     skipped: dict[str, str] = {}
 
@@ -278,9 +286,10 @@ def _read_record(target: Path) -> dict[str, str]:
     """Original -> fingerprint under which it was converted."""
     try:
         found = json.loads(_record_path(target).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    whole = isinstance(found, dict) and all(is_fingerprint(value) for value in found.values())
+    return found if whole else {}
 
 
 def _write_record(target: Path, record: Mapping[str, str]) -> None:

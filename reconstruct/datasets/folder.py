@@ -8,6 +8,10 @@ from pathlib import Path
 
 from reconstruct.errors import DataError, UsageError
 from reconstruct.images import EXTENSIONS, FOREIGN
+from reconstruct.ownership import is_own
+
+MADE_OF_PHOTOS = ("dataset", "export")
+"""Folders of copies of photos in an output folder."""
 
 
 def list_images(
@@ -19,6 +23,7 @@ def list_images(
 
     Hidden files and folders are passed over; so are files without the extension of an image.
     A folder that links lead to more than once counts once, under its own path if it has one.
+    What this program made of photos, in an output folder below ``root``, is passed over.
     Raises UsageError if ``root`` is not a folder, DataError if it holds no image.
     """
     if not root.is_dir():
@@ -59,7 +64,12 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
                     subfolders.clear()
                     continue
                 seen.add(_identity(here))
-                subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+                subfolders[:] = sorted(
+                    name
+                    for name in subfolders
+                    if not name.startswith(".")
+                    and not (name in MADE_OF_PHOTOS and is_own(here / name))
+                )
                 links += [here / name for name in subfolders if (here / name).is_symlink()]
                 yield here, sorted(files)
         waiting = links

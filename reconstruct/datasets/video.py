@@ -23,8 +23,9 @@ from reconstruct.atomic import atomic_path, remove
 from reconstruct.config import NotIdentity
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
+from reconstruct.datasets.scratch import claim
 from reconstruct.errors import DataError, UsageError
-from reconstruct.fingerprints import file_hash, fingerprint
+from reconstruct.fingerprints import file_hash, fingerprint, is_fingerprint
 from reconstruct.images import shrink
 from reconstruct.types import ImageArray
 
@@ -93,7 +94,7 @@ def take_frames(path: Path, root: Path, config: VideoConfig) -> tuple[list[str],
         Sorted names of the frames, and what is wrong with the clip where it ends too early.
 
     Raises:
-        UsageError: The package for videos is not installed.
+        UsageError: The package for videos is not installed, or ``root`` is not this program's.
         DataError: The file holds no picture.
     """
     wanted = fingerprint(
@@ -102,6 +103,7 @@ def take_frames(path: Path, root: Path, config: VideoConfig) -> tuple[list[str],
     )
     record = root.with_name(f"{root.name}.json")
     known = _read_record(record)
+    claim(root.parent, root.name, record.name, known=is_fingerprint(known.get("fingerprint")))
     if known.get("fingerprint") == wanted:
         names = list(known["names"])
         if all((root / name).is_file() for name in names):
@@ -234,6 +236,6 @@ def _grey(picture: ImageArray, edge: int) -> NDArray[np.float32]:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
