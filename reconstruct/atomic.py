@@ -11,13 +11,15 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from reconstruct.errors import UsageError
 
-TEMPORARY = ".tmp"
-"""Suffix of everything that is not committed yet."""
+TEMPORARY = ".reconstruct-tmp"
+"""Suffix of everything that is not committed yet; no other program's files have it."""
+BESIDE = ("-wal", "-shm", "-journal")
+"""Suffixes of what SQLite keeps beside a database."""
 
 
 def aside_of(path: Path) -> Path:
@@ -53,8 +55,10 @@ def atomic_path(path: Path, mark: str = "", *, keep_old: bool = False) -> Iterat
             if not keep_old:
                 remove(aside)
         else:
+            if path.suffix == ".db":  # or SQLite would read what was logged of the old one
+                _remove_beside(path)
             os.replace(temporary, path)
-        _remove_written(temporary)
+        _remove_beside(temporary)
         _flush(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -62,10 +66,32 @@ def atomic_path(path: Path, mark: str = "", *, keep_old: bool = False) -> Iterat
         raise
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is not committed yet."""
+    return name.endswith((TEMPORARY, *(TEMPORARY + suffix for suffix in BESIDE)))
+
+
+def sweep(folder: Path, passed_over: Collection[str] = ()) -> None:
+    """Remove what killed processes left half-written in a folder, at any depth.
+
+    passed_over: names of subfolders in which others may be writing.
+    """
+    for here, folders, files in os.walk(folder):
+        for name in filter(is_temporary, [*folders, *files]):
+            remove(Path(here, name))
+        others = passed_over if Path(here) == folder else ()
+        folders[:] = [n for n in folders if not is_temporary(n) and n not in others]
+
+
 def _remove_written(temporary: Path) -> None:
     """Delete what is there, and what SQLite kept beside it: the next one must not read that."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        remove(temporary.with_name(temporary.name + suffix))
+    remove(temporary)
+    _remove_beside(temporary)
+
+
+def _remove_beside(database: Path) -> None:
+    for suffix in BESIDE:
+        remove(database.with_name(database.name + suffix))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconstruct.atomic import aside_of, remove
+from reconstruct.atomic import aside_of, remove, sweep
 from reconstruct.errors import UsageError
 from reconstruct.ownership import hold, mark
 from reconstruct.stamps import (
@@ -22,6 +22,9 @@ from reconstruct.stamps import (
     unchanged,
     write_stamps,
 )
+
+_WRITTEN_UNLOCKED = ("dataset", "export")
+"""Folders in which ``plan`` and ``export`` may be writing meanwhile."""
 
 
 class Workspace:
@@ -72,7 +75,11 @@ class Workspace:
         """
         with hold(self.root, self._mark):
             self._put_back()
-            yield
+            sweep(self.root, _WRITTEN_UNLOCKED)
+            try:
+                yield
+            finally:
+                sweep(self.root, _WRITTEN_UNLOCKED)  # of workers that were killed
 
     def _mark(self) -> None:
         """Mark the folder as this program's. Raises UsageError if it is somebody else's."""

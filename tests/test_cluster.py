@@ -94,7 +94,7 @@ def test_workers_that_are_killed_change_no_byte(run: Runner, finished: Path) -> 
     assert (run.folder / "_extract").exists()
     assert (run.folder / "match").exists()
     assert contents(run.output) == contents(finished)
-    assert not list(run.output.rglob("*.tmp*"))
+    assert not list(run.output.rglob("*-tmp*"))
 
 
 def test_a_driver_that_is_killed_leaves_what_was_written(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reconstruct.atomic import aside_of, atomic_path, reserve
+from reconstruct.atomic import TEMPORARY, aside_of, atomic_path, reserve
 from reconstruct.errors import UsageError, WorkspaceBusyError
 from reconstruct.fingerprints import fingerprint, fingerprinter, json_text, tree_hash
 from reconstruct.workspace import Workspace
@@ -71,8 +71,9 @@ def test_a_folder_stands_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "a.tmp").mkdir()
-    (tmp_path / "a.tmp" / "half").write_text("x")
+    left = tmp_path / f"a{TEMPORARY}"
+    left.mkdir()
+    (left / "half").write_text("x")
     with atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("whole")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
@@ -80,7 +81,7 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
 
 def test_what_sqlite_kept_beside_a_temporary_goes_with_it(tmp_path: Path) -> None:
     path = tmp_path / "database.db"
-    stale = tmp_path / "database.db.tmp-wal"
+    stale = tmp_path / f"database.db{TEMPORARY}-wal"
     stale.write_bytes(b"of a run that was killed")
     with pytest.raises(OSError, match="full"), atomic_path(path) as temporary:  # noqa: PT012
         assert not stale.exists(), "or it would be read as a part of the next database"
@@ -88,6 +89,55 @@ def test_what_sqlite_kept_beside_a_temporary_goes_with_it(tmp_path: Path) -> Non
             temporary.with_name(temporary.name + suffix).touch()
         raise OSError(errno.ENOSPC, "full")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_sqlite_logged_of_a_database_does_not_spoil_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "database.db"
+
+    def write(path: Path, rows: int) -> None:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("CREATE TABLE t (x)")
+            database.executemany("INSERT INTO t VALUES (?)", [("x" * 100,)] * rows)
+            database.commit()
+
+    write(path, 100)
+    opened = sqlite3.connect(path)
+    opened.execute("PRAGMA journal_mode=WAL")
+    opened.execute("DELETE FROM t WHERE rowid > 50")
+    opened.commit()
+    log = path.with_name("database.db-wal")
+    logged = log.read_bytes()
+    opened.close()
+    log.write_bytes(logged)  # as a program leaves it that is killed with the database open
+    with atomic_path(path) as temporary:
+        write(temporary, 7)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM t").fetchone() == (7,)
+
+
+def test_what_killed_runs_left_goes_when_the_folder_is_opened(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.lock():
+        pass
+    half = [
+        tmp_path / f"summary.json{TEMPORARY}",
+        tmp_path / "features" / f"part-00001.h5.node-17{TEMPORARY}",
+        tmp_path / "rows" / "a" / f"database.db{TEMPORARY}-wal",
+        tmp_path / f"sparse{TEMPORARY}" / "images.bin",
+    ]
+    others = [
+        tmp_path / "notes.tmp",
+        tmp_path / "features" / "part-00000.h5",
+        tmp_path / "export" / f"colmap{TEMPORARY}" / "images.bin",  # exported at this moment
+    ]
+    for path in [*half, *others]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    with workspace.lock():
+        assert [path.exists() for path in half] == [False] * len(half)
+        half[1].write_text("x")  # of a worker that is killed
+    left = {path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] != "."}
+    assert left == set(others)
 
 
 def test_a_stamp_holds_for_the_artifact_that_was_committed(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct import colmap
-from reconstruct.atomic import TEMPORARY, remove
 from reconstruct.cluster.connection import open_executor
 from reconstruct.cluster.settings import parse_cluster
 from reconstruct.errors import UsageError, suggestion
@@ -94,7 +93,6 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
     """Run the stages in their order, those not in ``only`` (if any) taken as they are."""
     path, summary = context.workspace.summary, context.summary
     entries = read_summary(path)
-    remove(path.with_name(path.name + TEMPORARY))  # left by a run that was killed as it wrote it
     for stage in stages:
         if only and stage.name not in only:
             stage.settle()

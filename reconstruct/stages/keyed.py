@@ -248,8 +248,6 @@ class KeyedStage(ABC):
             need(stage.current(), self.name, stage.name)
         self._fingerprints = None  # what was asked before the stages before had run is void
         self.prepare()
-        for store, _ in self._outputs():
-            store.clean()
         started = time.perf_counter()
         self.made += self._make()
         self.seconds = time.perf_counter() - started
@@ -276,7 +274,6 @@ class KeyedStage(ABC):
                         self.context.summary.skipped[outcome.key] = outcome.skipped
                         logger.warning("skipped %s: %s", outcome.key, outcome.skipped)
         for store, wanted in self._outputs():
-            store.clean()  # of workers that were killed
             store.see({key: wanted[key] for key in made if key in wanted})
         return len(made)
 

@@ -118,7 +118,6 @@ class Map(WholeStage):
 
     def _models(self) -> list[colmap.Reconstruction]:
         scratch = self.workspace.root / f"mapping{TEMPORARY}"
-        remove(scratch)
         try:
             if self.reference is not None:
                 return [self._triangulated(scratch)]

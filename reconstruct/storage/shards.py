@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.atomic import TEMPORARY, remove
+from reconstruct.atomic import remove
 from reconstruct.errors import ArtifactError
 from reconstruct.storage.hdf5 import UNREADABLE
 from reconstruct.storage.shard_file import Fields, OpenShard, Record, checked_texts, write_shard
@@ -138,11 +138,6 @@ class ShardStore:
                 raise _unreadable(shard, error) from error
             result |= {key: rows[offsets[row] : offsets[row + 1]] for key, row in members}
         return result
-
-    def clean(self) -> None:
-        """Remove what a killed run left uncommitted."""
-        for path in self.folder.glob(f"*{TEMPORARY}"):
-            remove(path)
 
     def _place(self, key: str) -> _Place:
         place = self._index().get(key)

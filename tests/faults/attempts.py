@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.tampering import tamper
 
 from reconstruct.__main__ import main
+from reconstruct.atomic import is_temporary
 from reconstruct.comparison import compare  # noqa: F401
 from reconstruct.fingerprints import database_hash, file_hash
 from reconstruct.pipeline.config import load_config  # noqa: F401
@@ -192,7 +193,7 @@ def disk(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[st
         _resize(spec.folder.parent, size)
         full = attempt(spec.arguments)
         _resize(spec.folder.parent, LARGE_BYTES)
-        temporaries = [p.name for p in spec.folder.rglob("*.tmp*") if p.is_file()]
+        temporaries = [p.name for p in spec.folder.rglob("*") if is_temporary(p.name)]
         again = attempt(spec.arguments)
         yield _found(spec, size, full, again, wanted) | {"temporaries": temporaries}
         if full.status == whole.status:

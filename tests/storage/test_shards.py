@@ -199,14 +199,6 @@ def test_small_jobs_have_small_shards() -> None:
     assert [shard_size(n, 4, 16) for n in (1, 64, 100, 256, 100_000)] == [4, 4, 6, 16, 16]
 
 
-def test_temporaries_of_a_killed_run_go(tmp_path: Path) -> None:
-    for name in ("part-00000.h5", "part-00001.h5.tmp"):
-        (tmp_path / name).write_text("x")
-    ShardStore(tmp_path).clean()
-    ShardStore(tmp_path / "not there").clean()
-    assert [path.name for path in tmp_path.iterdir()] == ["part-00000.h5"]
-
-
 def test_columns_and_lengths_are_read_shard_by_shard(tmp_path: Path) -> None:
     store = ShardStore(tmp_path)
     assert store.lengths("x") == store.column("flags") == {}

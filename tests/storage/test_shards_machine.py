@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from reconstruct.atomic import TEMPORARY
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shard_writer import ShardWriter
 from reconstruct.storage.shards import ShardStore
@@ -57,13 +58,12 @@ class Shards(RuleBasedStateMachine):
     @rule()
     def kill_while_writing(self) -> None:
         self.store.folder.mkdir(exist_ok=True)
-        (self.store.folder / "part-00099.h5.tmp").write_bytes(b"half a shard")
+        (self.store.folder / f"part-00099.h5{TEMPORARY}").write_bytes(b"half a shard")
 
     @rule()
     def open_again(self) -> None:
         self.store._close()
         self.store = ShardStore(self.store.folder)
-        self.store.clean()
 
     @invariant()
     def holds_what_was_written(self) -> None:
