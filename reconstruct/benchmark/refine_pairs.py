@@ -15,18 +15,17 @@ import numpy as np
 from reconstruct.fingerprints import fingerprint
 from reconstruct.geometry import Float64
 from reconstruct.parallel import side_by_side
-from reconstruct.refinement import Pyramid, RefineConfig, align_pair, build_pyramid
+from reconstruct.refinement import Pyramid, RefineConfig, align_pair
 from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.match import Match
 from reconstruct.stages.photos import KnownPhotos
-from reconstruct.storage.cache import Cache
+from reconstruct.stages.pyramids import cached_pyramids
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shards import ShardStore
-from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, ImagePair
 
 
@@ -91,7 +90,7 @@ class RefinePairsWorker:
 
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
         """Results for pairs."""
-        pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
+        pyramids = cached_pyramids(self.photos.read, self.config, self.device)
         pairs = (key_pair(item.key) for item in wanted)
         jobs = ((self._load(pair), pyramids[pair[0]], pyramids[pair[1]]) for pair in pairs)
         found = side_by_side(lambda job: self._refined(*job), jobs)
@@ -111,7 +110,3 @@ class RefinePairsWorker:
         alignment = align_pair(pyramid0, pyramid1, item.first, item.second, matches, self.config)
         step = alignment.displacement / np.asarray(pyramid1.scale, np.float32)
         return replace(item, second=item.second + np.where(alignment.aligned[:, None], step, 0))
-
-    def _pyramid(self, name: str) -> Pyramid:
-        pixels = self.photos.read(name)
-        return build_pyramid(pixels, self.config.max_edge, resolve_device(self.device))

@@ -16,19 +16,17 @@ from reconstruct.refinement import (
     Pyramid,
     RefineConfig,
     align_pair,
-    build_pyramid,
 )
 from reconstruct.stages import Context
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.photos import KnownPhotos
+from reconstruct.stages.pyramids import cached_pyramids
 from reconstruct.stages.verify import Verify
-from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import key_pair, pair_key
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shards import ShardStore
-from reconstruct.torch_device import resolve_device
 from reconstruct.types import ImagePair
 
 
@@ -89,7 +87,7 @@ class AlignWorker:
 
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
         """Results for pairs."""
-        pyramids = Cache[Pyramid](self._pyramid, self.config.cache_mb << 20)
+        pyramids = cached_pyramids(self.photos.read, self.config, self.device)
         pairs = (key_pair(item.key) for item in wanted)
         jobs = ((pair, pyramids[pair[0]], pyramids[pair[1]]) for pair in pairs)
         found = side_by_side(lambda job: self._align(*job), jobs)
@@ -100,7 +98,3 @@ class AlignWorker:
     def _align(self, pair: ImagePair, first: Pyramid, second: Pyramid) -> PairAlignment:
         keypoints = self.features.keypoints(pair[0]), self.features.keypoints(pair[1])
         return align_pair(first, second, *keypoints, self.geometries.inliers(pair), self.config)
-
-    def _pyramid(self, name: str) -> Pyramid:
-        pixels = self.photos.read(name)
-        return build_pyramid(pixels, self.config.max_edge, resolve_device(self.device))

@@ -28,13 +28,11 @@ from reconstruct.refinement import (
     RefineConfig,
     Refined,
     align_pair,
-    build_pyramid,
     refine_keypoints,
 )
 from reconstruct.refinement.patches import level0_scale
 from reconstruct.refinement.surfaces import patch_affinities, projected_tangents, surface_normals
-from reconstruct.storage.cache import Cache
-from reconstruct.torch_device import resolve_device
+from reconstruct.stages.pyramids import cached_pyramids
 from reconstruct.types import ImageArray, ImagePair
 
 
@@ -204,10 +202,7 @@ def _align(
     config: SecondPassConfig,
     device: str,
 ) -> Iterator[tuple[ImagePair, PairAlignment]]:
-    where = resolve_device(device)
-    pyramids = Cache[Pyramid](
-        lambda name: build_pyramid(load(name), config.max_edge, where), config.cache_mb << 20
-    )
+    pyramids = cached_pyramids(load, config, device)
 
     def work(job: tuple[ImagePair, Pyramid, Pyramid]) -> tuple[ImagePair, PairAlignment]:
         pair, pyramid0, pyramid1 = job

@@ -167,8 +167,7 @@ class Verify(KeyedStage):
 
     def pairs(self) -> list[ImagePair]:
         """Sorted pairs of which at least one match passed."""
-        counts, wanted = self.geometries.lengths("inliers"), self.known_fingerprints()
-        return sorted(key_pair(key) for key in wanted if counts.get(key, 0))
+        return self.geometries.passed(self.known_fingerprints())
 
     def figures(self, made: int) -> dict[str, Any]:
         """How many pairs passed. Raises EstimationError if none did."""

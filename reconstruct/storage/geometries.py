@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError
-from reconstruct.storage.matches import pair_key
+from reconstruct.storage.matches import key_pair, pair_key
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shards import ShardStore
 from reconstruct.types import ImagePair, TwoViewGeometry
@@ -45,6 +47,11 @@ class GeometryStore(ShardStore):
                 params = tuple(first.tolist()), tuple(second.tolist())
             inliers = self._checked(pair, fields["inliers"])
         return TwoViewGeometry(config=config, inliers=inliers, params=params, **matrices)
+
+    def passed(self, keys: Iterable[str]) -> list[ImagePair]:
+        """Sorted pairs, among those of ``keys``, of which at least one match is an inlier."""
+        counts = self.lengths("inliers")
+        return sorted(key_pair(key) for key in keys if counts.get(key, 0))
 
     def inliers(self, pair: ImagePair) -> NDArray[np.uint32]:
         """(M, 2) inlier matches of a pair. Raises ArtifactError if absent or unreadable."""
