@@ -26,6 +26,7 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("PipelineConfig.name", "PipelineConfig.output", "IndoorConfig.name"),
         *("IndoorConfig.output", "TrainingConfig.name", "TrainingConfig.output"),
         *("LocalizationTable.name", "LocalizationTable.output"),
+        *("BenchmarkConfig.name", "BenchmarkConfig.output"),
     },
     "paths of what counts by its content": {
         *("FolderConfig.images", "FolderConfig.masks", "NetVladConfig.path"),

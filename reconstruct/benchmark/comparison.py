@@ -23,8 +23,7 @@ from reconstruct.benchmark.protocols.daynight import DayNightBenchmark
 from reconstruct.benchmark.protocols.hpatches import HPatchesBenchmark
 from reconstruct.benchmark.protocols.tables import benchmark_tables
 from reconstruct.benchmark.protocols.wxbs import WxBSBenchmark
-from reconstruct.cluster.settings import ClusterConfig
-from reconstruct.config import NotIdentity, Section
+from reconstruct.config import Section
 from reconstruct.datasets.daynight import DayNightConfig, load_daynight
 from reconstruct.datasets.hpatches import HPatchesConfig, load_hpatches
 from reconstruct.datasets.wxbs import WxBSConfig, load_wxbs
@@ -33,6 +32,7 @@ from reconstruct.evaluation.plots import draw_curves
 from reconstruct.fingerprints import fingerprint
 from reconstruct.stages import Context, Stage
 from reconstruct.stages.evaluate import read_metrics, write_metrics
+from reconstruct.stages.pipeline_file import PipelineFile
 from reconstruct.stages.whole import WholeStage
 
 PANELS = 6
@@ -49,17 +49,9 @@ class MagsacConfig(Section):
     averaged: among few inliers a single one moves the table by several points."""
 
 
-class BenchmarkConfig(Section):
+class BenchmarkConfig(PipelineFile):
     """A pipeline file of a benchmark."""
 
-    name: str
-    """Names the run; the output folder is output/NAME where --output is not given."""
-    output: str | None = None
-    """Output folder."""
-    seed: int = Field(0, ge=0)
-    """Seed of every random choice."""
-    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
-    """Where the work is done; null: in this process."""
     dataset: Annotated[HPatchesConfig | WxBSConfig | DayNightConfig, Field(discriminator="format")]
     methods: tuple[MethodConfig, ...] = Field(min_length=1, strict=False)
     ransac: MagsacConfig = MagsacConfig()

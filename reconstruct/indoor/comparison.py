@@ -17,7 +17,6 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, model_validator
 
-from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig
@@ -44,6 +43,7 @@ from reconstruct.stages.evaluate import write_metrics
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.match import Match
+from reconstruct.stages.pipeline_file import PipelineFile
 from reconstruct.stages.side_by_side import SideBySide
 from reconstruct.storage.poses import read_poses
 from reconstruct.workspace import Workspace
@@ -71,17 +71,9 @@ class IndoorEvaluation(Section):
     """Write ``InLoc_eval_[LABEL].txt`` for visuallocalization.net."""
 
 
-class IndoorConfig(Section):
+class IndoorConfig(PipelineFile):
     """A pipeline file with section ``rows``."""
 
-    name: Annotated[str, NotIdentity]
-    """Names the run; the output folder is output/NAME where --output is not given."""
-    output: Annotated[str | None, NotIdentity] = None
-    """Output folder."""
-    seed: int = Field(0, ge=0)
-    """Seed of every random choice."""
-    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
-    """Where the work is done; null: in this process."""
     dataset: Annotated[InLocConfig | DepthFolderConfig, Field(discriminator="format")]
     retrieval: RetrievalSection
     rows: tuple[RowConfig, ...] = Field(strict=False)

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from reconstruct.cluster.settings import ClusterConfig
-from reconstruct.config import NotIdentity, Section
+from reconstruct.config import Section
 from reconstruct.datasets.loading import DatasetConfig
 from reconstruct.errors import MissingLibraryError, WeightsError
 from reconstruct.evaluation.localization import LocalizationMetrics
@@ -30,6 +29,7 @@ from reconstruct.stages.evaluate import EvaluateConfig, read_metrics, write_metr
 from reconstruct.stages.extract_settings import LocalConfig
 from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.pair_settings import PairConfig
+from reconstruct.stages.pipeline_file import PipelineFile
 from reconstruct.stages.side_by_side import SideBySide
 from reconstruct.stages.verify import VerifyConfig
 
@@ -57,17 +57,9 @@ class FeatureRow(Section):
     """Refine keypoints ({}: with the default settings)."""
 
 
-class LocalizationTable(Section):
+class LocalizationTable(PipelineFile):
     """A pipeline file with section ``features``."""
 
-    name: Annotated[str, NotIdentity]
-    """Names the run; the output folder is output/NAME where --output is not given."""
-    output: Annotated[str | None, NotIdentity] = None
-    """Output folder."""
-    seed: int = Field(0, ge=0)
-    """Seed of every random choice."""
-    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
-    """Where the work is done; null: in this process."""
     dataset: DatasetConfig
     pair: PairConfig
     match: MatchConfig = default_match()

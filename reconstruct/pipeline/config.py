@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from reconstruct.benchmark.comparison import BenchmarkConfig
-from reconstruct.cluster.settings import ClusterConfig
-from reconstruct.config import NotIdentity, Section, apply_overrides, read_yaml, validate
+from reconstruct.config import apply_overrides, read_yaml, validate
 from reconstruct.datasets.loading import DatasetConfig
 from reconstruct.indoor.comparison import IndoorConfig
 from reconstruct.localization.pose import LocalizeConfig
@@ -22,21 +21,14 @@ from reconstruct.stages.evaluate import EvaluateConfig
 from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.pair_settings import PairConfig
+from reconstruct.stages.pipeline_file import PipelineFile
 from reconstruct.stages.verify import VerifyConfig
 from reconstruct.training.settings import TrainingConfig
 
 
-class PipelineConfig(Section):
+class PipelineConfig(PipelineFile):
     """A pipeline file: sections in the order of the flow; a missing one is a stage not run."""
 
-    name: Annotated[str, NotIdentity]
-    """Names the run; the output folder is output/NAME where --output is not given."""
-    output: Annotated[str | None, NotIdentity] = None
-    """Output folder."""
-    seed: int = Field(0, ge=0)
-    """Seed of every random choice."""
-    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
-    """Where the work is done; null: in this process."""
     dataset: DatasetConfig
     extract: ExtractConfig
     pair: PairConfig | None = None

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import suggestion
 from reconstruct.features.weights import SUFFIXES, valid_names
+from reconstruct.stages.pipeline_file import PipelineFile
 from reconstruct.training.groups import Shape
 from reconstruct.training.layout import LAYOUTS, LayoutName
 from reconstruct.training.mix import DataConfig
@@ -95,17 +95,9 @@ class TrainConfig(Section):
         return self.learning_rate * factor * min(1.0, (step + 1) / (self.warmup + 1))
 
 
-class TrainingConfig(Section):
+class TrainingConfig(PipelineFile):
     """A training file."""
 
-    name: Annotated[str, NotIdentity]
-    """Name of the run; the output folder is output/NAME if --output is not given."""
-    output: Annotated[str | None, NotIdentity] = None
-    """Output folder."""
-    seed: int = Field(0, ge=0)
-    """Seed of every random choice."""
-    cluster: Annotated[ClusterConfig | None, NotIdentity] = None
-    """Where the work is done; null: in this process."""
     dataset: DataConfig
     validation: ValidationConfig = ValidationConfig()
     train: TrainConfig
