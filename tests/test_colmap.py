@@ -58,9 +58,13 @@ def make_scene(folder: Path, focal_px: float) -> tuple[pycolmap.Reconstruction, 
     return truth, path
 
 
+def mapper(**options: Any) -> colmap.MapperOptions:
+    return colmap.MapperOptions(seed=0, threads=1, options=options)
+
+
 def settings(**changes: Any) -> dict[str, Any]:
-    common = {"min_model_size": 3, "seed": 0, "threads": 1, "options": {"extract_colors": False}}
-    return {"constant_cameras": {1}, **common, **changes}
+    common = {"mapper": mapper(extract_colors=False), "constant_cameras": {1}, "min_model_size": 3}
+    return {**common, **changes}
 
 
 def centers(model: pycolmap.Reconstruction) -> dict[str, Any]:
@@ -89,7 +93,11 @@ def test_mapping_recovers_the_scene(
     truth, path = exact
     options = {"extract_colors": False} if method == "incremental" else {}
     models = colmap.map_images(
-        method, path, tmp_path, tmp_path / "scratch", **settings(options=options)
+        method,
+        path,
+        tmp_path,
+        tmp_path / "scratch",
+        **settings(mapper=mapper(**options)),
     )
     model = models[0]
     assert sorted(centers(model)) == sorted(centers(truth))
@@ -130,8 +138,7 @@ def test_triangulation_keeps_every_digit(
     truth.write_text(tmp_path)
     (tmp_path / "points3D.txt").unlink()
     reference = colmap.read_model(tmp_path)
-    keep = {k: v for k, v in settings().items() if k in ("seed", "threads")}
-    model = colmap.triangulate(path, tmp_path, tmp_path / "s", reference, options={}, **keep)
+    model = colmap.triangulate(path, tmp_path, tmp_path / "s", reference, mapper())
     poses = {i.name: i.cam_from_world() for i in reference.images.values()}
     assert len(centers(model)) == 8
     for image in model.images.values():
@@ -158,9 +165,7 @@ def test_triangulation_of_other_images(
             tmp_path,
             tmp_path / "s",
             pycolmap.Reconstruction(),
-            seed=0,
-            threads=1,
-            options={},
+            mapper(),
         )
 
 
@@ -177,7 +182,7 @@ def test_global_mapping_refines_all_cameras_or_none(
     )
     colmap.write_database(path, assigned, lambda name: np.zeros((0, 2), np.float32), [])
     with pytest.raises(UsageError, match="cannot keep some cameras fixed"):
-        colmap.map_images("global", path, tmp_path, tmp_path / "s", **settings(options={}))
+        colmap.map_images("global", path, tmp_path, tmp_path / "s", **settings(mapper=mapper()))
 
 
 @pytest.mark.parametrize(

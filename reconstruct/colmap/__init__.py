@@ -69,6 +69,7 @@ from reconstruct.colmap.joining import (
     merge_models,
 )
 from reconstruct.colmap.mapping import (
+    MapperOptions,
     check_options,
     incremental_options,
     map_images,
@@ -128,6 +129,7 @@ def set_verbosity(verbose: bool) -> None:
 __all__ = [
     "Camera",
     "CameraAssignment",
+    "MapperOptions",
     "ModelArrays",
     "Overlap",
     "PlacedModel",

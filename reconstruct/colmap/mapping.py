@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,32 @@ from reconstruct.config import shown
 from reconstruct.errors import UsageError
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapperOptions:
+    """What mapping and triangulation have in common.
+
+    Attributes:
+        seed: Seed of RANSAC.
+        threads: Number of threads; -1: all cores.
+        options: Further values for COLMAP's options, by their (nested) names.
+        pixel_scale: Factor for COLMAP's own thresholds in pixels.
+    """
+
+    seed: int
+    threads: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    pixel_scale: float = 1.0
+
+
 def map_images(
     method: str,
     database: Path,
     images: Path,
     scratch: Path,
+    mapper: MapperOptions,
     *,
     constant_cameras: set[int],
     min_model_size: int,
-    seed: int,
-    threads: int,
-    options: Mapping[str, Any],
-    pixel_scale: float = 1.0,
     start: Reconstruction | None = None,
     fixed: bool = False,
     snapshots: Snapshots | None = None,
@@ -42,12 +57,9 @@ def map_images(
         database: COLMAP database with verified matches.
         images: Folder to which the image names are relative.
         scratch: Folder for temporary files.
+        mapper: Seed, threads, and options of COLMAP.
         constant_cameras: Ids of cameras whose intrinsics stay as they are.
         min_model_size: Smallest number of images of a model.
-        seed: Seed of RANSAC.
-        threads: Number of threads.
-        options: Further values for COLMAP's options, by their (nested) names.
-        pixel_scale: Factor for COLMAP's own thresholds in pixels.
         start: Model to grow from, with the database's ids (`place_on_database`); incremental only.
             Where the result stands is open: `return_to` the place of ``start``.
         fixed: Poses and intrinsics of ``start`` stay as they are, up to a similarity.
@@ -62,42 +74,35 @@ def map_images(
         UsageError: An option is unknown.
         OSError: The database cannot be opened, for want of room on the disk too.
     """
-    pycolmap.set_random_seed(seed)
+    pycolmap.set_random_seed(mapper.seed)
     scratch.mkdir(parents=True, exist_ok=True)
     with opened(database):  # COLMAP's mapper does not say what it could not open
         pass
     if method == "global":
-        options_global = _global_options(constant_cameras, min_model_size, seed, threads, database)
-        if constant_rigs:
-            options_global.mapper.refine_sensor_from_rig = False
-            options_global.mapper.bundle_adjustment.refine_sensor_from_rig = False
-        merge_options(options_global, options)
-        return _largest_first(
-            pycolmap.global_mapping(database, images, scratch, options_global).values()
+        together = _global_options(
+            database, constant_cameras, min_model_size, mapper, constant_rigs
         )
+        found = pycolmap.global_mapping(database, images, scratch, together)
+        return _largest_first(found.values())
     if fixed and start is not None:
         constant_cameras = constant_cameras | set(start.cameras)
-    incremental = incremental_options(constant_cameras, min_model_size, seed, threads)
+    incremental = incremental_options(constant_cameras, min_model_size, mapper.seed, mapper.threads)
     if constant_rigs:
         incremental.constant_rigs = rig_ids(database)
     incremental.use_prior_position = prior_positions
     incremental.use_robust_loss_on_prior_position = prior_positions
-    merge_options(incremental, pixel_options(pixel_scale))
+    merge_options(incremental, pixel_options(mapper.pixel_scale))
     if method == "hierarchical":
-        hierarchical = pycolmap.HierarchicalPipelineOptions()
-        hierarchical.num_threads = threads
-        hierarchical.incremental_options = incremental
-        merge_options(hierarchical, options)
-        return _largest_first(
-            pycolmap.hierarchical_mapping(database, images, scratch, hierarchical).values()
-        )
-    merge_options(incremental, options)
+        hierarchical = _hierarchical_options(incremental, mapper)
+        found = pycolmap.hierarchical_mapping(database, images, scratch, hierarchical)
+        return _largest_first(found.values())
+    merge_options(incremental, mapper.options)
     incremental.fix_existing_frames = fixed
     folder = None
     if start is not None:
         folder = scratch / "start"
         write_model(start, folder)
-    found = map_incrementally(
+    models = map_incrementally(
         database,
         images,
         scratch,
@@ -107,7 +112,7 @@ def map_images(
         registered=registered,
     )
     kept = 0 if start is None else 1
-    return found[:kept] + _largest_first(found[kept:])
+    return models[:kept] + _largest_first(models[kept:])
 
 
 def _largest_first(models: Iterable[Reconstruction]) -> list[Reconstruction]:
@@ -151,13 +156,27 @@ def incremental_options(
     return options
 
 
+def _hierarchical_options(
+    incremental: pycolmap.IncrementalPipelineOptions, mapper: MapperOptions
+) -> pycolmap.HierarchicalPipelineOptions:
+    options = pycolmap.HierarchicalPipelineOptions()
+    options.num_threads = mapper.threads
+    options.incremental_options = incremental
+    merge_options(options, mapper.options)
+    return options
+
+
 def _global_options(
-    constant_cameras: set[int], min_model_size: int, seed: int, threads: int, database: Path
+    database: Path,
+    constant_cameras: set[int],
+    min_model_size: int,
+    mapper: MapperOptions,
+    constant_rigs: bool,
 ) -> pycolmap.GlobalPipelineOptions:
     options = pycolmap.GlobalPipelineOptions()
     options.min_model_size = min_model_size
-    options.random_seed = seed
-    options.num_threads = threads
+    options.random_seed = mapper.seed
+    options.num_threads = mapper.threads
     if constant_cameras:
         with opened(database) as contents:
             if len(constant_cameras) < contents.num_cameras():
@@ -167,6 +186,10 @@ def _global_options(
                 )
         options.mapper.bundle_adjustment.refine_focal_length = False
         options.mapper.bundle_adjustment.refine_extra_params = False
+    if constant_rigs:
+        options.mapper.refine_sensor_from_rig = False
+        options.mapper.bundle_adjustment.refine_sensor_from_rig = False
+    merge_options(options, mapper.options)
     return options
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pycolmap
 
 from reconstruct.colmap.database import image_of, opened
-from reconstruct.colmap.mapping import incremental_options, merge_options, pixel_options
+from reconstruct.colmap.mapping import (
+    MapperOptions,
+    incremental_options,
+    merge_options,
+    pixel_options,
+)
 from reconstruct.colmap.models import Reconstruction
 from reconstruct.colmap.placing import restore_poses
 from reconstruct.errors import EstimationError
@@ -20,11 +23,7 @@ def triangulate(
     images: Path,
     scratch: Path,
     poses: Reconstruction,
-    *,
-    seed: int,
-    threads: int,
-    options: Mapping[str, Any],
-    pixel_scale: float = 1.0,
+    mapper: MapperOptions,
 ) -> Reconstruction:
     """Triangulate the database's matches from known poses and intrinsics, which stay as they are.
 
@@ -36,10 +35,7 @@ def triangulate(
         images: Folder to which the image names are relative.
         scratch: Folder for temporary files.
         poses: Model with the poses and intrinsics.
-        seed: Seed of RANSAC.
-        threads: Number of threads.
-        options: Further values for COLMAP's options, by their (nested) names.
-        pixel_scale: Factor for COLMAP's own thresholds in pixels.
+        mapper: Seed, threads, and options of COLMAP.
 
     Raises:
         EstimationError: No image is in both.
@@ -55,17 +51,7 @@ def triangulate(
                 model.add_image_with_trivial_frame(image_of(contents, image), pose)
     if not model.num_reg_images():
         raise EstimationError("no image of the data set has a pose in the reference model")
-    return triangulate_again(
-        model,
-        database,
-        images,
-        scratch,
-        seed=seed,
-        threads=threads,
-        options=options,
-        pixel_scale=pixel_scale,
-        exact=poses,
-    )
+    return triangulate_again(model, database, images, scratch, mapper, exact=poses)
 
 
 def triangulate_again(
@@ -73,11 +59,8 @@ def triangulate_again(
     database: Path,
     images: Path,
     scratch: Path,
+    mapper: MapperOptions,
     *,
-    seed: int,
-    threads: int,
-    options: Mapping[str, Any],
-    pixel_scale: float = 1.0,
     exact: Reconstruction | None = None,
 ) -> Reconstruction:
     """A model with the database's ids whose points are made anew from the database's matches.
@@ -89,16 +72,13 @@ def triangulate_again(
         database: COLMAP database with verified matches.
         images: Folder to which the image names are relative.
         scratch: Folder for temporary files.
-        seed: Seed of RANSAC.
-        threads: Number of threads.
-        options: Further values for COLMAP's options, by their (nested) names.
-        pixel_scale: Factor for COLMAP's own thresholds in pixels.
+        mapper: Seed, threads, and options of COLMAP.
         exact: Model with the poses; None: those of ``model``.
     """
     exact = exact or pycolmap.Reconstruction(model)
-    pipeline = incremental_options(set(model.cameras), 1, seed, threads)
-    merge_options(pipeline, pixel_options(pixel_scale))
-    merge_options(pipeline, options)
+    pipeline = incremental_options(set(model.cameras), 1, mapper.seed, mapper.threads)
+    merge_options(pipeline, pixel_options(mapper.pixel_scale))
+    merge_options(pipeline, mapper.options)
     scratch.mkdir(parents=True, exist_ok=True)
     result = pycolmap.triangulate_points(model, database, images, scratch, True, pipeline, False)
     restore_poses(result, exact)  # adjusting the points rounds the poses' last digits

@@ -74,14 +74,24 @@ def start_folder(start: str | None, workspace: Workspace) -> Path | None:
     return folder
 
 
-def read_growth(folder: Path, database: Path, fixed: bool, **triangulation: Any) -> Growth:
+def read_growth(
+    folder: Path,
+    database: Path,
+    fixed: bool,
+    *,
+    images: Path,
+    scratch: Path,
+    mapper: colmap.MapperOptions,
+) -> Growth:
     """The model of a folder, placed on the database to grow there.
 
     Args:
         folder: COLMAP model.
         database: COLMAP database of all photos.
         fixed: Whether its poses and intrinsics stay.
-        **triangulation: Arguments of `colmap.triangulate_again`, for a model of other keypoints.
+        images: Folder to which the image names are relative.
+        scratch: Folder for temporary files.
+        mapper: For `colmap.triangulate_again`, where the model was made of other keypoints.
 
     Raises:
         EstimationError: The database has fewer than two of its images.
@@ -94,7 +104,7 @@ def read_growth(folder: Path, database: Path, fixed: bool, **triangulation: Any)
         logger.warning("map: %d images of %s have no photo here", len(found.absent), folder)
     if found.kept < MIN_KEPT:
         logger.info("map: the model to start from has other keypoints; it is triangulated anew")
-        placed = colmap.triangulate_again(placed, database, **triangulation)
+        placed = colmap.triangulate_again(placed, database, images, scratch, mapper)
     return Growth(source, placed, found.absent, fixed)
 
 

@@ -136,19 +136,19 @@ class Map(WholeStage):
             colmap.return_to(models[0], self._growth.source, exactly=self.config.fixed)
         return models
 
-    def _common(self) -> dict[str, Any]:
-        return {
-            "seed": self.context.seed,
-            "threads": self.config.threads,
-            "options": self.config.options,
-            "pixel_scale": self._pixel_scale(),
-        }
+    def _mapper(self) -> colmap.MapperOptions:
+        return colmap.MapperOptions(
+            seed=self.context.seed,
+            threads=self.config.threads,
+            options=self.config.options,
+            pixel_scale=self._pixel_scale(),
+        )
 
     def _triangulated(self, scratch: Path) -> colmap.Reconstruction:
         assert self.reference is not None
         poses = colmap.read_model(self.reference)
         database, images = self.database.artifact, self.context.dataset.root
-        return colmap.triangulate(database, images, scratch, poses, **self._common())
+        return colmap.triangulate(database, images, scratch, poses, self._mapper())
 
     def _mapped(self, scratch: Path) -> list[colmap.Reconstruction]:
         database = self.database.artifact
@@ -159,7 +159,7 @@ class Map(WholeStage):
                 self.config.fixed,
                 images=self.context.dataset.root,
                 scratch=scratch,
-                **self._common(),
+                mapper=self._mapper(),
             )
         models = self._mapped_from(database, scratch)
         if models and self._unknown_rigs is not None:
@@ -178,6 +178,7 @@ class Map(WholeStage):
                 database,
                 dataset.root,
                 scratch,
+                self._mapper(),
                 constant_cameras=self._constant_cameras(),
                 min_model_size=self.config.min_model_size,
                 start=None if self._growth is None else self._growth.placed,
@@ -186,7 +187,6 @@ class Map(WholeStage):
                 prior_positions=self._grows_with_positions,
                 constant_rigs=self.database.rigs is not None,
                 registered=advance,
-                **self._common(),
             )
 
     def _method(self) -> str:

@@ -153,8 +153,9 @@ def scale(model: colmap.Reconstruction, truth: colmap.Reconstruction) -> float:
 def mapped(
     database: Path, scratch: Path, method: str = "incremental", **more: Any
 ) -> colmap.Reconstruction:
-    settings = {"constant_cameras": {1, 2}, "min_model_size": 3, "seed": 0, "threads": 1}
-    return colmap.map_images(method, database, scratch, scratch, options={}, **settings, **more)[0]
+    mapper = colmap.MapperOptions(seed=0, threads=1)
+    settings: dict[str, Any] = {"constant_cameras": {1, 2}, "min_model_size": 3, **more}
+    return colmap.map_images(method, database, scratch, scratch, mapper, **settings)[0]
 
 
 def test_a_known_baseline_makes_the_model_metric(

@@ -222,11 +222,10 @@ def test_a_written_geometry_is_what_colmap_would_have_written(verified: tuple[Pa
 def test_the_same_model_comes_of_it(
     verified: tuple[Path, Path], square: Any, tmp_path: Path, method: str
 ) -> None:
-    common = {"constant_cameras": {1}, "min_model_size": 3, "seed": 0, "threads": 1}
+    mapper = colmap.MapperOptions(seed=0, threads=1)
+    common: dict[str, Any] = {"constant_cameras": {1}, "min_model_size": 3}
     models = [
-        colmap.map_images(method, path, square.images, tmp_path / path.stem, options={}, **common)[
-            0
-        ]
+        colmap.map_images(method, path, square.images, tmp_path / path.stem, mapper, **common)[0]
         for path in verified
     ]
     points = [
