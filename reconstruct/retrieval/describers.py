@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from reconstruct.config import NotIdentity, Section
+from reconstruct.config import Section
 from reconstruct.features import Extractor
 from reconstruct.features.d2net import D2Net, D2NetConfig
 from reconstruct.features.grid import Grid
 from reconstruct.features.together import Together
+from reconstruct.retrieval.netvlad import NetVlad, NetVladConfig
 from reconstruct.types import ImageArray, LocalFeatures
 
 if TYPE_CHECKING:
@@ -64,16 +65,6 @@ class VladConfig(_TrunkConfig):
     """The map is averaged to at most this many rows and columns of descriptors."""
 
 
-class NetVladConfig(Section):
-    """Section ``extract.global`` with ``name: netvlad``."""
-
-    name: Literal["netvlad"] = "netvlad"
-    path: Annotated[str, NotIdentity]
-    """The public .mat file of VGG-16 with NetVLAD and whitening (Pitts30K)."""
-    max_edge: int = Field(1024, ge=16)
-    """Images are shrunk to this longest edge."""
-
-
 GlobalConfig = Annotated[GemConfig | VladConfig | NetVladConfig, Field(discriminator="name")]
 
 
@@ -106,8 +97,6 @@ def create_describer(config: Any, local: Extractor, device: str) -> Describer:
         device: ``auto`` or the name of a torch device.
     """
     if isinstance(config, NetVladConfig):
-        from reconstruct.retrieval.netvlad import NetVlad
-
         return Separate(local, NetVlad(config, device), {})
     settings = {"grid": config.grid} if isinstance(config, VladConfig) else {"power": config.power}
     settings["name"] = config.name

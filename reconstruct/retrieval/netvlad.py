@@ -10,15 +10,16 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import WeightsError
 from reconstruct.fingerprints import file_hash
 from reconstruct.images import shrink
-from reconstruct.retrieval.describers import NetVladConfig
 from reconstruct.types import FloatArray, ImageArray
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ POOL_AFTER = (1, 3, 6, 9)
 """Convolutions, counted from 0, that a 2 x 2 max pooling follows."""
 
 MIN_EDGE_PX = 16
+
+
+class NetVladConfig(Section):
+    """Section ``extract.global`` with ``name: netvlad``."""
+
+    name: Literal["netvlad"] = "netvlad"
+    path: Annotated[str, NotIdentity]
+    """The public .mat file of VGG-16 with NetVLAD and whitening (Pitts30K)."""
+    max_edge: int = Field(1024, ge=16)
+    """Images are shrunk to this longest edge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

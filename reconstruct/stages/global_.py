@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from reconstruct.fingerprints import fingerprint
 from reconstruct.retrieval.aggregation import Aggregation, kmeans, learn_whitening
-from reconstruct.retrieval.describers import GlobalConfig, NetVladConfig, VladConfig
+from reconstruct.retrieval.describers import GlobalConfig, VladConfig
 from reconstruct.retrieval.index import GlobalIndex, read_index, write_index
+from reconstruct.retrieval.netvlad import NetVladConfig
 from reconstruct.stages import Context, Plan
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.whole import WholeStage

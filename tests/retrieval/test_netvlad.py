@@ -12,8 +12,8 @@ import torch
 
 from reconstruct.errors import WeightsError
 from reconstruct.features import load_extractor
-from reconstruct.retrieval.describers import NetVladConfig, create_describer
-from reconstruct.retrieval.netvlad import NetVlad, load_netvlad
+from reconstruct.retrieval.describers import create_describer
+from reconstruct.retrieval.netvlad import NetVlad, NetVladConfig, load_netvlad
 
 CHANNELS, WORDS, LENGTH = 4, 3, 5
 
