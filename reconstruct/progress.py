@@ -78,6 +78,7 @@ def _lines(name: str, total: int, unit: str) -> Advance:
     done = 0
 
     def advance() -> None:
+        """Count one more; a line at the end, and every `PLAIN_SECONDS` before."""
         nonlocal done, last
         done += 1
         now = time.monotonic()

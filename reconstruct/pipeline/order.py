@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from reconstruct.benchmark.comparison import BenchmarkConfig, build_benchmark
 from reconstruct.config import validate
 from reconstruct.indoor.comparison import IndoorConfig, build_indoor
@@ -13,7 +15,7 @@ from reconstruct.pipeline.config import AnyConfig, PipelineConfig
 from reconstruct.stages import Context, Stage, inner_context
 from reconstruct.stages.align import Align
 from reconstruct.stages.database import Database
-from reconstruct.stages.evaluate import Evaluate
+from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.global_ import Global
 from reconstruct.stages.keyed import KeyedStage
@@ -101,10 +103,18 @@ def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
             camera_config=config.dataset,
             verify=config.verify or VerifyConfig(),
         )
-        poses = WritePoses(context, localize)
-        stages += [localize, poses]
-        if config.evaluate is not None:
-            stages.append(EvaluateQueries(context, config.evaluate, poses))
+        stages += _queries(context, localize, config.evaluate)
     elif config.evaluate is not None and isinstance(mapped, Map):
         stages.append(Evaluate(context, config.evaluate, mapped))
     return stages
+
+
+def _queries(
+    context: Context, localize: Localize, evaluate: EvaluateConfig | None
+) -> Iterator[Stage]:
+    """What is done with the photos to localize."""
+    yield localize
+    poses = WritePoses(context, localize)
+    yield poses
+    if evaluate is not None:
+        yield EvaluateQueries(context, evaluate, poses)

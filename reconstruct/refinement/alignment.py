@@ -131,6 +131,7 @@ class _System:
     def build(
         cls, template: Tensor, positions: Tensor, source: Tensor, warp: Warp, radius: int
     ) -> _System:
+        """The systems of M patches, from the arguments of `align`."""
         offsets, gauss = window(radius, template.device)
         at = positions[:, None] + offsets
         weights = gauss * (inside(template, at) & inside(source, warp.positions(offsets)))

@@ -205,6 +205,7 @@ def _align(
     pyramids = cached_pyramids(load, config, device)
 
     def work(job: tuple[ImagePair, Pyramid, Pyramid]) -> tuple[ImagePair, PairAlignment]:
+        """The alignment of a pair, from patches as the model's surfaces show them."""
         pair, pyramid0, pyramid1 = job
         rows, first, second = matches[pair], views[pair[0]], views[pair[1]]
         affinity, possible = patch_affinities(
