@@ -17,20 +17,20 @@ class ClusterConfig(Section):
     """
 
     address: str | None = None
-    """Of a Dask scheduler, e.g. tcp://host:8786, or its scheduler file; null: workers are started
-    on this machine."""
+    """Address of a Dask scheduler, e.g. tcp://host:8786, or its scheduler file; null: workers are
+    started on this machine."""
     workers: int | None = Field(None, ge=1)
     """Worker processes on this machine; null: one a core."""
     threads: int | None = Field(None, ge=1)
-    """Threads of a worker; null: the cores of this machine by its workers, or, with ``address``, as
-    many as the worker was started with."""
+    """Threads of a worker; null: the cores of this machine divided by its workers, or, with
+    ``address``, as many as the worker was started with."""
     memory: str | None = Field(None, pattern=r"^\d+(\.\d+)? ?[kMGT]i?B$")
-    """Memory of a worker on this machine, e.g. 8GB, beyond which it is started anew; null: all, in
-    equal parts."""
+    """Memory of a worker on this machine, e.g. 8GB, beyond which it is restarted; null: an equal
+    share of all."""
     resources: dict[str, float] = Field(default_factory=dict)
     """What a worker must offer to be given a chunk, e.g. {GPU: 1}."""
     retries: int = Field(3, ge=0)
-    """How often a chunk is tried again whose worker died or could not read or write."""
+    """How often a chunk is tried again after its worker died, or could not read or write."""
 
 
 def parse_cluster(text: str) -> dict[str, Any]:

@@ -24,21 +24,22 @@ class TwoViewOptions(Section):
     max_error_px: float = Field(4.0, gt=0)
     """Largest (Sampson) error of an inlier, in pixels of the original image."""
     min_inliers: int = Field(15, ge=1)
-    """A geometry with fewer inliers is none."""
+    """A geometry with fewer inliers is rejected."""
     search: Literal["poselib", "colmap"] = "poselib"
-    """Who looks for the geometry among all matches. ``colmap`` is COLMAP alone, as its own program
-    does it: slower for most pairs, and less sure where most matches are wrong. Its own settings
-    are 10,000 trials and a smallest ratio of 0.25."""
+    """Library that searches all matches for the geometry. ``colmap`` is COLMAP alone, as in its own
+    program: slower for most pairs, and less reliable where most matches are wrong. COLMAP's own
+    settings are 10,000 trials and a smallest inlier ratio of 0.25."""
     search_band: float = Field(0.375, gt=0, le=1)
-    """Matches count within this share of ``max_error_px`` while PoseLib searches. In a wide band
-    wrong matches that happen to lie near its epipolar lines can hold up a wrong geometry against
-    the right one; what is right lies closer."""
+    """While PoseLib searches, inliers are matches within this share of ``max_error_px``. In a wide
+    band, wrong matches that happen to lie near its epipolar lines can let a wrong geometry win over
+    the right one, whose own inliers lie closer."""
     max_trials: int = Field(20_000, ge=1)
-    """Most samples drawn for a model."""
+    """Largest number of RANSAC samples drawn for a model."""
     min_inlier_ratio: float = Field(0.1, ge=0, le=1)
     """Share of inliers to search for: no more samples are drawn than are needed to find it."""
     confidence: float = Field(0.999, gt=0, lt=1)
-    """Probability, by the best model found so far, that a sample without outliers was drawn."""
+    """Stop when, by the inlier ratio of the best model so far, a sample without outliers has been
+    drawn with this probability."""
 
 
 def pair_seed(seed: int, pair: ImagePair) -> int:
@@ -62,7 +63,7 @@ def estimate_two_view_geometry(
 
     The matches near one epipolar geometry are searched for by `likely_inliers`. COLMAP is given
     these alone, has hardly an outlier to overcome, and decides what relates the images and which
-    matches agree. Cameras that are no pinholes leave the search to COLMAP.
+    matches agree. For cameras that are no pinholes, COLMAP searches by itself.
 
     Safe to call from several threads, which run side by side; the result depends on the arguments
     alone.
@@ -159,7 +160,7 @@ def colmap_geometry(
 
 
 _SAMPLE = 8
-"""Fewest matches that make a geometry and a witness of it."""
+"""Seven matches determine a fundamental matrix, and one more can confirm it."""
 
 
 def _colmap_options(options: TwoViewOptions, seed: int) -> pycolmap.TwoViewGeometryOptions:

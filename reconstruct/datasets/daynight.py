@@ -46,7 +46,7 @@ class DayNightConfig(Section):
     pairs: int = Field(8, ge=1)
     """Pairs drawn of these photos for each camera and kind of pair."""
     seed: int = 0
-    """Of both draws."""
+    """Seed of both draws."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

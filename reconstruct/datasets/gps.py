@@ -43,11 +43,11 @@ class GpsConfig(Section):
     """``exif``: of the photos' own data; else a CSV file whose first line names its columns: name,
     latitude, longitude (degrees), and where known altitude and accuracy (metres)."""
     accuracy_m: float = Field(5.0, gt=0)
-    """One standard deviation of horizontal positions that tell none of their own; of altitudes it
-    is twice as much."""
+    """Standard deviation of horizontal positions that come without one; that of altitudes is twice
+    as large."""
     altitude: Literal["auto", "use", "ignore"] = "auto"
-    """auto: altitudes that contradict each other, as of drones that measure from where they
-    started, count for little."""
+    """auto: altitudes that contradict each other, as those of drones that measure from their
+    starting point, are given little weight."""
 
 
 @dataclass(frozen=True, slots=True)

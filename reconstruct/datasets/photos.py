@@ -35,8 +35,8 @@ class FolderConfig(CamerasConfig):
     masks: Annotated[str | None, NotIdentity] = None
     """Folder with NAME.png (so photo.jpg.png) for images with masks: 0 = no keypoints there."""
     alpha_masks: bool = False
-    """Whether there are no keypoints where a PNG or TIFF is wholly transparent (alpha 0); a file in
-    ``masks`` comes before it."""
+    """Drop keypoints where a PNG or TIFF is fully transparent (alpha 0); a file in ``masks`` takes
+    precedence."""
     queries: str | None = None
     """Photos to localize, which are not mapped: a folder inside of ``images``, or a text file with
     ``name camera_model width height params...`` a line (a name alone: camera from EXIF)."""
@@ -45,8 +45,8 @@ class FolderConfig(CamerasConfig):
     """Where photos were taken: the model is aligned with it, in metres. null: not used. ``{}``:
     from the photos' EXIF data."""
     rigs: Annotated[str | None, NotIdentity] = None
-    """Cameras that are mounted together: COLMAP's rig configuration, a JSON file. Poses of cameras
-    in their rig that it gives stay as they are; others are estimated. null: none are."""
+    """Cameras that are mounted together: COLMAP's rig configuration, a JSON file. Sensor poses that
+    it gives are kept; others are estimated. null: no rigs."""
 
     def load(self, scratch: Path) -> Dataset:
         """The photos. Raises UsageError for missing folders, DataError if there is no image."""

@@ -48,13 +48,13 @@ class VideoConfig(CamerasConfig):
     path: Annotated[str, NotIdentity] = Field(min_length=1)
     """The file, of any format that FFmpeg reads."""
     frames_per_second: float = Field(2.0, gt=0)
-    """Frames that are taken at most: the sharpest of each stretch of so long."""
+    """Largest number of frames taken per second: the sharpest of each interval of that length."""
     min_sharpness: float = Field(0.3, ge=0, lt=1)
-    """Least sharpness (variance of the Laplacian) of a frame, as a share of the median of those
-    taken about then."""
+    """Smallest sharpness (variance of the Laplacian) of a frame, as a share of the median of the
+    frames around it."""
     min_change: float = Field(2.0, ge=0)
-    """Least mean difference from the frame taken before, in grey levels of pictures of 80 pixels:
-    below it the camera stood still."""
+    """Smallest mean difference from the frame taken before, in grey levels of pictures shrunk to 80
+    pixels: below it the camera stood still."""
     camera_sharing: Literal["image", "folder", "single", "exif"] = "single"
     """Which frames share a guessed camera: all, as one camera took them."""
 

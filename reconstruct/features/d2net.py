@@ -63,9 +63,9 @@ class D2NetConfig(Section):
     """Then they are shrunk until width + height is at most this many pixels."""
 
     tiles: bool = False
-    """Photos beyond these limits are not shrunk, but looked at in overlapping tiles of that size,
-    at full resolution. Memory is that of one tile, and 2 kB a keypoint: bound these by
-    `max_keypoints`, which each tile then has a share of."""
+    """Photos beyond these limits are not shrunk but searched at full resolution, in overlapping
+    tiles of that size. This takes the memory of one tile, and 2 kB a keypoint: limit these by
+    `max_keypoints`, of which each tile then gets its share."""
 
     cell_center: Literal["corrected", "release"] = "corrected"
     """`release` reproduces the positions of the authors' code, up to 2 px off; see
@@ -113,7 +113,8 @@ class D2NetConfig(Section):
         return min((limit for limit in limits if limit is not None), default=None)
 
     def identity(self) -> dict[str, Any]:
-        """See `Section.identity`; features without tiles are those of before there were any."""
+        """See `Section.identity`; without tiles it is what it was before there were any, so that
+        older features stay valid."""
         settings = super().identity()
         if settings["tiles"] is False:
             del settings["tiles"]

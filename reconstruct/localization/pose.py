@@ -27,28 +27,30 @@ class LocalizeConfig(Section):
     max_error_px: float = Field(12.0, gt=0)
     """Largest reprojection error of an inlier."""
     pixels: Literal["input", "photo"] = "input"
-    """Pixels of ``max_error_px``: of the photo as the extractor saw it, shrunk to its ``max_edge``,
-    or of the photo as it is stored."""
+    """What a pixel is in ``max_error_px``: a pixel of the photo as the extractor saw it, shrunk to
+    its ``max_edge``, or of the photo as it is stored."""
     min_inliers: int = Field(12, ge=4)
-    """A pose with fewer is a failure; so is a query with fewer 2D-3D matches."""
+    """A pose with fewer inliers is a failure; so is a query with fewer 2D-3D matches."""
     max_trials: int = Field(10_000, ge=1)
     """Largest number of RANSAC samples."""
     min_inlier_ratio: float = Field(0.1, ge=0, le=1)
     """Share of inliers to search for: no more samples are drawn than are needed to find it."""
     confidence: float = Field(0.99999, gt=0, lt=1)
-    """Probability, by the best pose found so far, that a sample without outliers was drawn."""
+    """Stop when, by the inlier ratio of the best pose so far, a sample without outliers has been
+    drawn with this probability."""
     verify_pairs: bool = False
     """Keep of each pair only the matches that agree with one two-view geometry (section
     ``verify``) before they are merged."""
     clusters: bool = False
-    """Localize against each group of paired images that see common points by itself, and keep the
-    pose with most inliers: where retrieval brings several places."""
+    """Localize separately against each group of paired images that see common points, and keep the
+    pose with most inliers: for maps in which retrieval confuses several places."""
     refine_focal: bool | None = None
     """Estimate the query's focal length too. null: only where its intrinsics are not known."""
     refine: RefineQueryConfig | None = None
     """Move the keypoints of a query to agree with the photos of the map, then estimate its pose
-    again. null: they stay as detected. Where section `refine` moved the map's keypoints this
-    belongs on: a query's share errors with raw ones of the map, and no longer with refined ones."""
+    again. null: they stay as detected. Turn it on where section `refine` moved the map's keypoints:
+    a query's keypoints have the same systematic errors as detected ones of the map, but not as
+    refined ones."""
 
 
 Matches2D3D = tuple[NDArray[np.int64], NDArray[np.int64]]

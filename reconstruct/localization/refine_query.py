@@ -26,8 +26,8 @@ class RefineQueryConfig(RefineConfig):
     """Section ``localize.refine``: as section ``refine``, which works on the map."""
 
     images: int = Field(default=2, ge=1)
-    """Images of the map against which each keypoint is refined: of those that match it the ones
-    most alike."""
+    """Images of the map against which each keypoint is refined: among those that match it, the ones
+    most similar to the query."""
 
 
 Matches = Mapping[str, NDArray[np.uint32]]

@@ -45,8 +45,8 @@ class ConsensusConfig(Section):
     the square root of the area that holds its matches: 800 pixels in a photo of 1024 x 680."""
 
     neighbors: int = Field(64, ge=3)
-    """Nearest matches that are asked about each match, in the image whose matches fill the smaller
-    area: image 0 here."""
+    """Number of nearest matches that each match is compared with, in the image whose matches fill
+    the smaller area: image 0 here."""
     tolerance: float = Field(0.005, gt=0)
     """How far, in image 1, a neighbour may be from where a hypothesis puts it..."""
     stretch: float = Field(0.15, ge=0)

@@ -26,7 +26,7 @@ from reconstruct.types import FloatArray, IndexArray, LocalFeatures, Matches
 
 
 class MutualNNConfig(MatcherConfig):
-    """Each the nearest of all descriptors to the other."""
+    """Mutual nearest neighbours: each descriptor is the nearest of all to the other."""
 
     method: Literal["mutual_nn"] = "mutual_nn"
     ratio: float | None = Field(None, gt=0, lt=1)
@@ -37,8 +37,8 @@ class MutualNNConfig(MatcherConfig):
     filter: ConsensusConfig | None = None
     """Keep a match only if those around it move along with it ({}: with the default settings)."""
     candidates: int = Field(1, ge=1, le=20)
-    """Match keypoints that are among this many nearest of each other, and leave the choice to the
-    filter. Of those it keeps, a keypoint stays in the one whose descriptors are most similar."""
+    """Match keypoints that are among each other's this many nearest, and let the filter choose. Of
+    the matches of a keypoint that it keeps, the one with the most similar descriptors stays."""
 
     @model_validator(mode="after")
     def _a_filter_chooses(self) -> Self:

@@ -45,8 +45,8 @@ class RefineConfig(Section):
     """Error of an alignment beyond image noise (perspective, relief): added to its covariance."""
 
     prior_sigma_px: float = Field(default=2.0, gt=0)
-    """Standard deviation of detections around the point that they stand for. It pulls every
-    keypoint to where it was detected: without it tracks drift to wherever their affinities happen
+    """Standard deviation of detections around the point that they show. This prior pulls every
+    keypoint to where it was detected: without it, tracks drift to wherever their affinities happen
     to agree."""
 
     duplicate_px: float = Field(default=1.5, ge=0)

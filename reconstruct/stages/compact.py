@@ -27,7 +27,8 @@ class CompactConfig(Section):
     encoding: Encoding = "float16"
     """How a number is stored: float32, float16 (no measurable loss), uint8."""
     basis: str | None = None
-    """A basis stored by another run (its features/basis.safetensors) instead of an own one."""
+    """A basis stored by another run (its features/basis.safetensors); null: one of the run's
+    own."""
     sample_images: int = Field(24, ge=1)
     """Images, evenly spread over the sorted names, from which the basis is learned."""
 

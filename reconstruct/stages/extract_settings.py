@@ -31,9 +31,9 @@ class ExtractConfig(Section):
     compact: CompactConfig = CompactConfig()
     """How descriptors are stored."""
     orientation: Literal["exif", "stored", "search"] = "exif"
-    """exif: the network sees a photo turned as its EXIF data say, and keypoints are given in pixels
-    of the picture as stored; stored: it sees the stored picture; search: as exif, and photos that
-    stay without a match to the others after `verify` are tried in the three other turns."""
+    """exif: the network sees a photo upright, turned as its EXIF data say; keypoints are still in
+    pixels of the stored picture. stored: it sees the stored picture. search: as exif, and photos
+    that match none of the others after `verify` are tried in the three other orientations."""
     max_megapixels: Annotated[float, NotIdentity] = Field(MAX_MEGAPIXELS, gt=0)
     """Larger photos are skipped."""
     loaders: Annotated[int, NotIdentity] = Field(2, ge=1)

@@ -12,7 +12,8 @@ from reconstruct.errors import UsageError
 from reconstruct.stages.second_pass import SecondPassConfig
 
 AUTO_IMAGES = 200
-"""Photos from which on global mapping takes less time than incremental: see large sets in docs."""
+"""From so many photos on, global mapping takes less time than incremental mapping: see the
+documentation on large sets."""
 
 
 class MapConfig(Section):
@@ -20,39 +21,40 @@ class MapConfig(Section):
 
     method: Literal["auto", "incremental", "global", "hierarchical", "triangulate"] = "incremental"
     """incremental: photo by photo. global: all rotations, then all positions at once (GLOMAP).
-    hierarchical: parts, then together. triangulate: from known poses. auto: `global` from
-    ``auto_images`` on, if intrinsics are given for all photos or for none, else `incremental`."""
+    hierarchical: clusters of photos, each on its own, then merged. triangulate: from known poses.
+    auto: `global` from ``auto_images`` on, if intrinsics are given for all photos or for none, else
+    `incremental`."""
     auto_images: int = Field(AUTO_IMAGES, ge=1)
-    """auto: photos from which on mapping is `global`."""
+    """auto: from so many photos on, mapping is `global`."""
     reference: Annotated[str | None, NotIdentity] = None
     """triangulate: COLMAP model, or output folder of a finished run, whose poses and intrinsics
     are kept as they are; null: the one that comes with the data set."""
     start: Annotated[str | None, NotIdentity] = None
-    """incremental: COLMAP model, or output folder of a finished run, to grow from: its images keep
-    their place, new photos are registered, triangulated and adjusted with them. ``previous``: the
-    model that the output folder holds, if there is one. null: from nothing."""
+    """incremental: COLMAP model, or output folder of a finished run, to grow from: its coordinate
+    frame is kept, and new photos are registered, triangulated and adjusted with its images.
+    ``previous``: the model that the output folder holds, if there is one. null: from nothing."""
     fixed: bool = False
     """Poses and intrinsics of ``start`` stay as they are, to the bit: for a map that others refer
     to."""
     snapshot_images: Annotated[int | None, NotIdentity] = Field(None, ge=1)
-    """incremental: photos between two snapshots, from which a killed run goes on. null: a
+    """incremental: photos between two snapshots, from which an interrupted run continues. null: a
     twentieth of all, at least five."""
     refine_intrinsics: bool | None = None
     """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
     given."""
     pixels: Literal["input", "photo"] = "input"
-    """Pixels of ``robust_loss_px`` and of COLMAP's own thresholds: of the picture in which
-    keypoints were found (the photo shrunk to the extractor's ``max_edge``; after `refine`, to that
-    of ``refine``), or of the photo as it is stored."""
+    """What a pixel is in ``robust_loss_px`` and COLMAP's own thresholds: a pixel of the picture in
+    which keypoints were found (the photo shrunk to the extractor's ``max_edge``; after `refine`, to
+    that of ``refine``), or of the photo as it is stored."""
     robust_loss_px: float | None = Field(None, gt=0)
-    """End with a bundle adjustment under a Cauchy loss of this scale: observations that lie
-    farther off count less, as those of keypoints that `refine` could not move. null: none.
-    `triangulate` adjusts no pose and passes it over."""
+    """End with a bundle adjustment under a Cauchy loss of this scale, in which observations with
+    larger errors count less, such as those of keypoints that `refine` could not move. null: none.
+    Ignored by `triangulate`, which adjusts no pose."""
     second_pass: SecondPassConfig | None = None
-    """After that, align keypoints again with what the model says of the surfaces, look for its
-    points in the photos where they were not matched, and adjust once more. null: not. There is no
-    second pass without a first (section `refine`), without ``robust_loss_px``, or for
-    `triangulate`, which adjusts no pose."""
+    """After that, align keypoints again, given the surfaces of the model; look for its points in
+    photos where they were not matched; and adjust once more. null: no second pass. It needs a first
+    pass (section `refine`) and ``robust_loss_px``, and does not apply to `triangulate`, which
+    adjusts no pose."""
     min_model_size: int = Field(3, ge=2)
     """Models with fewer images are dropped where there are several."""
     options: dict[str, Any] = Field(default_factory=dict)

@@ -42,9 +42,9 @@ class ExhaustiveConfig(_MapPairs, QueryExhaustive):
 
 
 class SequentialConfig(_MapPairs):
-    """Each image with its successors in the order of names: videos.
+    """Each image with its successors in the order of names: for videos.
 
-    Of cameras that are mounted together (``dataset.rigs``), each frame with its successors."""
+    For cameras that are mounted together (``dataset.rigs``): each frame with its successors."""
 
     method: Literal["sequential"]
     overlap: int = Field(10, ge=1)
@@ -52,7 +52,7 @@ class SequentialConfig(_MapPairs):
     quadratic: bool = False
     """Also the successors at distances 2, 4, 8 ... up to 2 ** overlap."""
     loop_every: int | None = Field(None, ge=1)
-    """Every so many images, one is matched with all others that are so chosen: closes loops."""
+    """Every n-th image is also matched with every other n-th image: closes loops."""
 
 
 class RetrievalConfig(_MapPairs, QueryRetrieval):
@@ -75,7 +75,7 @@ class PosesConfig(_MapPairs):
 
 
 class GpsPairsConfig(_MapPairs):
-    """The nearest by position (``dataset.gps``): photos with GPS.
+    """The nearest by position (``dataset.gps``): for photos with GPS.
 
     A photo without a position may be anywhere, and is paired with all others."""
 
@@ -85,8 +85,8 @@ class GpsPairsConfig(_MapPairs):
     max_distance_m: float | None = Field(None, gt=0)
     """Images farther apart are not matched; null: any."""
     overlap: int = Field(2, ge=0)
-    """Also so many successors of each image in the order of names: they hold those whose position
-    is far off."""
+    """Also this many successors of each image in the order of names: they connect images whose
+    position is far off."""
 
 
 class CovisibilityConfig(_MapPairs):
@@ -104,7 +104,8 @@ class ListConfig(_MapPairs, QueryList):
 
 
 class NoneConfig(_MapPairs):
-    """Images of the map with none: an RGB-D map has its points, only queries are matched."""
+    """No pairs among the images of the map: an RGB-D map has its points already, and only queries
+    are matched."""
 
     method: Literal["none"]
 

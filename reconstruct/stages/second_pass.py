@@ -42,11 +42,11 @@ class SecondPassConfig(RefineConfig):
     neighbors: int = Field(default=12, ge=3)
     """Nearest points that a surface is fitted to."""
     max_move_px: float = Field(default=4.0, gt=0)
-    """The same as in ``refine``; the first pass leaves little to move."""
+    """As in ``refine``, but smaller: the first pass leaves little to move."""
     prior_sigma_px: float = Field(default=0.5, gt=0)
-    """The same as in ``refine``; the first pass has placed the keypoints."""
+    """As in ``refine``, but smaller: the first pass has already placed the keypoints."""
     min_correlation: float = Field(default=0.85, ge=-1, le=1)
-    """The same as in ``refine``; from the right warp, patches of one surface look alike."""
+    """As in ``refine``, but higher: under the right warp, patches of one surface look alike."""
     images: int = Field(default=20, ge=1)
     """Photos that each photo is aligned with: those that share most points with it."""
     extend: bool = True

@@ -35,8 +35,9 @@ class VerifyConfig(colmap.TwoViewOptions):
     """Section ``verify``."""
 
     pixels: Literal["input", "photo"] = "input"
-    """Pixels of ``max_error_px``: of the photo as the extractor saw it, shrunk to its ``max_edge``
-    (so that photos of any resolution are verified alike), or of the photo as it is stored."""
+    """What a pixel is in ``max_error_px``: a pixel of the photo as the extractor saw it, shrunk to
+    its ``max_edge`` (so that photos of any resolution are verified alike), or of the photo as it is
+    stored."""
     max_error_refined_px: float | None = Field(None, gt=0)
     """After `refine`: largest error of matches of which both keypoints were refined, in the same
     pixels; the others keep to ``max_error_px``. null: one limit for all."""
@@ -69,8 +70,8 @@ class Verified(Protocol):
         """(N, 2) keypoints of an image that its geometries were estimated from."""
 
     def pixel_scale(self, name: str) -> float:
-        """Pixels of a photo that a pixel of the picture is wide in which its keypoints were found:
-        the extractor's input, or what they were refined on."""
+        """Width, in pixels of the photo, of a pixel of the picture in which its keypoints were
+        found: the extractor's input, or the picture on which they were refined."""
 
 
 class Verify(KeyedStage):
