@@ -26,7 +26,7 @@ _WRONG_PATH = {
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO),
 }
-"""What the system says of a path that cannot be used, the disk being well."""
+"""Error numbers that mean that the given path is at fault, not the disk."""
 
 
 def parser() -> argparse.ArgumentParser:

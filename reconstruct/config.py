@@ -181,8 +181,8 @@ def validate(model: type[SectionT], data: Mapping[str, Any], source: str) -> Sec
 
 
 def _telling(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The errors without those of union members that cannot take a value of this kind at all, if
-    another member can."""
+    """The errors worth showing: without those of union members that cannot take a value of this
+    kind at all, if another member can."""
     taken: set[tuple[str | int, ...]] = set()
     for item in items:
         depth = len(item["loc"]) - item["type"].endswith("_type")

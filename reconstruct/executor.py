@@ -1,8 +1,8 @@
-"""Where the chunks of keyed stages run: one object's business.
+"""Where the chunks of keyed stages run: in this process, or elsewhere.
 
 A keyed stage hands over a job and chunks of the keys that lack a record. The job makes their
-records and commits them; what it yields is only what became of each key. An executor decides in
-which process that happens, and knows neither stages nor stores.
+records and commits them, and yields only what became of each key. An executor decides in which
+process that happens, and knows neither stages nor stores.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Outcome:
 class Job(Protocol):
     """Work that comes in chunks, each of which can be done in any process.
 
-    It can be pickled, and is then settings and paths: what it reads and what it needs to compute,
-    such as a network, it loads where it runs, once for all its chunks there.
+    It can be pickled, and then consists of settings and paths: what it reads and what it computes
+    with, such as a network, is loaded where it runs, once for all its chunks there.
     """
 
     def __call__(self, chunks: Sequence[Any]) -> Iterator[Outcome]:
@@ -45,7 +45,7 @@ class Executor(Protocol):
     """Runs jobs."""
 
     def run(self, job: Job, chunks: Sequence[Any]) -> Iterator[Outcome]:
-        """Run ``job`` on all of ``chunks``; outcomes come as they are reached, in any order."""
+        """Run ``job`` on all of ``chunks``; yields outcomes as they come, in any order."""
 
 
 class InProcess:

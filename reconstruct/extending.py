@@ -1,4 +1,4 @@
-"""New photos into a finished run, from Python."""
+"""Adding photos to a finished run, from Python."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def extend(
     device: str = "auto",
     verbosity: int = 0,
 ) -> Run:
-    """Add photos to a finished run: its model grows, and is not made anew.
+    """Add photos to a finished run: its model grows instead of being mapped again.
 
     The photos are matched with the others as the run's settings say, registered in the model that
     is there, triangulated and adjusted with it. The settings stay those of the run, with

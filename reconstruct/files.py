@@ -1,7 +1,7 @@
 """Reading files that someone else wrote: only regular ones, and never more than a limit.
 
-A folder of photos may hold a pipe or a device whose name ends in .jpg; to read one would hang, or
-never end.
+A folder of photos may hold a pipe or a device whose name ends in .jpg: reading it could hang, or go
+on forever.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A file's content decides what it is, not its name: only formats that COLMAP's ow
 are read, so that a finished model can be used with them.
 
 Pixels are never turned here, whatever the EXIF orientation says: keypoints, cameras and COLMAP all
-mean the stored picture. `exif_orientation` tells what a viewer would do, and
+refer to the stored picture. `exif_orientation` tells what a viewer would do, and
 `reconstruct.orientation` does it for a network that needs upright photos.
 """
 
@@ -56,7 +56,8 @@ _SIGNATURES = (
     (b"%!PS", 0, "PostScript"),
     (b"%PDF", 0, "PDF"),
 )
-"""First bytes, where they stand, and what they tell: only to word the reason."""
+"""First bytes of a file, their offset, and the format they mean: only for the wording of an
+error."""
 
 _ORIENTATION_TAG = 0x0112
 _MAX_FILE_BYTES = 1 << 32

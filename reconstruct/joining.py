@@ -1,4 +1,4 @@
-"""Models that share photos, made into one."""
+"""Merging of models that share photos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from reconstruct.workspace import Workspace
 logger = logging.getLogger("reconstruct")
 
 EDGE_PX = 1600
-"""Longest edge of photos to which COLMAP's limits in pixels are meant; larger ones have larger."""
+"""Longest edge of photos for which COLMAP's limits in pixels are meant; for larger photos they are
+scaled up."""
 
 
 def join(
@@ -35,9 +36,9 @@ def join(
 ) -> Run:
     """Merge models that share photos, and adjust the whole.
 
-    Models are laid over each other by the poses of the photos that they share (by name), the
-    largest first; then all poses and points are adjusted together. The result stands in the place
-    and has the size of the largest.
+    Models are aligned by the poses of the photos that they share (by name), starting from the
+    largest; then all poses and points are adjusted together. The result has the coordinate frame
+    and the scale of the largest.
 
     Args:
         models: COLMAP models, or output folders, which stand for all of their models (``sparse``,

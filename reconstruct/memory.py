@@ -1,4 +1,4 @@
-"""The most memory that this process has held, as the operating system counts it."""
+"""Peak memory of this process, as the operating system counts it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 PROCESS = Path("/proc/self")
-"""Linux tells here what it knows of a process."""
+"""Folder in which Linux describes this process."""
 
 
 def restart_peak() -> None:
-    """Let the peak count from now on, where the system can (Linux); elsewhere nothing happens."""
+    """Measure the peak from now on, where the system can (Linux); elsewhere nothing happens."""
     with contextlib.suppress(OSError):  # no Linux, or /proc is closed
         (PROCESS / "clear_refs").write_text("5")  # man 5 proc: resets the peak resident set
 

@@ -2,8 +2,8 @@
 
 A camera held sideways stores the picture as its sensor saw it and notes how to turn it. D2-Net is
 not invariant to rotation, so it needs the upright picture; everything else (features, cameras,
-COLMAP) means the stored one. All eight orientations are flips of the stored picture, then perhaps
-an exchange of x and y. (Exif 2.3, tag 0x0112: "which way row 0 and column 0 lie".)
+COLMAP) refers to the stored one. All eight orientations are flips of the stored picture, then
+perhaps an exchange of x and y. (Exif 2.3, tag 0x0112: "which way row 0 and column 0 lie".)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Threads for work that leaves Python's lock: decoding, and torch on the CPU."""
+"""Threads for work that releases Python's lock: decoding, and torch on the CPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ahead(function: Callable[[T], R], items: Iterable[T], threads: int) -> Itera
 def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """`ahead` on as many threads as torch uses, each with one of its own for torch's operations.
 
-    For many small operations: a core is used better by an item of its own than by a share of one.
+    For many small operations: a core is used better by an item of its own than by a part of one.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

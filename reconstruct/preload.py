@@ -1,7 +1,7 @@
 """Loaded by Dask workers when they start: ``dask worker --preload reconstruct.preload``.
 
 Once COLMAP's library is in a process, SIGTERM makes it print a C++ stack dump, as if it had
-crashed. Here it is loaded where signal handlers can still be put back; and the first chunk need
+crashed. If it is loaded here, signal handlers can be restored afterwards, and the first chunk need
 not wait for it.
 """
 

@@ -24,7 +24,7 @@ class Agreement:
     """A similarity on which cameras agree.
 
     Attributes:
-        scale: Of the target's unit by the source's.
+        scale: Units of the target per unit of the source.
         rotation: (3, 3) target_from_source.
         translation: (3,) target_from_source.
         agreeing: (N,) bool, the cameras whose two poses it brings together.
@@ -87,7 +87,7 @@ def agreeing_similarity(
     Args:
         source: (N, 3, 4) poses in one world.
         target: (N, 3, 4) poses of the same cameras in the other.
-        depths: (N,) how far what a camera sees is from it, in the target's unit.
+        depths: (N,) distance from a camera to what it sees, in the target's unit.
         max_angle_deg: A camera agrees if its two orientations differ by less,
         max_offset: and its two positions by less than this part of its depth.
         seed: Of the choice of pairs, where there are more than `MAX_HYPOTHESES`.
@@ -122,7 +122,7 @@ def _agreement(
     max_angle_deg: float,
     max_offset: float,
 ) -> Agreement | None:
-    """The similarity of some cameras, and who agrees with it."""
+    """The similarity of some cameras, and which cameras agree with it."""
     try:
         scale, rotation, translation = similarity_from_poses(source[chosen], target[chosen])
     except EstimationError:  # both in one place: they do not say how large the world is

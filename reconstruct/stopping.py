@@ -16,7 +16,8 @@ from contextlib import contextmanager
 
 STATUS = 128 + signal.SIGTERM
 GRACE_S = 10.0
-"""After so long, a computation that cannot be interrupted is left: what is committed is whole."""
+"""After so long, the process leaves a computation that cannot be interrupted: what is committed is
+complete."""
 
 
 class Terminated(BaseException):

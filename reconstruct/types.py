@@ -2,7 +2,7 @@
 
 Pixel convention of the whole package: **COLMAP pixels**. The centre of an image's first pixel is
 (0.5, 0.5), x to the right, y down; (0, 0) and (width, height) are its outer corners. Resizing an
-image therefore scales positions by the ratio of the sizes and nothing else.
+image therefore scales positions by the ratio of the sizes, without any offset.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class LocalFeatures:
         scores: (N,) float32, larger is better; comparable within one image only.
         descriptors: (N, D) float32 of unit length, or a compact form (float16, uint8).
         image_size: (width, height) of the original image in pixels.
-        kinds: (N,) uint8, which of several extractors found a keypoint; None where there is one.
-            Descriptors of two kinds have nothing in common: their dot product is 0.
+        kinds: (N,) uint8, which of several extractors found a keypoint; None where there is only
+            one extractor. Descriptors of two kinds cannot be compared: their dot product is 0.
     """
 
     keypoints: NDArray[np.float32]

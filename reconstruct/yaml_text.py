@@ -1,4 +1,4 @@
-"""YAML from a stranger: values only, every mistake with its line, bounded work.
+"""YAML from untrusted files: plain values only, mistakes named by line, bounded work.
 
 PyYAML builds nothing but plain values here. What it does not check by itself: that aliases stay
 few (ten lines of them can stand for a billion values), that a key stands once, and that what looks

@@ -42,7 +42,7 @@ from reconstruct.workspace import Workspace
 logger = logging.getLogger("reconstruct")
 
 UNAVAILABLE = (WeightsError, MissingLibraryError)
-"""What a method raises that cannot run here, whatever the data."""
+"""Errors of a method that cannot run on this machine, whatever the data."""
 
 
 class MethodConfig(Section):
@@ -121,7 +121,7 @@ class Method(WholeStage):
     def run(self) -> None:
         """Bring features, matches, positions, scores up to date. Raises DataError without pairs.
 
-        A method whose weights or library are not there is left out, and told: the table stands
+        A method whose weights or library are missing is left out with a warning; the table is made
         without it.
         """
         try:

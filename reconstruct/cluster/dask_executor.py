@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 AHEAD = 4
-"""Chunks a worker that the scheduler knows of, so that no worker waits for the driver."""
+"""Chunks that are submitted ahead for each worker, so that none waits for the driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Driver:
 
     Args:
         folder: The driver's current folder, which relative paths start from.
-        holder: File in the output folder that names the run that holds it.
-        mark: What stands there as long as that run is this one.
+        holder: File in the output folder with the name of the run that holds its lock.
+        mark: Content of that file while this run holds the folder.
         threads: Threads of a worker; None: as many as it was started with.
     """
 
@@ -77,8 +77,8 @@ class DaskExecutor:
         """Run ``job`` on all of ``chunks``, each on one worker.
 
         Raises:
-            ReconstructError: That of the job.
-            DataError: Workers died with a chunk too often, or the scheduler is gone.
+            ReconstructError: The job raised it.
+            DataError: Too many workers died with one chunk, or the scheduler is gone.
         """
         if not chunks:
             return
@@ -148,7 +148,7 @@ _ONE_CHUNK = threading.Lock()
 def _work(job: Job, chunk: Any, driver: Driver) -> list[Outcome] | ReconstructError:
     """On a worker: make and commit the records of a chunk.
 
-    What the job raises on purpose is returned: to try again would not help.
+    An error that the job raises on purpose is returned, so that Dask does not try again.
     """
     import cv2
     import torch

@@ -34,8 +34,8 @@ def adjust_robustly(
         pixel_scale: Factor for ``loss_px`` and for COLMAP's own thresholds in pixels.
         constant_poses: Names of images whose poses stay as they are.
         positions: Image name -> measured position of its camera, in the frame of the model, to
-            which it keeps as far as its deviation asks; ones far off count little. None: none are
-            known, and the model stays in its frame.
+            which it is held by its standard deviation; outliers count little. None: none are known,
+            and the model stays in its frame.
         constant_rigs: Whether the poses of cameras in their rigs stay as they are.
     """
     options = pycolmap.BundleAdjustmentOptions()

@@ -55,12 +55,13 @@ def assign_cameras(
         given: Name -> known camera or None; the same object for images that share it.
         guess: Name -> camera guessed from EXIF.
         group: Name -> key; images with the same key and size share a guessed camera.
-        sensor: Name -> the camera of a rig that took it, or None. Its images share a camera, which
-            no others have.
+        sensor: Name -> the sensor of a rig that took it, or None. All images of a sensor, and no
+            others, share one camera.
 
     Raises:
-        UsageError: A given camera is for images of another size, or a rig's camera is not one.
-        DataError: COLMAP sees another picture in a file than this package.
+        UsageError: A given camera is for images of another size, or images of one sensor do not
+            share a camera.
+        DataError: COLMAP reads another image size from a file than this package does.
     """
     result = CameraAssignment()
     ids: dict[Any, int] = {}

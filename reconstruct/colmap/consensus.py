@@ -1,8 +1,8 @@
-"""Which matches of a pair may agree with its geometry: a search that is quick and samples much.
+"""Which matches of a pair may be inliers of its geometry: a quick search over many samples.
 
-COLMAP weighs every sample against all matches, and a sample by the number of matches that agree.
-OpenCV's USAC gives up a bad sample after a few matches, and PoseLib weighs by how well they agree:
-the one is the quicker where the answer is clear, the other the surer where most matches are wrong.
+COLMAP scores every sample on all matches, by how many agree. OpenCV's USAC gives up a bad sample
+after a few matches, and PoseLib scores by how well they agree: the former is quicker where the
+answer is clear, the latter more reliable where most matches are wrong.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from reconstruct.colmap.cameras import Camera
 
 CLEAR_RATIO = 0.5
-"""Share of the matches that agree where the answer is clear. With fewer, another geometry may have
-more that agree better."""
+"""The answer is clear if at least this share of the matches agrees. With fewer, another geometry
+may have more inliers, or closer ones."""
 
 CLEAR_BAND = 0.5
 """Share of the largest error of an inlier within which they have to agree."""
 
 CLEAR_COUNT = 45
-"""Fewest matches that agree where the answer is clear: of few, many agree by chance."""
+"""The answer is clear if at least this many matches agree: of a few, many agree by chance."""
 
 CLEAR_TRIALS = 2000
 """Enough for a sample of seven right matches at 40 % inliers, most often at 30 %."""
@@ -52,7 +52,7 @@ def likely_inliers(
         seed: of the random samples.
 
     Returns:
-        (M,) mask, or None where a camera that is known is no pinhole: its epipolar lines are
+        (M,) mask, or None where a known camera is no pinhole, so that its epipolar lines are
         curves.
     """
     known = all(camera.has_prior_focal_length for camera in cameras)
@@ -107,7 +107,8 @@ def sampson_errors(
 
 
 def _straightened(camera: Camera, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points as an undistorted camera of the same focal length sees them, from its centre."""
+    """Undistorted points: pixels from the principal point of a pinhole camera of the same focal
+    length."""
     return np.asarray(camera.cam_from_img(points), np.float64) * camera.mean_focal_length()
 
 
@@ -116,7 +117,7 @@ def _essential_search(
     points: tuple[NDArray[np.float64], NDArray[np.float64]],
     ransac: dict[str, float],
 ) -> NDArray[np.float64]:
-    """(3, 3) fundamental matrix of straightened points, by five of them at a time."""
+    """(3, 3) fundamental matrix of undistorted points, from samples of five."""
     focal_px = [camera.mean_focal_length() for camera in cameras]
     pinholes = [
         {"model": "SIMPLE_PINHOLE", "width": c.width, "height": c.height, "params": [f, 0.0, 0.0]}

@@ -54,7 +54,7 @@ def write_database(
         keypoints: image name -> (N, 2) float32, COLMAP pixels; asked for once an image.
         pairs: pairs of images with (M, 2) uint32 matches, and with their geometry where they were
             verified; read one by one. Pairs without a match are left out.
-        positions: image name -> where its camera is, as far as that is known.
+        positions: image name -> measured position of its camera, where known.
 
     Raises:
         OSError: the database cannot be written.

@@ -16,10 +16,10 @@ from reconstruct.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Snapshots:
-    """A folder in which mapping keeps the first model as far as it is.
+    """A folder in which mapping saves the first model while it grows.
 
-    COLMAP writes a snapshot before it tells of an image, so that one which is there when it tells
-    is whole: it is then renamed, and replaces the one before.
+    COLMAP writes a snapshot before it calls back for an image, so a snapshot that is there at the
+    callback is complete: it is then renamed, and replaces the one before.
 
     Attributes:
         folder: The folder.
@@ -76,9 +76,8 @@ def map_incrementally(
         images: Folder to which the image names are relative.
         scratch: Folder for temporary files.
         options: COLMAP's options.
-        start: Folder of a model with the database's ids to go on from; None: from nothing.
-        snapshots: Where the first model is kept as it grows; one that is there goes before
-            ``start``.
+        start: Folder of a model with the database's ids to start from; None: from nothing.
+        snapshots: Where the first model is saved as it grows; one that is there replaces ``start``.
         registered: Called for every image that gets a pose, those of ``start`` too.
     """
     if snapshots is not None:

@@ -108,8 +108,8 @@ def _joint_keypoints(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Keypoints of a photo in both models, and the number there of each of the other model's.
 
-    Those of the other model that see a point, but are not the keypoint of the same number, come
-    after the own ones; those that see none have number -1.
+    Keypoints of the other model that see a point, but differ from the keypoint of the same number,
+    are appended; those that see none have number -1.
     """
     numbers = np.full(len(other), -1)
     both = min(len(own), len(other))

@@ -50,7 +50,8 @@ def map_images(
     constant_rigs: bool = False,
     registered: Callable[[], None] = lambda: None,
 ) -> list[Reconstruction]:
-    """Structure from motion: the models, the largest first, but one that has grown before all.
+    """Structure from motion: the models, the largest first; one that grew from ``start`` comes
+    before all.
 
     Args:
         method: ``incremental``, ``global`` or ``hierarchical``.
@@ -61,7 +62,7 @@ def map_images(
         constant_cameras: Ids of cameras whose intrinsics stay as they are.
         min_model_size: Smallest number of images of a model.
         start: Model to grow from, with the database's ids (`place_on_database`); incremental only.
-            Where the result stands is open: `return_to` the place of ``start``.
+            The result has drifted from its coordinate frame: bring it back by `return_to`.
         fixed: Poses and intrinsics of ``start`` stay as they are, up to a similarity.
         snapshots: Where incremental mapping keeps what it has, and goes on from.
         prior_positions: Whether adjustments keep to the database's positions of cameras, under a
@@ -72,7 +73,7 @@ def map_images(
     Raises:
         EstimationError: COLMAP fails.
         UsageError: An option is unknown.
-        OSError: The database cannot be opened, for want of room on the disk too.
+        OSError: The database cannot be opened, or the disk is full.
     """
     pycolmap.set_random_seed(mapper.seed)
     scratch.mkdir(parents=True, exist_ok=True)

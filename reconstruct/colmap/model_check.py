@@ -1,9 +1,9 @@
 """Is a COLMAP model what it claims to be? Checked before COLMAP reads it, and after.
 
-COLMAP believes the counts in a binary file: one that is cut off or damaged makes it loop for hours
+COLMAP trusts the counts in a binary file: one that is truncated or damaged makes it loop for hours
 or ask for all memory. So the records are walked first, against the size of the file. What can be
 read may still be impossible (a focal length of -1, a quaternion of zeros), and COLMAP would compute
-with it without a word.
+with it silently.
 
 Layout: https://colmap.github.io/format.html#binary-file-format
 """

@@ -131,7 +131,7 @@ def build_model(
     images: Sequence[tuple[str, Intrinsics, NDArray[Any], NDArray[np.float64], NDArray[np.int64]]],
     xyz: NDArray[np.float64],
 ) -> Reconstruction:
-    """A model from known poses and tracks.
+    """A COLMAP model from known poses and tracks.
 
     Args:
         images: Of each image its name, intrinsics, (3, 4) cam_from_world, (N, 2) keypoints, and

@@ -1,7 +1,7 @@
 """A finished model on another database: its images by name, its tracks on the keypoints there.
 
 Ids of images, cameras and rigs are those of a database, and change with the photos in it. A model
-to grow from is therefore put together anew; what it says of poses and intrinsics stays exact.
+to grow from is therefore rebuilt with the ids of the database; its poses and intrinsics stay exact.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from reconstruct.errors import EstimationError, UsageError
 from reconstruct.similarity import similarity_from_poses
 
 SAME_KEYPOINT_PX = 8.0
-"""Refinement moves a keypoint by less than this; the keypoint of the same number of another
-extractor is seldom so near."""
+"""Refinement moves a keypoint by less than this; a keypoint of another extractor that happens to
+have the same number is seldom so near."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +135,7 @@ def return_to(model: Reconstruction, before: Reconstruction, *, exactly: bool) -
     Args:
         model: The model that has grown.
         before: The model from which it grew, images by name.
-        exactly: Its old poses have not moved otherwise: give them back to the bit.
+        exactly: Its old poses were kept fixed: restore them to the bit.
     """
     old, new = model_poses(before), model_poses(model)
     common = sorted(set(old) & set(new))

@@ -130,11 +130,11 @@ class Rigs:
 
         Args:
             database: Database of images whose sensors have a camera each; changed in place.
-            model: Where poses in the rig that are not given come from: a model of the same images
-                without rigs. None: they stay unknown.
+            model: Model of the same images without rigs, from which sensor poses are taken that the
+                configuration does not give. None: they stay unknown.
 
         Raises:
-            EstimationError: The model does not tell a pose.
+            EstimationError: The model does not determine a sensor's pose.
         """
         try:
             with opened(database) as contents:

@@ -61,9 +61,9 @@ def estimate_two_view_geometry(
 ) -> TwoViewGeometry:
     """The two-view geometry of a pair of images: E, F or H, whichever COLMAP chooses.
 
-    The matches near one epipolar geometry are searched for by `likely_inliers`. COLMAP is given
-    these alone, has hardly an outlier to overcome, and decides what relates the images and which
-    matches agree. For cameras that are no pinholes, COLMAP searches by itself.
+    First `likely_inliers` searches for the matches near one epipolar geometry. COLMAP is given
+    these alone, hardly any of which is an outlier, and decides between E, F and H and which matches
+    are inliers. For cameras that are no pinholes, COLMAP searches by itself.
 
     Safe to call from several threads, which run side by side; the result depends on the arguments
     alone.

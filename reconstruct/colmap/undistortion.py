@@ -31,7 +31,7 @@ def undistort(model: Path, images: Path, target: Path) -> None:
     COLMAP works in a process of its own, which libjpeg ends where the disk is full.
 
     Cameras become PINHOLE; photos of cameras without distortion are copied as they are. Focal
-    lengths stay, sizes change with what the lens had bent.
+    lengths stay; sizes change with the distortion.
 
     Args:
         model: a COLMAP model folder. images: folder to which its names are relative.

@@ -1,4 +1,4 @@
-"""How far two maps of the same photos agree on where their cameras stand: numpy only."""
+"""How far two maps of the same photos agree on the poses of their cameras: numpy only."""
 
 from __future__ import annotations
 

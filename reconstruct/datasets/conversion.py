@@ -1,8 +1,8 @@
 """Photos that COLMAP's programs do not open: converted once to JPEG, with their EXIF data.
 
 The converted photo of ``a/IMG_1.HEIC`` is ``a/IMG_1.HEIC.jpg``, in a folder that links to all other
-photos, so that a model's names are relative to one folder. What is there is not converted again as
-long as the content of the original is the same.
+photos, so that a model's names are relative to one folder. A photo is not converted again as long
+as the content of its original stays the same.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONVERTED = HEIF | PILLOW | RAW
 """Extensions of what is converted."""
 
 VERSION = 1
-"""Raise it when the same original is to be converted anew."""
+"""To be increased when originals should be converted again."""
 QUALITY = 97
 """Of JPEG: what it loses is far below the noise of a photo."""
 THREADS = 2

@@ -1,7 +1,7 @@
 """Where photos were taken: positions from their EXIF data or from a table.
 
-They are brought to a local frame at once, x to the east, y to the north, z up, in metres, whose
-origin is amid them: models then have small numbers, and one unit for everything.
+They are converted at once to a local frame in metres, x to the east, y to the north, z up, with its
+origin in their middle: coordinates are then small, and everything has one unit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EXIF = "exif"
 COLUMNS = ("name", "latitude", "longitude", "altitude", "accuracy")
 """Of a table of positions; the last two may be left out."""
 VERTICAL = 2.0
-"""Altitudes by satellite are so many times less accurate than the rest of a position."""
+"""Altitudes by satellite are this many times less accurate than horizontal positions."""
 UNKNOWN_M = 1e4
 """Standard deviation of an altitude that is not known: more than any terrain's."""
 TABLE_LIMIT_BYTES = 1 << 28

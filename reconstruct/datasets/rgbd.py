@@ -27,8 +27,8 @@ class RgbdImages(Protocol):
         """Sorted names."""
 
     def place(self, name: str) -> str:
-        """The place that was scanned together with the image: all of its geometry may be rendered
-        together."""
+        """The place that the image belongs to: images of one place were scanned together, and may
+        be rendered together."""
 
     def files(self, name: str) -> tuple[Path, ...]:
         """The files that decide `xyz`."""

@@ -1,7 +1,7 @@
 """Format ``video``: frames of a clip.
 
-Of each stretch of time the sharpest frame is taken; stretches that are blurred throughout, or in
-which nothing moved, have none.
+The sharpest frame of each interval of time is taken, and none of intervals that are blurred
+throughout, or in which nothing moved.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from reconstruct.types import ImageArray
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-"""Raise it when the same clip is to give other frames."""
+"""To be increased when the same clip should give other frames."""
 QUALITY = 95
 SHARPNESS_EDGE, CHANGE_EDGE = 960, 80
 """Longer edge in pixels of the pictures by which frames are judged: blur shows at full size, noise

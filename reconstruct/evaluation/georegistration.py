@@ -1,8 +1,8 @@
 """The similarity that brings a model to measured positions of its cameras: numpy only.
 
 Least squares under a Cauchy loss, whose scale shrinks while it is solved (graduated non-convexity),
-from several starts: positions that are far off count for nothing in the end. Where the positions
-leave a rotation open, as along a straight road, cameras are taken to be held level.
+from several starts: outliers have no influence in the end. Where the positions do not determine a
+rotation, as along a straight road, cameras are assumed to be held level.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LEAST = 3
 """Positions below which a similarity is not determined."""
 OUTLIER_SIGMAS = 3.0
 MOST_OUTLIERS = 0.5
-"""Share of positions that may be far off: with more, there is no telling which are right."""
+"""Share of positions that may be outliers: with more, the right ones cannot be told."""
 CONTRADICTING = 0.2
-"""Share of the photos whose altitude alone is off from which on altitudes count for little."""
+"""If the altitude alone is wrong in this share of the photos, altitudes get little weight."""
 OPEN_DEG = 5.0
-"""A rotation of which the positions tell less than this is open."""
+"""A rotation whose standard deviation is larger than this is not determined by the positions."""
 LEVEL_DEG = 5.0
 """How level cameras are held, one standard deviation."""
 SCALES = (100.0, 30.0, 10.0, 5.0, 3.0, 2.0, 2.0)
@@ -181,7 +181,7 @@ class _Problem:
         return matrix, right
 
     def open_deg(self, found: _Similarity) -> float:
-        """Largest standard deviation of a rotation, as the positions tell it."""
+        """Largest standard deviation of the rotation, given the positions."""
         middle = self.cameras.centers.mean(0)
         about = replace(self.cameras, centers=self.cameras.centers - middle)
         moved = _Similarity(found.scale, found.rotation, found(middle[None])[0])

@@ -25,7 +25,7 @@ INLIER_SIGMAS = 3.0
 """Matches within so many times ``max_error_px``, MAGSAC++'s largest sigma, are inliers."""
 POLISHING_ROUNDS = 10
 MIN_POLISHED = 8
-"""Through four inliers a homography goes exactly: too few have nothing to average."""
+"""A homography fits four inliers exactly: with few, there is nothing to average."""
 
 
 def estimate_homography(

@@ -25,7 +25,7 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 _OPSET: Final = 17
 _IR_VERSION: Final = 8
-"""Old enough for every onnxruntime that the package allows."""
+"""Version of the format: old enough for every onnxruntime that the package allows."""
 
 
 def choose_backend(name: str, device: torch.device) -> str:

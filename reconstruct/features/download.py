@@ -2,8 +2,8 @@
 
 Beside ``NAME`` lies ``NAME.sha256`` with the hash of what was downloaded. A file that someone put
 there by hand is taken as it is, and its hash recorded on first use; a ``NAME.sha256`` that was put
-there before is what a download must have, whatever mirror it comes from. So is a hash that the
-program knows (argument ``sha256``). A download for which there is neither is taken, and said to be.
+there before is what a download must have, whatever mirror it comes from. The same holds for a hash
+that the program knows (argument ``sha256``). A download without either is accepted, with a warning.
 """
 
 from __future__ import annotations

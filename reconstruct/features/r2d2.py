@@ -1,10 +1,10 @@
 """R2D2 (Revaud et al., NeurIPS 2019) with weights that users provide.
 
-The network is written from the paper: L2-Net's convolutions at full resolution, dilated where it
-strides, its last one in three of 2 x 2; from the squares of the 128 channels a map of reliability
-and one of repeatability. Weights are read from a local file in the layout of the authors'
-``r2d2_WASF_N16.pt``; they are not part of this package, and their licence allows non-commercial use
-only.
+The network is written from the paper: L2-Net's convolutions at full resolution, with dilation in
+place of strides, and the last one replaced by three of 2 x 2; maps of reliability and of
+repeatability are computed from the squares of the 128 channels. Weights are read from a local file
+in the layout of the authors' ``r2d2_WASF_N16.pt``; they are not part of this package, and their
+licence allows non-commercial use only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ CONVOLUTIONS: Final[dict[int, tuple[int, int, int, int]]] = {
     22: (128, 128, 2, 16),
 }
 LAST: Final = 22
-"""The only one that no normalization follows. A 3 x 3 one has a ReLU after that, a 2 x 2 one none.
+"""The only convolution without batch normalization. In the others a ReLU follows if they are 3 x 3,
+and none if they are 2 x 2.
 """
 HEADS: Final = {"clf": 2, "sal": 1}
 """Reliability, as a choice of two classes, and repeatability: name -> channels."""

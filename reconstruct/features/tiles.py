@@ -1,4 +1,4 @@
-"""Large photos in overlapping tiles: what a network sees at a time stays as large as ever."""
+"""Large photos in overlapping tiles, each as large as the network's usual input."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from reconstruct.types import LocalFeatures
 
 OVERLAP = 192
-"""Pixels that neighbouring tiles share. Half of it at the edge of a tile, which a network with a
-receptive field no wider than that sees whole, is left to the neighbour."""
+"""Pixels that neighbouring tiles share. Keypoints in the outer half of it are taken from the
+neighbour, in which a receptive field of that size is complete."""
 STEP = 8
 """Tiles begin at multiples of this, so that a network of such a stride sees the same cells."""
 

@@ -1,8 +1,8 @@
 """Several extractors side by side: the keypoints of all of them, each matched within its kind.
 
-What one finds where another finds nothing adds up: SIFT has many exact keypoints where photos are
-alike, D2-Net has matches where nothing else does. Descriptors stand in blocks of columns, one block
-a kind, zeros elsewhere, so that the dot product across kinds is 0.
+They complement each other: SIFT has many exact keypoints where photos are alike, D2-Net has matches
+where nothing else does. Descriptors are in blocks of columns, one block for each extractor and
+zeros elsewhere, so that the dot product of two kinds is 0.
 """
 
 from __future__ import annotations

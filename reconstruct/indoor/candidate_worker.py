@@ -82,7 +82,8 @@ class CandidateWorker:
             yield Result(name, (record,), notes=dict(self.load_map.unreadable))
 
     def _candidates(self, name: str) -> tuple[list[Candidate], int]:
-        """The candidates of a query, and the most matches that a pose was sought from."""
+        """The candidates of a query, and the largest number of matches that a pose was estimated
+        from."""
         positions, camera = self.features.keypoints(name), self.cameras[name]
         places = self.load_map.scans.places
         if isinstance(self.config, DirectConfig):

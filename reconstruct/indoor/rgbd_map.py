@@ -15,7 +15,7 @@ from reconstruct.storage.hashes import ContentHashes
 
 
 class RgbdMap:
-    """A map for stage Localize that has nothing to do before, as its points are given."""
+    """A map for stage Localize that needs no mapping, as its points are given."""
 
     name = "scans"
 

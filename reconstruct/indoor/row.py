@@ -30,7 +30,7 @@ from reconstruct.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 SECONDS = "seconds_a_pair.txt"
-"""Holds the time of matching, beside the matches; no result depends on it."""
+"""File beside the matches with the time that matching took; no result depends on it."""
 
 
 class RowConfig(Section):

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Scans:
-    """Scans by image name; one that cannot be read is told once, and has no point.
+    """Scans by image name; one that cannot be read is reported once, and has no points.
 
     Args:
         images: The images with a 3D point for each pixel.

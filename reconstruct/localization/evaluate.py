@@ -62,9 +62,9 @@ def evaluate_queries(
 ) -> dict[str, LocalizationMetrics]:
     """Metrics of ``output``'s poses.txt, also written to its metrics.json.
 
-    groups: every query -> what it is reported under. align: the map's frame is its own (structure
-    from motion); it is moved onto the reference by the images of the map that have a pose there.
-    Raises EstimationError if the reference has no pose of a query.
+    groups: every query -> what it is reported under. align: the map has a coordinate frame of its
+    own (structure from motion) and is aligned with the reference by those of its images that have a
+    pose there. Raises EstimationError if the reference has no pose of a query.
     """
     workspace = Workspace(output)
     poses, truth = read_poses(workspace.poses), read_truth(reference)
@@ -89,7 +89,7 @@ def evaluate_poses(output: Path, reference: Path) -> list[list[str]]:
 
 
 def rows_table(metrics: Mapping[str, LocalizationMetrics]) -> list[list[str]]:
-    """For people, the head first: a line a row."""
+    """Rows of text for people, the header first."""
     shares = list(next(iter(metrics.values())).within_percent)
     table = [["row", "localized", *shares, "median m", "median deg"]]
     for name, m in metrics.items():

@@ -55,7 +55,7 @@ class AnyMap(Protocol):
 
     @property
     def reference(self) -> Path | None:
-        """Where its poses were given; None: its frame is its own."""
+        """Where its poses were given; None: it has a coordinate frame of its own."""
 
     def fingerprint(self) -> str | None:
         """Fingerprint of the map; None while it is unknown."""
@@ -212,7 +212,7 @@ class WritePoses(WholeStage):
         self.localize = localize
 
     def find_fingerprint(self) -> str | None:
-        """Fingerprint over those of all queries."""
+        """Fingerprint over the fingerprints of all queries."""
         queries = self.localize.fingerprints()
         return None if queries is None else fingerprint("poses", sorted(queries.items()))
 

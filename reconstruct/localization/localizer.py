@@ -58,7 +58,8 @@ class _MapSettings(Section):
     localize: LocalizeConfig | None = None
 
     def how_to_localize(self) -> LocalizeConfig:
-        """The run's own settings; else the defaults, with refinement if the map was refined."""
+        """Section ``localize`` of the run; without one the defaults, with refinement if the map was
+        refined."""
         if self.localize is not None:
             return self.localize
         refine = None if self.refine is None else RefineQueryConfig.model_validate({})
@@ -77,7 +78,7 @@ class _MapSettings(Section):
 class Localizer:
     """A map with its extractor, loaded once for many photos.
 
-    A photo goes the same way as a query of the run does: same settings, same pose.
+    A photo is treated exactly as a query of the run: same settings, same pose.
 
     Args:
         run_or_output: A `Run` or its output folder; it needs ``features/`` and ``sparse/``.

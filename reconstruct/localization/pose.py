@@ -63,7 +63,7 @@ def lift_matches(
     """2D-3D matches of a query, merged over its pairs; each once, sorted.
 
     matches: image of the map -> (M, 2) indices, the query's keypoint first. points: image -> point
-    id of each of its keypoints, -1 where it has none. A keypoint may keep several points: RANSAC
+    id of each of its keypoints, -1 where it has none. A keypoint may have several points: RANSAC
     decides between them.
     """
     parts = [np.zeros((0, 2), np.int64)]
@@ -87,7 +87,8 @@ def estimate(
 ) -> PoseEstimate:
     """The pose of a query from its 2D-3D matches; a status where there is none.
 
-    keypoints: (N, 2) COLMAP pixels. An inlier counts once a keypoint.
+    keypoints: (N, 2) COLMAP pixels. A keypoint counts as one inlier, however many of its points
+    agree.
     """
     index, ids = lifted
     count = len(np.unique(index))

@@ -1,4 +1,5 @@
-"""The one flow of a query in a finished map, which the stage and the Python API share."""
+"""From a matched query to its pose in a finished map: the flow that the stage and the Python API
+share."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ class MatchedQuery:
         camera_known: Whether these were given, and not guessed.
         matches: Image of the map -> (M, 2) keypoint indices, the query's first.
         map_keypoints: Image of the map -> its (N, 2) keypoints, for those in ``matches``.
-        input_scale: Pixels of the photo that a pixel of the extractor's input is wide; limits in
-            pixels are in those of the input.
+        input_scale: Width, in pixels of the photo, of a pixel of the extractor's input, which
+            limits in pixels are in.
     """
 
     name: str
@@ -125,6 +126,7 @@ class QueryLocalizer:
 
 
 def _in_order(matches: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Matches sorted by the query's keypoint, so that it does not count how they were found."""
+    """Matches sorted by the query's keypoint, so that the order in which they were found has no
+    influence."""
     order = np.lexsort((matches[:, 1], matches[:, 0]))
     return np.ascontiguousarray(matches[order])

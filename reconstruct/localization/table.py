@@ -98,7 +98,8 @@ class LocalizationTable(PipelineFile):
 class TableRow:
     """The run of a row: its stages as one.
 
-    One whose weights or library are not there is left out, and told: the table stands without it.
+    A row whose weights or library are missing is left out with a warning; the table is made without
+    it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which matches agree with the matches around them: a filter that needs nothing but positions.
+"""Which matches agree with the matches around them: a filter on positions alone.
 
 Around a right match a surface maps nearly affinely, so the right matches nearby move along with
 it; wrong ones scatter. (The idea of Cavalli et al., "AdaLAM", ECCV 2020: local consensus around
@@ -10,10 +10,11 @@ keypoints have no orientation that could.) With complex numbers for positions:
     n_j           how many neighbours k other than j agree: |dy_k - s_j dx_k| <= t_jk
     lambda_j      how many would agree by chance: the sum over k of pi t_jk^2 / area of image 1
 
-How many is many is decided a contrario (Desolneux, Moisan and Morel, IJCV 2000): a match stays if
-one of its K hypotheses has so many neighbours behind it that chance gives as many to fewer than
-``chance`` of all wrong matches. n log(n / lambda) - n + lambda bounds minus the logarithm of the
-probability of n or more where lambda are expected (Chernoff, for a Poisson variable).
+How many neighbours are enough is decided a contrario (Desolneux, Moisan and Morel, IJCV 2000): a
+match stays if one of its K hypotheses has so many neighbours behind it that chance gives as many to
+fewer than ``chance`` of all wrong matches. n log(n / lambda) - n + lambda bounds minus the
+logarithm of the probability of n or more where lambda are expected (Chernoff, for a Poisson
+variable).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from reconstruct.geometry import Float64
 MAX_SCALE: Final = 4.0
 """One image does not show a surface larger than the other by more than this, in extents."""
 MIN_SUPPORT: Final = 2
-"""Neighbours that have to agree with a hypothesis, beside the one that proposes it."""
+"""Number of neighbours that have to agree with a hypothesis, beside the one that proposes it."""
 ROUNDS: Final = 2
 """The second round looks among the matches that the first one left."""
 CHUNK: Final = 32

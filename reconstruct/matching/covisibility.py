@@ -33,7 +33,7 @@ def covisibility_pairs(seen: PointIds, neighbors: int) -> list[ImagePair]:
 
 
 def sharing_pairs(point_ids: Sequence[NDArray[np.int64]], min_shared: int) -> list[tuple[int, int]]:
-    """All two images that share at least ``min_shared`` points (and one at least), sorted.
+    """All pairs of images that share at least ``min_shared`` points (and at least one), sorted.
 
     point_ids: of each image, as the values of `PointIds`. Returns positions in it, the smaller
     first.

@@ -1,4 +1,5 @@
-"""Matching of many pairs: in an order that reads each image seldom, and side by side on a CPU."""
+"""Matching of many pairs: in an order that seldom reads an image twice, and in parallel on a
+CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from reconstruct.storage.cache import Cache, Sized
 from reconstruct.types import ImagePair, LocalFeatures, Matches
 
 TILE = 16
-"""Images a side of a tile of pairs."""
+"""Number of images along each side of a tile of pairs."""
 
 
 def match_pairs(

@@ -49,7 +49,7 @@ class MutualNNConfig(MatcherConfig):
     def identity(self) -> dict[str, Any]:
         """The same as when all matchers shared one section, so that older matches stay valid.
 
-        The ratio test went one way then.
+        At that time the ratio test was made in one direction only.
         """
         own = super().identity()
         if self.filter is None:
@@ -235,8 +235,8 @@ def mutually_among(
 
 
 def one_to_one(matches: Matches) -> Matches:
-    """The matches than which neither of their keypoints has a more similar one; of equally similar
-    ones the first."""
+    """The matches that are the most similar ones of both of their keypoints; the first among
+    equals."""
     order = np.lexsort([*matches.indices.T[::-1], -matches.scores])
     keep = np.ones(len(order), np.bool_)
     for keypoints in matches.indices.T:

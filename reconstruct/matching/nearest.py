@@ -71,7 +71,7 @@ class Best:
     ) -> None:
         """Take in the best of a further block for the vectors ``part``.
 
-        Nothing here waits for a GPU: no value decides what is launched.
+        Nothing here waits for a GPU: control flow does not depend on values.
         """
         held = self.score[part]
         if self.runner_up is not None and runner_up is not None:

@@ -34,8 +34,8 @@ def sequential_pairs(
         names: N image names.
         overlap: each image is paired with so many successors.
         quadratic: also with those at distances 2, 4, 8 ... up to 2 ** overlap, as COLMAP does.
-        loop_every: every so many images, one is paired with all others that are so chosen: closes
-            loops. None: no loops.
+        loop_every: every n-th image is also paired with every other n-th image, which closes loops.
+            None: no loops.
 
     Raises:
         ValueError: ``overlap`` or ``loop_every`` is less than 1.
@@ -66,7 +66,8 @@ def frame_pairs(
     """`sequential_pairs` for cameras that are mounted together.
 
     Args:
-        frames: image name -> what it was taken at once with; their sorted order is that of time.
+        frames: image name -> frame, the same for images taken at the same time; sorted, frames are
+            in the order of time.
         overlap: each frame is paired with so many successors, each image of one with each of the
             other; so are the images of one frame.
         quadratic: see `sequential_pairs`.
@@ -84,7 +85,7 @@ def frame_pairs(
 def pose_pairs(
     poses: Mapping[str, NDArray[np.float64]], neighbors: int = 20, max_angle_deg: float = 45.0
 ) -> list[ImagePair]:
-    """Every image with the nearest of those that look a similar way.
+    """Every image with the nearest of those that look in a similar direction.
 
     Args:
         poses: name -> (3, 4) cam_from_world.

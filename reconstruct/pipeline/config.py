@@ -27,7 +27,8 @@ from reconstruct.training.settings import TrainingConfig
 
 
 class PipelineConfig(PipelineFile):
-    """A pipeline file: sections in the order of the flow; a missing one is a stage not run."""
+    """A pipeline file: sections in the order of the stages; a stage without its section is not
+    run."""
 
     dataset: DatasetConfig
     extract: ExtractConfig
@@ -42,7 +43,8 @@ class PipelineConfig(PipelineFile):
     @model_validator(mode="before")
     @classmethod
     def _pair_frames(cls, data: Any) -> Any:
-        """Frames of a video are paired in their order, with loops, where the file says nothing."""
+        """Frames of a video are paired in sequence, with loops, if the file has no section
+        ``pair``."""
         if not isinstance(data, dict) or "match" not in data or "pair" in data:
             return data
         dataset = data.get("dataset")
@@ -80,17 +82,17 @@ BY_SECTION: Mapping[str, type[AnyConfig]] = {
     "features": LocalizationTable,
     "train": TrainingConfig,
 }
-"""The section that only one kind of pipeline file has -> that kind; others are `PipelineConfig`."""
+"""Section that only one kind of pipeline file has -> that kind; all others are `PipelineConfig`."""
 
 
 def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
     """A pipeline file, or one of the package by name, with ``overrides`` (dotted key -> value).
 
-    Raises ConfigError.
+    A file with section ``methods`` is a benchmark of several extractors; one with ``rows`` compares
+    ways of localization in an RGB-D map; one with ``features`` compares several extractors in a
+    localization benchmark; one with ``train`` fine-tunes D2-Net.
 
-    One with section ``methods`` is a benchmark of several extractors, one with ``rows`` compares
-    ways of localization in an RGB-D map, one with ``features`` several extractors in a localization
-    benchmark, one with ``train`` trains.
+    Raises ConfigError.
     """
     data = apply_overrides(read_yaml(find_pipeline(path)), overrides or {})
     kinds = [kind for section, kind in BY_SECTION.items() if section in data]

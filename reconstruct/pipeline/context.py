@@ -27,7 +27,19 @@ def open_context(
     reporter: Reporter,
     executor: Executor | None = None,
 ) -> Context:
-    """What the stages share. Raises UsageError for a missing folder or device."""
+    """What the stages of a run share.
+
+    Args:
+        config: The pipeline file.
+        output: Output folder; None: the one that the file names, or ``output/NAME``.
+        device: auto, cpu, cuda, cuda:N or mps.
+        reporter: Where progress is shown.
+        executor: Where chunks of keyed stages run; None: in this process.
+
+    Raises:
+        UsageError: A folder or the device is missing, or queries to localize.
+        DataError: The data set has no image.
+    """
     workspace = Workspace(output or config.output or Path("output") / config.name)
     resolve_device(device)
     if isinstance(config, BenchmarkConfig):

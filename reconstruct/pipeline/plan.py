@@ -20,7 +20,20 @@ def plan(
     output: Path | str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[tuple[str, Plan]]:
-    """What `run` would do, stage by stage; changes nothing but the rendered demo data."""
+    """What `run` would do, stage by stage; changes nothing but the rendered demo data.
+
+    Args:
+        pipeline: As in `reconstruct.run`.
+        images: As in `reconstruct.run`.
+        output: As in `reconstruct.run`.
+        overrides: As in `reconstruct.run`.
+
+    Returns:
+        Name and plan of each stage, in their order.
+
+    Raises:
+        UsageError: Wrong settings, or a missing folder.
+    """
     config = load_config(pipeline, with_images(images, overrides))
     context = open_context(config, output, "cpu", Reporter(-1))
     plans: list[tuple[str, Plan]] = []

@@ -38,9 +38,10 @@ def write_run_file(workspace: Workspace, config: AnyConfig, device: str) -> None
 
 
 def update_report(config: AnyConfig, context: Context, made: bool) -> None:
-    """Write report.html, unless nothing was made and the page stands for the same.
+    """Write report.html, unless nothing was made in this run and the page is up to date.
 
-    A run that was killed before its page was drawn has left other entries in summary.json.
+    The page is out of date after a run that was killed before it wrote one: summary.json then has
+    other entries.
     """
     workspace, summary = context.workspace, context.summary
     settings = config.model_dump(mode="json", by_alias=True)

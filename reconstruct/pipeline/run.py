@@ -41,16 +41,25 @@ def run(
 ) -> Run:
     """Run a pipeline file; what is up to date in ``output`` is not done again.
 
-    pipeline: path of a YAML file, or the name of one of the package, e.g. ``sfm``. images: replaces
-    ``dataset.images``; a file: ``dataset.path``, the clip of pipeline ``video``. overrides: dotted
-    key -> value, e.g. ``{"extract.local.multiscale": True}``.
-    device: auto, cpu, cuda, cuda:N or mps.
-    only: names of the stages to run. force: names of stages to run even if up to date.
-    verbosity: -1 only errors, 0 progress, 1 also COLMAP's log. cluster: as ``--cluster``:
-    ``local:4`` for worker processes, or the address of a Dask scheduler.
+    Args:
+        pipeline: Path of a YAML file, or the name of one of the package, e.g. ``sfm``.
+        images: Replaces ``dataset.images``, the folder of photos; a file: ``dataset.path``, the
+            clip of pipeline ``video``.
+        output: Output folder; None: the one that the file names, or ``output/NAME``.
+        overrides: Dotted key -> value, e.g. ``{"extract.local.multiscale": True}``.
+        device: auto, cpu, cuda, cuda:N or mps.
+        only: Names of the stages to run.
+        force: Names of stages to run even if they are up to date.
+        verbosity: -1 only errors, 0 progress, 1 also COLMAP's log.
+        cluster: As ``--cluster``: ``local:4`` for worker processes, or the address of a Dask
+            scheduler.
 
-    Raises UsageError (wrong settings, missing folder, output folder in use) or DataError (the
-    photos do not allow it); both name the next step.
+    Returns:
+        What the run left: its folder, its figures, the model.
+
+    Raises:
+        UsageError: Wrong settings, a missing folder, or an output folder in use.
+        DataError: The photos do not allow it.
     """
     where = {} if cluster is None else parse_cluster(cluster)
     where = {f"cluster.{key}": value for key, value in where.items()}
@@ -90,7 +99,7 @@ def run_config(
 
 
 def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ()) -> None:
-    """Run the stages in their order, those not in ``only`` (if any) taken as they are."""
+    """Run the stages in their order; with ``only``, those not named in it are left as they are."""
     path, summary = context.workspace.summary, context.summary
     entries = read_summary(path)
     for stage in stages:

@@ -1,7 +1,7 @@
 """Image pyramids, and patches sampled from them under affine warps.
 
 Positions are COLMAP pixels of the level that is sampled: (0, 0) is the outer corner of the first
-pixel, so a position at level l is the one at level 0 divided by 2 ** l and nothing else.
+pixel, so a position at level l is that at level 0 divided by 2 ** l, without any offset.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def split_tracks(
 ) -> NDArray[np.bool_]:
     """Select matches so that no track joins two different points of one image.
 
-    Matches join keypoints to tracks, the most trusted first (as in Kruskal's spanning forest). A
+    Matches join keypoints into tracks, the most trusted first (as in Kruskal's spanning forest). A
     match is cut if it would bring together keypoints of one image that lie more than
     ``duplicate_px`` apart in x or y. Closer ones are one point that was detected twice, and may
     stay. Matches of equal score are taken in their order.

@@ -1,1 +1,1 @@
-"""What a run tells people: in the terminal, and as report.html."""
+"""The report on a run: in the terminal, and as report.html."""

@@ -1,7 +1,7 @@
-"""What a report shows, as plain data: the page is a function of this and of nothing else.
+"""What a report shows, as plain data: the page is a pure function of this.
 
 Pictures are ``data:`` addresses. Lengths without a unit in their name are in the model's unit.
-Wherever a photo is meant in a list of photos, its index stands for it.
+A photo in a list of photos is given by its index.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class MatchLine:
 class PairFigure:
     """Matches drawn on two photos. label: why this pair is here. caption: its figures.
 
-    failed: the matches passed no verification."""
+    failed: no two-view geometry was found for the matches."""
 
     label: str
     caption: str

@@ -58,7 +58,7 @@ def plain(value: Any) -> str:
 
 
 def length(metres: float, digits: int = 3) -> str:
-    """A length in the unit in which it is read: 0.7 mm, 3.2 cm, 1.4 m."""
+    """A length in a unit that is easy to read: 0.7 mm, 3.2 cm, 1.4 m."""
     if not math.isfinite(metres):
         return "-"
     for limit, factor, unit in ((0.0995, 1000, "mm"), (0.995, 100, "cm")):

@@ -16,7 +16,7 @@ from reconstruct.evaluation.poses import similarity
 from reconstruct.geometry import Float64
 
 LEAST = 4
-"""Photos with a position below which an alignment says nothing: three always fit."""
+"""Fewest photos with a position for an alignment that says something: three always fit."""
 PLAN_WIDTH, PLAN_MARGIN = 640, 74
 FURTHEST = 20
 """Rows of the table."""

@@ -1,4 +1,4 @@
-"""Localized queries: each with the map photo that agrees with it most, and its inliers."""
+"""Localized queries: each with the map photo that shares most inliers with it."""
 
 from __future__ import annotations
 

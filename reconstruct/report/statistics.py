@@ -18,7 +18,7 @@ ANGLE_VIEWS = 24
 """Photos of a track that count for its angle."""
 FIELD_COLUMNS = 14
 FIELD_LEAST = 5
-"""Observations of a cell of the image plane below which its mean says nothing."""
+"""A cell of the image plane with fewer observations is left out: its median says nothing."""
 CAMERAS_SHOWN = 4
 
 

@@ -23,7 +23,7 @@ STYLES = {"good": "bold green", "partial": "bold yellow", "bad": "bold red"}
 def print_summary(output: Path, summary: Summary) -> None:
     """The verdict, tables, figures of each stage, what was skipped and why, the report's path.
 
-    What is as it should be stays quiet; what is not is in colour.
+    What is as it should be is printed plainly, the rest in colour.
     """
     console = _console()
     print_verdict(verdict(summary))

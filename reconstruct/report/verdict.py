@@ -14,12 +14,12 @@ Level = Literal["good", "partial", "bad"]
 USUAL_PX = "3"
 """Column of a benchmark's table that methods are judged by."""
 HIGH_ERROR_PX = 1.5
-"""Mean reprojection errors above are worth a word: a lens that the camera model does not fit."""
+"""Larger mean reprojection errors are mentioned: the camera model may not fit the lens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """level: all is well; something stayed out or is doubtful; nothing came of it.
+    """level: all is well; something was left out or is doubtful; there is no result.
 
     headline: one sentence. notes: what was left out or is doubtful, and what to try, a sentence
     each.

@@ -3,8 +3,8 @@
     KeyedStage (keyed.py)   one record a key, made and resumed key by key: features, matches ...
     WholeStage (whole.py)   one artifact in one piece: pairs.txt, database.db, sparse/ ...
 
-Both answer the same question, `current`: does what is stored stand for the present settings and
-inputs? Fingerprints decide. They are computed once a run, when the stages before have settled.
+Both answer the same question, `current`: was what is stored made from the present settings and
+inputs? Fingerprints decide. They are computed once a run, after the stages before have run.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Stage(Precursor, Protocol):
         """Bring what the stage makes up to date, doing only what is missing."""
 
     def settle(self) -> None:
-        """Take what is stored as it is: the stage will not run in this run (any more)."""
+        """Take what is stored as it is: the stage will not run (again) in this run."""
 
     def discard(self) -> None:
         """Forget what the stage made, so that the next `run` makes it anew."""
@@ -115,5 +115,5 @@ def need(ready: bool, stage: str, before: str) -> None:
 
 
 def inner_context(context: Context, workspace: Workspace) -> Context:
-    """The same run in a folder of its own; what it skips is told with the whole run's."""
+    """The same run in a folder of its own, with a summary of its own but for what is skipped."""
     return replace(context, workspace=workspace, summary=Summary(skipped=context.summary.skipped))

@@ -101,7 +101,7 @@ class Database(WholeStage):
 
 
 def _check_whole(database: Path) -> None:
-    """Raises OSError if SQLite, at closing, had no room to take over what it had logged."""
+    """Raises OSError if SQLite, on closing, had no room to merge its log into the file."""
     log = database.with_name(database.name + "-wal")
     if log.is_file() and log.stat().st_size:
         raise OSError(errno.ENOSPC, "no room to finish the database", str(database))

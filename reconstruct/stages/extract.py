@@ -1,8 +1,8 @@
 """Extract: photos -> features/ (and global/, what global descriptors are made of).
 
-Each image is keyed by its content, its mask and the extractor's identity; images that cannot be
-read are named, skipped, and tried again by the next run. Loader threads decode and resize while
-the network works on the images before.
+The features of an image are fingerprinted by its content, its mask and the extractor's identity;
+images that cannot be read are named, skipped, and tried again by the next run. Loader threads
+decode and resize while the network works on the images before.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ class Extract(KeyedStage):
     def names(self) -> list[str]:
         """Sorted names of the images that later stages work on.
 
-        Those with features once the stage has settled, before that all: as far as can be foreseen.
+        Those with features once the stage has run; before that, all that can be expected to have
+        some.
         """
         return self.available() if self.settled else list(self.known_fingerprints())
 
@@ -167,7 +168,7 @@ class Extract(KeyedStage):
         return [name for name in self.names() if name not in queries]
 
     def complete(self) -> bool:
-        """Whether there is an image to go on with: one that cannot be read holds up no other."""
+        """Whether any image has features: one that cannot be read does not stop the others."""
         return bool(self.available())
 
     def prepare(self) -> None:

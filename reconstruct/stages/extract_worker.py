@@ -75,8 +75,8 @@ class Loaded:
 class ExtractWorker:
     """Photos -> features, and rows of global descriptors.
 
-    A record is stored under the fingerprint of the bytes that were decoded. If a photo changed
-    since the run looked at it, that is another one than expected, and the next run extracts it.
+    A record is stored under the fingerprint of the bytes that were decoded. If a photo has changed
+    since the run planned, that is not the expected one, and the next run extracts the photo again.
     """
 
     dataset: Dataset
@@ -190,8 +190,8 @@ class ExtractWorker:
 
 
 def _batches(items: Iterable[Loaded | Result], batch: int) -> Iterator[list[Loaded] | Result]:
-    """Runs of consecutive items of one shape; none crosses the end of a chunk, so that a run that
-    goes on after a kill, and workers, form the same batches. Results pass through in their place.
+    """Batches of consecutive items of one shape. None crosses the end of a chunk, so that resumed
+    runs and workers form the same batches. Results pass through in their place.
     """
     current: list[Loaded] = []
     for item in items:

@@ -41,7 +41,7 @@ def align_with_gps(
         seed: Of the random starts.
 
     Returns:
-        What gps.json says of the model: JSON types.
+        The model's entry in gps.json, as JSON types.
     """
     poses = colmap.model_poses(model)
     known_size = dataset.rigs is not None and dataset.rigs.calibrated and colmap.has_rigs(model)

@@ -24,7 +24,7 @@ from reconstruct.types import FloatArray
 
 VOCABULARY_ROWS = 100_000
 WHITENING_IMAGES = 2_000
-"""Learning looks at no more than this: a sample of 100,000 images says no more."""
+"""Largest number of images to learn from: a larger sample of 100,000 images adds nothing."""
 
 
 def sampled(names: Sequence[str], count: int, seed: int) -> list[str]:

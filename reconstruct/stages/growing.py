@@ -19,7 +19,7 @@ PREVIOUS = "previous"
 
 MIN_KEPT = 0.5
 """Share of a model's observations that must be on keypoints of the database for its points to be
-taken over; with fewer it was made of other keypoints, and is triangulated anew."""
+kept; with fewer, it was made from other keypoints and is triangulated again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +83,7 @@ def read_growth(
     scratch: Path,
     mapper: colmap.MapperOptions,
 ) -> Growth:
-    """The model of a folder, placed on the database to grow there.
+    """The model in a folder, with the ids and keypoints of the database, to grow from.
 
     Args:
         folder: COLMAP model.
@@ -111,7 +111,8 @@ def read_growth(
 def open_snapshots(
     workspace: Workspace, made_from: list[Any], images: int, every: int | None
 ) -> colmap.Snapshots:
-    """The snapshots of a run that was killed, if they are of the same mapping; else none yet.
+    """Snapshots of an interrupted run, if they belong to the same mapping; else an empty folder for
+    new ones.
 
     Args:
         workspace: The output folder.

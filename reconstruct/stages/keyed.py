@@ -144,8 +144,8 @@ class KeyedStage(ABC):
     """Fewest and most records a file: a small job loses little when killed, a large one has few
     files."""
     keeps_unwanted = True
-    """Whether records stay whose keys are wanted no more: an image that comes back, or another list
-    of pairs, then costs nothing."""
+    """Whether records of keys that are no longer wanted are kept: an image that comes back, or
+    another list of pairs, then costs nothing."""
 
     def __init__(
         self, context: Context, store: ShardStore, before: Sequence[Precursor] = ()
@@ -278,8 +278,8 @@ class KeyedStage(ABC):
         return len(made)
 
     def _chunks(self) -> list[Chunk]:
-        """What is missing, cut where a run that makes everything would cut it: one that was
-        killed, or left photos out, goes on with the same shards."""
+        """What is missing, divided as a run that makes everything would divide it: a run that was
+        killed, or left photos out, continues with the same shards."""
         wanted, missing = self.known_fingerprints(), self._missing_by_store()
         if not any(missing):
             return []
@@ -307,7 +307,7 @@ class KeyedStage(ABC):
         self.settled = True
 
     def renew(self) -> None:
-        """Forget what was found out: what the stage reads has changed in this run."""
+        """Forget what was computed of its inputs: they have changed in this run."""
         self.settled, self._current, self._fingerprints = False, None, None
 
     def discard(self) -> None:

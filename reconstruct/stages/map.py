@@ -1,4 +1,4 @@
-"""Map: verified matches -> sparse/ (and sparse_1/ ... where the photos fall apart)."""
+"""Map: verified matches -> sparse/ (and sparse_1/ ... where the photos make several models)."""
 
 from __future__ import annotations
 
@@ -260,7 +260,8 @@ class Map(WholeStage):
 
     @property
     def _has_size(self) -> bool:
-        """Whether rigs say how large the model is, which adjustments with positions change."""
+        """Whether rigs determine the size of the model, which adjustments with positions would
+        change."""
         return self.database.rigs is not None
 
     def _align(self, model: colmap.Reconstruction) -> dict[str, Any]:
@@ -268,7 +269,7 @@ class Map(WholeStage):
         return align_with_gps(model, self.context.dataset, self.gps, self.context.seed)
 
     def _pixel_scale(self) -> float:
-        """The factor of limits in pixels: the median over the photos."""
+        """Factor for limits in pixels: the median over the photos."""
         if self.config.pixels == "photo":
             return 1.0
         names = self.database.cameras.sizes
@@ -296,7 +297,7 @@ class Map(WholeStage):
         remove(workspace.snapshots)
 
     def figures(self) -> dict[str, Any]:
-        """What the models hold, and which photos stayed out."""
+        """Figures of the models, and which photos are in none."""
         models = [colmap.read_model(path) for path in self.workspace.models()]
         figures: dict[str, Any] = {"models": len(models)}
         if self.config.method == "auto":

@@ -29,7 +29,7 @@ from reconstruct.storage.pairs import read_pairs, write_pairs
 from reconstruct.types import ImagePair
 
 MANY_PAIRS = 300_000
-"""Pairs that take two days where one takes half a second: 775 photos, each with each."""
+"""So many pairs take two days at half a second each: 775 photos, each with each."""
 
 
 class Pair(WholeStage):

@@ -83,7 +83,8 @@ def used_orientation(data: bytes, config: ExtractConfig) -> int:
 
 
 def turned_by(orientation: int) -> list[str]:
-    """What a turned photo's fingerprint has more; nothing for others, whose features stay valid."""
+    """What a turn adds to a photo's fingerprint; nothing for photos as stored, whose features stay
+    valid."""
     return [] if orientation == AS_STORED else [f"turned by EXIF orientation {orientation}"]
 
 

@@ -16,8 +16,8 @@ from reconstruct.types import ImageArray
 class KnownPhotos:
     """The photos of a run, as long as they are those whose features were extracted.
 
-    What is made of a photo counts under the hash of its file. Were it read after somebody had
-    replaced it, results from other pixels would be stored as if they were right.
+    Results are stored under the hash of a photo's file. If the file were replaced and then read,
+    results from other pixels would be taken for right ones.
 
     Attributes:
         root: Folder that names are relative to.

@@ -1,10 +1,10 @@
-"""Second pass of refinement: a finished model says how patches map between its photos.
+"""Second pass of refinement: a finished model predicts how patches map between its photos.
 
-The points of the model lie on surfaces that their neighbours show, so the warp of a patch from
-photo to photo is known before anything is aligned (`reconstruct.refinement.surfaces`). Two things
-follow. Keypoints are aligned again, from that warp. And photos in which the matcher missed a point
-are looked at where the point would be: what aligns there becomes an observation. A bundle
-adjustment follows, by the caller.
+The points of the model lie on surfaces that can be fitted to their neighbours, so the warp of a
+patch from photo to photo is known before anything is aligned (`reconstruct.refinement.surfaces`).
+Two things follow. Keypoints are aligned again, from that warp. And points that the matcher missed
+in a photo are looked for where the model predicts them: what aligns there becomes an observation.
+The caller then runs a bundle adjustment.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ inliers. Photos are joined by pairs with `JOINING` inliers, and so fall into gro
 largest is extracted again in its other turns, and matched with those of that group with which it is
 paired. A turn is taken if it has more inliers there than the photo has now in all pairs that join.
 The stages before are then run again for the photos that were turned, and the rest is tried again,
-as the group may have come nearer, until no more join it.
+as the group may have grown, until no more join it.
 """
 
 from __future__ import annotations

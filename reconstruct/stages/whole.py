@@ -54,7 +54,7 @@ class WholeStage(ABC):
         return self._fingerprint
 
     def current(self) -> bool:
-        """Whether the stages before are current, and the artifact stands for what they left."""
+        """Whether the stages before are current, and the artifact was made from what they left."""
         if self._current is None or not self.settled:
             before = all(stage.current() for stage in self.before)
             self._current = before and self.artifact_current()
@@ -101,7 +101,7 @@ class WholeStage(ABC):
         self.settled = True
 
     def renew(self) -> None:
-        """Forget what was found out: what the stage reads has changed in this run."""
+        """Forget what was computed of its inputs: they have changed in this run."""
         self.settled, self._current, self._fingerprint = False, None, None
 
     def discard(self) -> None:

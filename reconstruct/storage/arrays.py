@@ -1,6 +1,6 @@
 """NumPy's .npz archives that another program wrote.
 
-NumPy believes the head of an array: one that claims 10**12 rows is allocated before the file turns
+NumPy trusts the header of an array: one that claims 10**12 rows is allocated before the file turns
 out to be short. Here sizes are compared with the archive's first, and an archive is bounded.
 """
 

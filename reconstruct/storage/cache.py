@@ -1,4 +1,4 @@
-"""Things by name in bounded memory."""
+"""A cache by name in bounded memory."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from reconstruct.fingerprints import file_hash
 
 
 class ContentHashes:
-    """Hashes by path. What is new is kept when `save` is called.
+    """Hashes by path. New ones are stored when `save` is called.
 
     The scans of InLoc are half a terabyte: to read them once is enough.
     """

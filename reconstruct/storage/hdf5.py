@@ -29,7 +29,7 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
     """An array of numbers in a file that another program wrote.
 
     Raises OSError if there is no such file, ValueError for anything that is wrong with its content:
-    HDF5 believes an array that claims more rows than the file has room for.
+    HDF5 trusts an array that claims more rows than the file holds.
     """
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))

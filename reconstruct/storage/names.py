@@ -1,7 +1,7 @@
 """Names of images in text lists, where a line may also be indented or a comment.
 
-A name that begins with a space or a ``#`` is written with ``./`` before it, which is the same file
-and no comment; ``./`` is dropped when it is read.
+A name that begins with a space or a ``#`` is written with ``./`` before it: the same file, and not
+taken for a comment. ``./`` is dropped when it is read.
 """
 
 from __future__ import annotations

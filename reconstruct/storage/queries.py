@@ -2,7 +2,7 @@
 
 The form of Aachen Day-Night's ``*_with_intrinsics.txt`` and ``database_intrinsics.txt``. A name
 may hold spaces; a line that is a name alone is an image without known intrinsics. ``./`` before a
-name counts as nothing: it is written where a name begins with a space or a ``#``.
+name is ignored: it is written where a name begins with a space or a ``#``.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def _overlap_as_given(config: MegaDepthConfig) -> DepthPairsConfig:
 def draw_around_point(
     views: SceneViews, config: MegaDepthConfig, shape: Shape, rng: np.random.Generator
 ) -> Group | None:
-    """A pair of crops around a point that both photos observe; None if the dice fell badly."""
+    """A pair of crops around a point that both photos observe; None if the draw is not usable."""
     a, b = views.pick(rng)
     centres = views.shared_point(a, b, config.max_scale_ratio, rng)
     first, second = views.view(a), views.view(b)

@@ -37,7 +37,7 @@ class MixConfig(Section):
     sources: tuple[OneSource, ...] = Field(min_length=1, strict=False)
     """The training sets."""
     weights: tuple[float, ...] = Field(strict=False)
-    """Relative share of the groups that each of them provides."""
+    """Relative share of the groups that each training set provides."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> MixConfig:
