@@ -7,8 +7,9 @@ package, not its files.
 
 from __future__ import annotations
 
-# Before pycolmap, whose libraries else serve numpy's and Pillow's symbols: then the first PNG that
-# is written ends Python with "free(): invalid pointer" (pycolmap 4.2.1, numpy 2.4, Linux).
+# Before pycolmap, whose libraries would otherwise provide symbols that numpy and Pillow look for:
+# the first PNG that is written then ends Python with "free(): invalid pointer" (pycolmap 4.2.1,
+# numpy 2.4, Linux).
 import numpy  # noqa: F401
 import PIL.Image  # noqa: F401
 import pycolmap

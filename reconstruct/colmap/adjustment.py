@@ -66,7 +66,8 @@ def adjust_robustly(
     else:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    # A robust loss lets go of what does not fit, even to infinity: COLMAP's own limits remove it.
+    # Under a robust loss, points that do not fit may drift off, even to infinity: COLMAP's own
+    # limits remove them.
     limits = pycolmap.IncrementalMapperOptions()
     manager = pycolmap.ObservationManager(model)
     max_error_px = pixel_scale * limits.filter_max_reproj_error

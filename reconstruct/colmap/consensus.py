@@ -72,7 +72,7 @@ def likely_inliers(
         "min_iterations": min(max_trials, 100),
         "max_epipolar_error": search_band * max_error_px,
         "success_prob": confidence,
-        "seed": seed + 1,  # its generator stands still at 0
+        "seed": seed + 1,  # its random generator does not advance from 0
     }
     if known:
         fundamental = _essential_search(cameras, points, ransac)

@@ -258,7 +258,7 @@ def _foreign_objects(path: Path, reason: str) -> str:
             "once: `c = torch.load(path, weights_only=False); "
             "torch.save({'model': c['model']}, 'converted.pth')`, then use converted.pth"
         )
-    # torch goes on to say how to read it all the same, which runs what the file says.
+    # The rest of torch's message tells how to read it anyway, which would run code of the file.
     cause = reason.partition("WeightsUnpickler error:")[2].strip().split("\n")[0][:200]
     return (
         f"{path}: not a readable PyTorch checkpoint: damaged, or holds more than tensors, which is "

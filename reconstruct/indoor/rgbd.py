@@ -56,7 +56,7 @@ def sample_xyz(
     nearest = np.floor(inside).clip(0, [width - 1, height - 1]).astype(np.int64)
     at_pixel = xyz[nearest[:, 1], nearest[:, 0]].astype(np.float64)
     spread = np.linalg.norm(corners - at_pixel[:, None, None], axis=3).max(axis=(1, 2))
-    # NaN compares as false: a missing corner leaves the pixel's at_pixel point.
+    # NaN compares as false: where a corner is missing, the point of the pixel itself is taken.
     smooth = spread <= EDGE_RATIO * np.linalg.norm(at_pixel - center, axis=1)
     sampled = np.where(smooth[:, None], mixed, at_pixel)
     outside = ((inside < 0) | (inside > [width, height])).any(axis=1)

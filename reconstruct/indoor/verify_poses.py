@@ -112,7 +112,7 @@ class ScoreWorker:
         # A pose may stand nearer than the camera did: half as dense again as the query.
         edge = self.config.max_edge * 3 // 2
         clouds: Cache[Cloud] = Cache(lambda name: self.scans.cloud(name, edge), CLOUDS_MB << 20)
-        # A place may be larger than that: what tells which images a pose sees, is kept of all.
+        # A place may be larger than that, so the samples that tell what a pose sees are all kept.
         samples: dict[str, FloatArray] = {}
 
         def sample(name: str) -> FloatArray:

@@ -246,7 +246,7 @@ class KeyedStage(ABC):
             return  # several methods of a benchmark may share the stage
         for stage in self.before:
             need(stage.current(), self.name, stage.name)
-        self._fingerprints = None  # what was asked before the stages before had run is void
+        self._fingerprints = None  # one from before the earlier stages ran is out of date
         self.prepare()
         started = time.perf_counter()
         self.made += self._make()

@@ -200,7 +200,7 @@ class Map(WholeStage):
         return "incremental" if few or some or self._start is not None else "global"
 
     def _snapshots(self, images: int) -> colmap.Snapshots | None:
-        # To COLMAP, what a snapshot holds is old: it would all be fixed.
+        # COLMAP takes all images of a snapshot for those it started with, and would fix them too.
         if self._method() != "incremental" or self.config.fixed or self._unknown_rigs is not None:
             return None  # with unknown rigs it maps twice, from different databases
         source = self._start and tree_hash(self._start)

@@ -85,7 +85,7 @@ class WholeStage(ABC):
             return
         for stage in self.before:
             need(stage.current(), self.name, stage.name)
-        self._fingerprint = None  # what was asked before the stages before had run is void
+        self._fingerprint = None  # one from before the earlier stages ran is out of date
         started = time.perf_counter()
         if not self.artifact_current():
             self.made = 1

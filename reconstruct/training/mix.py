@@ -66,7 +66,7 @@ class Mix:
     def draw(self, shape: Shape, rng: np.random.Generator) -> Group | None:
         """A group of one of the training sets."""
         chosen = int(rng.choice(len(self.sources), p=self.shares))
-        # Again from the same one until it gives: a data set that gives seldom keeps its share.
+        # The same set is tried until it yields a group: one that seldom does keeps its share.
         for _ in range(50):
             group = self.sources[chosen].draw(shape, rng)
             if group is not None and group.pairs:
