@@ -218,7 +218,7 @@ def test_commands_for_people(
     assert command("run", chain, *common, "-q") == type(told)(0, "", "")
     told = command("evaluate", output, "--reference", square.reference)
     assert told.status == 0
-    assert "position mean" in told.out
+    assert "mean position error" in told.out
     told = command("export", output, "--format", "ply")
     assert (told.status, told.out.strip()) == (0, str(output / "export" / "points.ply"))
     assert "map: done in" in (output / "log.txt").read_text(encoding="utf-8")

@@ -98,6 +98,9 @@ def _run(args: argparse.Namespace) -> int:
             cluster=args.cluster,
         )
     summary = finished.summary
+    skipped = len(summary.skipped)
+    if skipped:
+        print(f"{skipped} input(s) skipped, see the summary: exit status 3", file=sys.stderr)
     if args.json:
         print_json(
             {
@@ -109,9 +112,6 @@ def _run(args: argparse.Namespace) -> int:
         )
     elif not args.quiet:
         print_summary(finished.output, summary)
-    skipped = len(summary.skipped)
-    if skipped:
-        print(f"{skipped} input(s) skipped, see the summary: exit status 3", file=sys.stderr)
     return PARTIAL if skipped else 0
 
 

@@ -28,6 +28,7 @@ from reconstruct.evaluation.poses import transform_pose
 from reconstruct.report.collect import PAIR_BYTES, POINTS
 from reconstruct.report.content import ModelView, PairFigure, ReportContent, Settings, Table
 from reconstruct.report.drawn_pairs import failed_figure, verified_figure
+from reconstruct.report.gps import up_of
 from reconstruct.report.output import OutputFolder
 from reconstruct.report.pairs import chosen_pairs
 from reconstruct.report.render import render
@@ -105,6 +106,7 @@ def _models(folders: Folders) -> tuple[ModelView, ...]:
     differ."""
     views: list[ModelView] = []
     target: dict[str, Any] = {}
+    up = up_of(next(iter(folders.values())).gps) if folders else None
     for label, folder in folders.items():
         model = folder.models[0]
         poses = dict(zip(model.names, model.poses, strict=True))
@@ -117,7 +119,7 @@ def _models(folders: Folders) -> tuple[ModelView, ...]:
                 xyz=scale * model.xyz @ rotation.T + translation,
             )
         target = target or poses
-        views.append(model_view(label, model, {}, POINTS // len(folders)))
+        views.append(model_view(label, model, {}, POINTS // len(folders), up=up))
     return tuple(views)
 
 

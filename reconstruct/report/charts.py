@@ -41,7 +41,7 @@ def draw_histogram(chart: Histogram) -> str:
     """Bars; of two series the second is in front, half clear."""
     top = max((max(counts, default=0) for _, counts in chart.series), default=0)
     frame = Frame(x=(chart.edges[0], chart.edges[-1]), y=(0, max(top, 1) * 1.06))
-    parts = [frame.axes(chart.xlabel, "")]
+    parts = [frame.axes(chart.xlabel, ""), text((4, 12), chart.ylabel, anchor="start")]
     for order, (label, counts) in enumerate(chart.series):
         bars = []
         for low, high, n in zip(chart.edges, chart.edges[1:], counts, strict=False):

@@ -32,8 +32,8 @@ from reconstruct.report.content import (
     Table,
 )
 from reconstruct.report.drawn_pairs import failed_figure, verified_figure
-from reconstruct.report.figures import count, figure
-from reconstruct.report.gps import draw_plan, gps_tables
+from reconstruct.report.figures import count, figure_texts
+from reconstruct.report.gps import draw_plan, gps_tables, up_of
 from reconstruct.report.graph import match_graph
 from reconstruct.report.output import OutputFolder, dataset_of
 from reconstruct.report.pairs import chosen_pairs, close_ups, failed_pairs
@@ -147,7 +147,8 @@ def _models(
     for i, model in enumerate(models):
         name = "Model" if len(models) == 1 else f"Model {i + 1}"
         limit = max(1, POINTS * len(model.xyz) // total)
-        views.append(model_view(name, model, photos, limit, queries if i == 0 else ()))
+        own = queries if i == 0 else ()
+        views.append(model_view(name, model, photos, limit, own, up_of(output.gps, i)))
     return tuple(views)
 
 
@@ -189,7 +190,7 @@ def _graph(
     queries = output.dataset.query_names
     names = [row.name for row in rows if row.name not in queries]
     model = output.models[0] if output.models else None
-    return match_graph(names, output.verified, model, photos)
+    return match_graph(names, output.verified, model, photos, up_of(output.gps))
 
 
 def _histograms(output: OutputFolder) -> tuple[Histogram, ...]:
@@ -201,7 +202,7 @@ def _histograms(output: OutputFolder) -> tuple[Histogram, ...]:
         charts.append(
             histogram(
                 "Track length",
-                "observations of a point",
+                "observations per point",
                 f"{count(len(lengths), 'point')}, {mean}",
                 {"points": lengths},
                 whole=True,
@@ -222,7 +223,7 @@ def _histograms(output: OutputFolder) -> tuple[Histogram, ...]:
         inliers = np.array(list(output.verified.values()))
         charts.append(
             histogram(
-                "Matches a pair",
+                "Matches per pair",
                 "verified matches",
                 f"{count(len(inliers), 'verified pair')}, median {np.median(inliers):,.0f}",
                 {"pairs": inliers},
@@ -243,7 +244,8 @@ def _error_histogram(output: OutputFolder, model: colmap.ModelArrays) -> Histogr
         f"mean {np.nanmean(before):.2f} px where keypoints were found, {np.nanmean(after):.2f} px "
         "where refinement put them; the same 3D points"
     )
-    return histogram(title, xlabel, told, {"before refinement": before, "after": after})
+    series = {"before refinement": before, "after": after}
+    return histogram(title, xlabel, told, series, ylabel="observations")
 
 
 def _density(output: OutputFolder) -> Density | None:
@@ -263,11 +265,8 @@ def tiles(summary: Summary) -> Rows:
         *(("localize", "localized"), ("localize", "median_inliers")),
         *(("train", "steps"), ("train", "best validation loss"), ("train", "at step")),
     )
-    return tuple(
-        figure(name, summary.figures[stage][name])
-        for stage, name in wanted
-        if name in summary.figures.get(stage, {})
-    )
+    texts = {stage: figure_texts(figures) for stage, figures in summary.figures.items()}
+    return tuple(texts[stage][name] for stage, name in wanted if name in texts.get(stage, {}))
 
 
 def _stages(summary: Summary) -> tuple[StageCost, ...]:
@@ -277,7 +276,7 @@ def _stages(summary: Summary) -> tuple[StageCost, ...]:
             name=stage,
             seconds=seconds.get(stage),
             memory_mb=summary.memory_mb.get(stage),
-            figures=tuple(figure(k, v) for k, v in summary.figures.get(stage, {}).items()),
+            figures=tuple(figure_texts(summary.figures.get(stage, {})).values()),
         )
         for stage in dict.fromkeys([*summary.figures, *seconds])
     )

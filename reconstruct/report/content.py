@@ -148,10 +148,12 @@ class MatchGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """Counts of each series in bins with these edges (one more than counts)."""
+    """Counts of each series in bins with these edges (one more than counts). ylabel: what is
+    counted."""
 
     title: str
     xlabel: str
+    ylabel: str
     caption: str
     edges: tuple[float, ...]
     series: tuple[tuple[str, tuple[int, ...]], ...]

@@ -17,6 +17,19 @@ UNITS |= {"_s": "s", "_m": "m"}
 LENGTHS = ("position_mean", "position_median", "position_max")
 """Figures in the unit of the reference, which is the metre wherever that is known."""
 
+WHOLES = {"verified_pairs": "of_pairs", "registered_images": "of_images"}
+"""Figure -> the one that it is a part of: the two are told together, as "63 of 66"."""
+
+
+def figure_texts(figures: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """A stage's figures by their keys: label and value as `figure` writes them."""
+    texts = {name: figure(name, value) for name, value in figures.items()}
+    for part, whole in WHOLES.items():
+        if part in texts and whole in texts:
+            label, value = texts[part]
+            texts[part] = label, f"{value} of {texts.pop(whole)[1]}"
+    return texts
+
 
 def figure(name: str, value: Any) -> tuple[str, str]:
     """A figure's name and value as texts: ("error_px", 0.3452) -> ("error", "0.345 px")."""
@@ -33,6 +46,7 @@ def figure(name: str, value: Any) -> tuple[str, str]:
 def words(name: str) -> str:
     """A figure's name as people write it: "auc_1deg" -> "AUC 1°"."""
     text = re.sub(r"(\d)deg\b", r"\1°", name.replace("_", " "))
+    text = re.sub(r"^(position|rotation) (mean|median|max)$", r"\2 \1 error", text)
     return re.sub(r"\b(auc|gps|rms)\b", lambda found: found[0].upper(), text)
 
 
@@ -68,7 +82,9 @@ def length(metres: float, digits: int = 3) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    """Seconds as people say them: < 0.1 s, 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 0.05:
+        return "< 0.1 s"
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

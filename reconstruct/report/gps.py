@@ -48,6 +48,13 @@ def aligned_residuals_m(gps: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(np.linalg.norm(row)) for name, row in found.items()}
 
 
+def up_of(gps: Mapping[str, Any] | None, number: int = 0) -> Float64 | None:
+    """Up in a model that was aligned with GPS (x to the east, y to the north); None in others."""
+    models = gps["models"] if gps else []
+    aligned = number < len(models) and models[number]["aligned"]
+    return np.array([0.0, 0.0, 1.0]) if aligned else None
+
+
 def gps_tables(gps: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     """Title -> rows of text, the first of them the head."""
     rows = [["model", "photos with GPS", "far off", "RMS in plan [m]", "RMS of altitudes [m]"]]
@@ -65,7 +72,7 @@ def gps_tables(gps: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     furthest = sorted(residuals, key=lambda name: -float(np.linalg.norm(residuals[name])))
     table = [["photo", "east [m]", "north [m]", "up [m]", ""]]
     for name in furthest[:FURTHEST]:
-        cells = [f"{value:+.2f}" for value in residuals[name]]
+        cells = [f"{value:+z.2f}" for value in residuals[name]]
         table.append([name, *cells, "far off: not counted" if name in outliers else ""])
     return {"Agreement with GPS": rows, "From GPS to the model, the furthest photos": table}
 
@@ -93,7 +100,7 @@ def draw_plan(gps: Mapping[str, Any], centers: Mapping[str, Float64]) -> str | N
     parts = [frame.axes("east [m]", "north [m]")]
     for name, at, to, away in zip(names, camera, measured, far, strict=True):
         (cx, cy), (gx, gy) = frame.at(*at), frame.at(*to)
-        told = "/".join(f"{v:+.1f}" for v in found["residuals_m"][name])
+        told = "/".join(f"{v:+z.1f}" for v in found["residuals_m"][name])
         line = "" if away else f'<path d="M{cx:.1f} {cy:.1f}L{gx:.1f} {gy:.1f}"/>'
         color = series(1 if away else 0)
         parts.append(

@@ -10,6 +10,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from reconstruct.colmap import ModelArrays
+from reconstruct.geometry import Float64
 from reconstruct.report.content import GraphNode, MatchGraph
 from reconstruct.report.figures import count
 from reconstruct.report.pictures import png
@@ -59,7 +60,7 @@ def _components(ends: NDArray[np.int64], size: int) -> tuple[int, NDArray[np.int
 def graph_sentences(
     names: Sequence[str], pairs: Mapping[ImagePair, int], cuts: Mapping[str, list[int]]
 ) -> tuple[str, ...]:
-    """Which photos hold the model together, and which hang on least."""
+    """Which photos hold the model together, and which are connected best and least."""
     own = {pair: n for pair, n in pairs.items() if set(pair) <= set(names)}
     if len(names) < 3 or not own:
         return ()
@@ -76,10 +77,12 @@ def graph_sentences(
             f"{name} holds the model together: without it the photos fall into parts of {parts}."
         )
     if not cuts:
-        sentences.append("No single photo holds the model together: any one could be missing.")
+        sentences.append(
+            "The model hangs on no single photo: without any one, the others stay connected."
+        )
     weakest = min(names, key=lambda name: (total[name], name))
     strongest = max(names, key=lambda name: (total[name], name))
-    for name, word in ((strongest, "is tied in best"), (weakest, "hangs on least")):
+    for name, word in ((strongest, "is the best connected"), (weakest, "is the least connected")):
         told = f"{count(total[name], 'verified match')} with {count(degree[name], 'photo')}"
         sentences.append(f"{name} {word}: {told}.")
     return tuple(sentences)
@@ -90,8 +93,12 @@ def match_graph(
     pairs: Mapping[ImagePair, int],
     model: ModelArrays | None,
     photos: Mapping[str, int],
+    up: Float64 | None = None,
 ) -> MatchGraph | None:
-    """The graph of the verified ``pairs`` over ``names``; None if there is none."""
+    """The graph of the verified ``pairs`` over ``names``; None if there is none.
+
+    photos: name -> index in the table. up: where it is known, see `ground_axes`.
+    """
     if not pairs:
         return None
     mapped = model.names if model is not None else ()
@@ -99,7 +106,7 @@ def match_graph(
     nodes: list[GraphNode] = []
     plan = None
     if model is not None and len(mapped):
-        centers, plan = _plan(model)
+        centers, plan = _plan(model, ground_axes(model.poses, up))
         for name, at in zip(mapped, centers.tolist(), strict=True):
             x, y = round(at[0], 4), round(at[1], 4)
             nodes.append(
@@ -135,9 +142,9 @@ def _heat(names: Sequence[str], pairs: Mapping[ImagePair, int]) -> str:
     return png(picture)
 
 
-def _plan(model: ModelArrays) -> tuple[NDArray[np.float64], str | None]:
-    """(I, 2) cameras in the unit square, and a picture of the points from above in it."""
-    axes = ground_axes(model.poses)
+def _plan(model: ModelArrays, axes: Float64) -> tuple[NDArray[np.float64], str | None]:
+    """(I, 2) cameras in the unit square, y down, and a picture of the points from above in it."""
+    axes = axes * [[1], [-1]]
     centers, points = model.centers @ axes.T, model.xyz @ axes.T
     low, high = centers.min(0), centers.max(0)
     if len(points):

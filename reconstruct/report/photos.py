@@ -107,8 +107,8 @@ def advice(row: PhotoRow, skipped: str | None) -> str:
         return skipped
     if row.state.startswith("model "):
         return (
-            "No verified pair that holds joins it with the largest model: photos from between "
-            "the two places would."
+            "No reliable pair connects it with the largest model: photos taken between the two "
+            "places would."
         )
     if row.state != "not mapped":
         return ""
@@ -120,7 +120,7 @@ def advice(row: PhotoRow, skipped: str | None) -> str:
     if row.matched:
         return (
             f"Verified with {count(row.matched, 'photo')}, but too few of its matches are 3D "
-            "points: it needs more overlap with two photos at once."
+            "points: it needs more overlap with at least two photos at once."
         )
     if row.matched == 0:
         return (

@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from reconstruct import colmap
 from reconstruct.errors import UsageError
 from reconstruct.images import read_image
+from reconstruct.report.gps import up_of
 from reconstruct.report.scene import ground_axes
+from reconstruct.stages.georegister import read_gps
 from reconstruct.types import LocalFeatures
+from reconstruct.workspace import Workspace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,13 +100,15 @@ def plot_model(model: colmap.Reconstruction | Path | str, *, axes: Axes | None =
     Raises:
         UsageError: matplotlib is not installed, or there is no model.
     """
+    up = None
     if not isinstance(model, colmap.Reconstruction):
+        up = up_of(read_gps(Workspace(Path(model))))
         model = colmap.read_model(colmap.model_folder(Path(model)))
     axes = axes or _axes(figsize=(7, 7))
     arrays = colmap.model_arrays(model)
     if not len(arrays.names):
         raise UsageError("plot_model: no image of this model is registered")
-    plan = ground_axes(arrays.poses) * [[1], [-1]]
+    plan = ground_axes(arrays.poses, up)
     step = max(1, len(arrays.xyz) // SHOWN_POINTS)
     points, centers = arrays.xyz[::step] @ plan.T, arrays.centers @ plan.T
     axes.scatter(points[:, 0], points[:, 1], s=1, c=arrays.colors[::step] / 255, linewidths=0)

@@ -27,8 +27,12 @@ def model_view(
     photos: Mapping[str, int],
     limit: int,
     queries: tuple[CameraView, ...] = (),
+    up: Float64 | None = None,
 ) -> ModelView:
-    """A model, thinned evenly to ``limit`` points. photos: name -> index in the table."""
+    """A model, thinned evenly to ``limit`` points.
+
+    photos: name -> index in the table. up: where it is known; else `upward`.
+    """
     cameras = [
         camera_view(name, pose, camera, photos.get(name, -1))
         for name, pose, camera in zip(model.names, model.poses, model.cameras, strict=True)
@@ -48,7 +52,7 @@ def model_view(
         total=len(model.xyz),
         low=tuple(low.tolist()),
         size=size,
-        up=tuple(upward(model.poses).tolist()),
+        up=tuple((upward(model.poses) if up is None else up).tolist()),
         cameras=(*cameras, *queries),
     )
 
@@ -87,8 +91,14 @@ def upward(poses: NDArray[np.float64]) -> Float64:
     return np.asarray(mean / norm if norm > 1e-6 else -poses[0, 1, :3], np.float64)
 
 
-def ground_axes(poses: NDArray[np.float64]) -> Float64:
-    """(2, 3) axes of the plan: right, and ahead, across `upward`."""
+def ground_axes(poses: NDArray[np.float64], up: Float64 | None = None) -> Float64:
+    """(2, 3) axes of the plan as seen from above, to the right and upwards on the page.
+
+    They are the cameras' right and ahead, square to `upward`; where ``up`` is known, as of models
+    that were aligned with GPS, east and north.
+    """
+    if up is not None:
+        return np.eye(3)[:2]
     down = -upward(poses)
     right = poses[:, 0, :3].mean(0)
     right = right - down * (right @ down)

@@ -75,16 +75,17 @@ def histogram(
     caption: str,
     series: Mapping[str, NDArray[np.generic]],
     *,
+    ylabel: str = "",
     whole: bool = False,
-    top: float | None = None,
 ) -> Histogram:
     """Bins of equal width from 0 to the 99th percentile; what lies beyond is in the last one.
 
-    whole: the values are counts; a bin spans whole numbers, and the first begins at the smallest.
+    ylabel: what is counted; by default the first series' name. whole: the values are counts; a bin
+    spans whole numbers, and the first begins at the smallest.
     """
     everything = np.concatenate([np.asarray(v, np.float64) for v in series.values()])
     everything = everything[np.isfinite(everything)]
-    high = top or (float(np.percentile(everything, 99)) if len(everything) else 1.0)
+    high = float(np.percentile(everything, 99)) if len(everything) else 1.0
     low = float(everything.min()) if whole and len(everything) else 0.0
     if whole:
         step = max(1, int(np.ceil((high - low + 1) / BINS)))
@@ -99,6 +100,7 @@ def histogram(
     return Histogram(
         title=title,
         xlabel=xlabel,
+        ylabel=ylabel or next(iter(series)),
         caption=caption,
         edges=tuple(float(f"{edge:.6g}") for edge in edges),
         series=tuple(counts),

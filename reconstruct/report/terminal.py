@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reconstruct.evaluation.poses import PoseMetrics
-from reconstruct.report.figures import SHOWN, duration, figure
+from reconstruct.report.figures import SHOWN, duration, figure, figure_texts
 from reconstruct.report.verdict import Verdict, verdict
 from reconstruct.stages import Plan, Summary
 
@@ -56,10 +56,10 @@ def _stages(summary: Summary) -> Table:
     table.add_column(style="dim", overflow="fold")
     table.add_column(style="dim", justify="right", no_wrap=True)
     for stage in dict.fromkeys([*summary.figures, *seconds]):
-        figures = summary.figures.get(stage, {}).items()
-        told = [f"{label} {value}" for label, value in (figure(k, v) for k, v in figures)]
+        shown = figure_texts(summary.figures.get(stage, {}))
+        figures = [" ".join(texts) for texts in shown.values()]
         time = duration(seconds[stage]) if stage in seconds else ""
-        table.add_row(_escape(stage), _escape(", ".join(told)), time)
+        table.add_row(_escape(stage), _escape(", ".join(figures)), time)
     return table
 
 

@@ -62,7 +62,7 @@ def _mapped(summary: Summary) -> Verdict:
         )
     if models > 1:
         notes.append(
-            f"The photos fall into {models} models: nothing verified joins them. Photos from "
+            f"The photos fall into {models} models: no verified pair connects them. Photos taken "
             "between their places would."
         )
     if error > HIGH_ERROR_PX:

@@ -16,7 +16,9 @@ from reconstruct.config import read_yaml
 from reconstruct.errors import ImageError, UsageError
 from reconstruct.geometry import Float64, quaternion
 from reconstruct.images import read_image
+from reconstruct.report.gps import up_of
 from reconstruct.report.scene import upward
+from reconstruct.stages.georegister import read_gps
 from reconstruct.workspace import Workspace
 
 HOST, PORT = "127.0.0.1", 8080
@@ -58,8 +60,10 @@ def serve(output: Path, *, host: str = HOST, port: int = PORT, photos: Path | No
     models = [colmap.model_arrays(colmap.read_model(folder)) for folder in folders]
     root = photos or _photos(output)
     server = viser.ViserServer(host=host, port=port, verbose=False)
-    server.scene.set_up_direction(tuple(upward(models[0].poses)))
-    eye, target = _overview(models[0])
+    known = up_of(read_gps(Workspace(output)))
+    up = upward(models[0].poses) if known is None else known
+    server.scene.set_up_direction(tuple(up))
+    eye, target = _overview(models[0], up)
 
     def look(client: Any) -> None:
         client.camera.position, client.camera.look_at = tuple(eye), tuple(target)
@@ -76,11 +80,10 @@ def serve(output: Path, *, host: str = HOST, port: int = PORT, photos: Path | No
     return server
 
 
-def _overview(model: colmap.ModelArrays) -> tuple[Float64, Float64]:
+def _overview(model: colmap.ModelArrays, up: Float64) -> tuple[Float64, Float64]:
     """A place behind and above the cameras, and the middle of what they see."""
     seen = np.concatenate([model.centers, model.xyz])
     low, high = np.percentile(seen, (4, 96), axis=0) if len(seen) else np.zeros((2, 3))
-    up = np.asarray(upward(model.poses), np.float64)
     ahead = model.poses[:, 2, :3].mean(axis=0) if len(model.poses) else np.zeros(3)
     ahead -= up * (ahead @ up)  # along the ground
     away = 0.5 * up - ahead / max(float(np.linalg.norm(ahead)), 1e-6)

@@ -37,7 +37,8 @@ def draw(rows: Sequence[dict[str, float]]) -> str:
     width = max(1, min(SMOOTHED, len(loss) // 10))
     smooth = np.convolve(loss, np.full(width, 1 / width), "valid") if len(loss) else loss
     drawn = range(0, len(smooth), max(1, len(smooth) // DRAWN))
-    curves = {f"training, mean of {width} steps": {f"{i + width}": float(smooth[i]) for i in drawn}}
+    label = "training" if width == 1 else f"training, mean of {width} steps"
+    curves = {label: {f"{i + width}": float(smooth[i]) for i in drawn}}
     checked = {f"{row['step']:g}": row["validation"] for row in rows if "validation" in row}
     if checked:
         best = min(checked, key=lambda step: checked[step])

@@ -8,16 +8,9 @@ import pytest
 from reconstruct.datasets import textures
 from reconstruct.datasets.rendering import illuminate, render
 from reconstruct.datasets.scene import NO_SURFACE_M, back_project, project
-from reconstruct.datasets.synthetic import (
-    DAY,
-    NIGHT,
-    build_scene,
-    orbit_views,
-    quaternion,
-    write_dataset,
-)
+from reconstruct.datasets.synthetic import DAY, NIGHT, build_scene, orbit_views, write_dataset
 from reconstruct.errors import UsageError
-from reconstruct.geometry import relative_pose, rotation_angle_deg
+from reconstruct.geometry import quaternion, relative_pose, rotation_angle_deg
 from reconstruct.images import read_image
 
 SIZE = (480, 360)

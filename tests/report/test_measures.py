@@ -15,10 +15,16 @@ from reconstruct.datasets.gps import GpsPosition
 from reconstruct.geometry import rotation_matrix
 from reconstruct.report.charts import ARROW, FIELD_WIDTH, draw_residuals
 from reconstruct.report.content import ResidualField
-from reconstruct.report.gps import aligned_residuals_m, draw_plan, gps_residuals_m, gps_tables
+from reconstruct.report.gps import (
+    aligned_residuals_m,
+    draw_plan,
+    gps_residuals_m,
+    gps_tables,
+    up_of,
+)
 from reconstruct.report.graph import cut_photos, graph_sentences, match_graph
 from reconstruct.report.pairs import chosen_pairs, failed_pairs
-from reconstruct.report.scene import model_view, upward
+from reconstruct.report.scene import ground_axes, model_view, upward
 from reconstruct.report.statistics import (
     FIELD_COLUMNS,
     errors_before,
@@ -150,6 +156,26 @@ def test_the_photo_between_two_groups_holds_them_together() -> None:
     assert first.startswith("c holds the model together")
     assert cut_photos(["a", "b", "c"], {("a", "b"): 1, ("a", "c"): 1, ("b", "c"): 1}) == {}
     assert match_graph(names, {}, None, {}) is None
+
+
+def test_the_plan_is_seen_from_above_and_not_mirrored() -> None:
+    model = two_views()  # it looks along z, y is down: a left of b, the points ahead of both
+    ahead = ground_axes(model.poses)
+    assert ahead.tolist() == [[1, 0, 0], [0, 0, 1]]
+    graph = match_graph("ab", {("a", "b"): 5}, model, {})
+    assert graph is not None
+    (left, y), (right, _) = (node.at for node in graph.nodes)
+    assert left < right
+    assert y > 0.5, "the photographer stands at the lower edge of the page"
+
+
+def test_models_aligned_with_gps_have_north_above_and_z_up() -> None:
+    up = up_of({"models": [{"aligned": True}, {"aligned": False}]})
+    assert up is not None
+    assert ground_axes(two_views().poses, up).tolist() == [[1, 0, 0], [0, 1, 0]]
+    assert model_view("m", two_views(), {}, 50, up=up).up == (0, 0, 1)
+    assert up_of({"models": [{"aligned": True}, {"aligned": False}]}, 1) is None
+    assert up_of(None) is None
 
 
 def test_pairs_worth_a_look() -> None:

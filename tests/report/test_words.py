@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconstruct.report.figures import count, duration, figure, length, plain
+from reconstruct.report.figures import count, duration, figure, figure_texts, length, plain
 from reconstruct.report.terminal import print_summary
 from reconstruct.report.verdict import verdict
 from reconstruct.stages import Summary
@@ -25,8 +25,8 @@ MAPPED = {
     ("name", "value", "told"),
     [
         ("mean_reprojection_error_px", 0.34567, ("mean reprojection error", "0.346 px")),
-        ("rotation_mean_deg", 0.0394, ("rotation mean", "0.0394°")),
-        ("position_mean", 0.00068953, ("position mean", "0.69 mm")),
+        ("rotation_mean_deg", 0.0394, ("mean rotation error", "0.0394°")),
+        ("position_mean", 0.00068953, ("mean position error", "0.69 mm")),
         ("inliers_kept_percent", 98.0, ("inliers kept", "98 %")),
         ("points", 18293, ("points", "18,293")),
         ("auc_1deg_percent", 98.25, ("AUC 1°", "98.2 %")),
@@ -43,8 +43,8 @@ def test_lengths_durations_and_counts() -> None:
     assert [length(v) for v in (0.0007, 0.0321, 0.25, 1.4, 12345.0, float("inf"))] == [
         *("0.7 mm", "32.1 mm", "25 cm", "1.4 m", "12,345 m", "-")
     ]
-    assert [duration(v) for v in (0.42, 59.7, 200, 7500)] == [
-        *("0.4 s", "1 min 0 s", "3 min 20 s", "2 h 5 min")
+    assert [duration(v) for v in (0.0, 0.42, 59.7, 200, 7500)] == [
+        *("< 0.1 s", "0.4 s", "1 min 0 s", "3 min 20 s", "2 h 5 min")
     ]
     assert [count(1, "photo"), count(2, "query"), count(1204, "match")] == [
         *("1 photo", "2 queries", "1,204 matches")
@@ -117,3 +117,11 @@ def test_the_terminal_begins_with_the_verdict_and_ends_with_the_report(
 
 def test_nothing_at_all() -> None:
     assert verdict(Summary()).headline == "Nothing was to do"
+
+
+def test_a_part_is_told_with_its_whole() -> None:
+    texts = figure_texts({"models": 1, "registered_images": 9, "points": 20, "of_images": 12})
+    assert list(texts.values()) == [
+        *(("models", "1"), ("registered images", "9 of 12"), ("points", "20"))
+    ]
+    assert figure_texts({"registered_images": 9})["registered_images"][1] == "9"
