@@ -17,7 +17,7 @@ UNITS |= {"_s": "s", "_m": "m"}
 LENGTHS = ("position_mean", "position_median", "position_max")
 """Figures in the unit of the reference, which is the metre wherever that is known."""
 
-WHOLES = {"verified_pairs": "of_pairs", "registered_images": "of_images"}
+WHOLES = {"verified_pairs": "of_pairs", "registered_images": "of_images", "localized": "queries"}
 """Figure -> the one that it is a part of: the two are told together, as "63 of 66"."""
 
 

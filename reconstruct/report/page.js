@@ -1,11 +1,23 @@
 // The page without the 3D view: tables sort by a click on a head, rows and nodes mark their photo.
 "use strict";
 (function () {
+  const NUMBER = "[-+]?[\\d,]*\\.?\\d+(?:e[-+]?\\d+)?";
+  const FACTORS = { mm: 0.001, cm: 0.01, m: 1, s: 1, min: 60, h: 3600 };
+  const PART = new RegExp(`(${NUMBER})\\s(${Object.keys(FACTORS).join("|")})(?!\\w)\\s*`, "g");
+  const read = (text) => Number.parseFloat(text.replace(/,/g, ""));
+
+  /** The number that a text is, NaN if it is none: 9.5 mm is less than 1.2 cm, 59 s than 1 min 2 s. */
+  function number(text) {
+    const parts = [...text.matchAll(PART)];
+    if (parts.length && parts.map((part) => part[0]).join("") === text)
+      return parts.reduce((sum, part) => sum + read(part[1]) * FACTORS[part[2]], 0);
+    return new RegExp(`^${NUMBER}([\\s°%]|$)`).test(text) ? read(text) : NaN;
+  }
+
   /** What a cell sorts by: its number where it is one, with or without a unit, else its text. */
   function value(row, column) {
     const text = row.cells[column].textContent.trim();
-    const figure = Number.parseFloat(text.replace(/,/g, ""));
-    return { text, figure: /^[-+]?[\d,]*\.?\d+(e[-+]?\d+)?([\s°%]|$)/.test(text) ? figure : NaN };
+    return { text, figure: number(text) };
   }
 
   function compare(a, b) {

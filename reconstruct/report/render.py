@@ -58,7 +58,10 @@ def render(content: ReportContent) -> str:
     )
 
 
-NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%| of [\d,]+)?|-|failed|")
+NUMBER = re.compile(
+    r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?( ?%|°| (mm|cm|m|s)| of [\d,]+)?"
+    r"|\d+ (h|min) \d+ (min|s)|-|failed|"
+)
 """What a cell holds that is a number, or stands for one."""
 
 
@@ -75,7 +78,7 @@ def head(cell: str) -> str:
     """
     if re.fullmatch(r"[\d.]+", cell):
         return f"{cell}\u00a0px"
-    if found := re.fullmatch(r"(\D+) (m|deg)", cell):
+    if found := re.fullmatch(r"(\D+) (m|px|deg|°|%)", cell):
         return f"{found[1]} [{found[2].replace('deg', '°')}]"
     return UNIT.sub("\\1\u00a0\\2", re.sub(r"(\d) deg\b", r"\1°", cell))
 

@@ -87,7 +87,8 @@ def _localized(summary: Summary) -> Verdict:
             parts.append(f"{share[1]} within {share[0].replace(' deg', '°')}")
         median = named.get("median m", "failed")
         if median != "failed":
-            parts.append(f"median {length(float(median))} and {named['median deg']}°")
+            degrees = float(named["median deg"])
+            parts.append(f"median {length(float(median), 2)} and {degrees:.2g}°")
     elif "median_inliers" in found:
         parts.append(f"median {plain(found['median_inliers'])} inliers")
     notes = []

@@ -170,8 +170,17 @@ def test_the_table_sorts_by_numbers_both_ways(browser: Any) -> None:
     assert len(set(values())) > 1
 
 
-def test_names_that_begin_with_numbers_sort_as_names(browser: Any) -> None:
-    names = ["2024-05-01 b.jpg", "10.jpg", "9.jpg", "2024-05-01 a.jpg"]
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["9.jpg", "10.jpg", "2024-05-01 a.jpg", "2024-05-01 b.jpg"],
+        ["9.5 mm", "1.2 cm", "0.4 m", "1 m"],
+        ["9 s", "59 s", "1 min 2 s", "1 h 0 min"],
+    ],
+)
+def test_names_that_begin_with_numbers_sort_as_names_and_units_count(
+    browser: Any, names: list[str]
+) -> None:
     fill = (
         "const rows = [...document.querySelector('#photo-table').tBodies[0].rows].slice(0, 4);"
         "rows.forEach((row, i) => { row.cells[1].textContent = arguments[0][i]; });"
@@ -180,10 +189,10 @@ def test_names_that_begin_with_numbers_sort_as_names(browser: Any) -> None:
         "return rows[0].parentElement.innerText;"
     )
     browser.refresh()
-    shown = browser.execute_script(fill, names)
-    found = [name for line in shown.split("\n") for name in names if name in line]
+    shown = browser.execute_script(fill, names[::-1])
+    found = [name for line in shown.split("\n") for name in names if name in line.split("\t")]
     browser.refresh()
-    assert found == ["9.jpg", "10.jpg", "2024-05-01 a.jpg", "2024-05-01 b.jpg"]
+    assert found == names
 
 
 @pytest.mark.parametrize("width", [400, 1200, 2000])

@@ -70,9 +70,13 @@ def test_stages_tell_time_and_memory(page: str) -> None:
 
 
 def test_columns_of_numbers_stand_flush_right_under_heads_with_units() -> None:
-    rows = [["1", "1,204", "-", "5 of 9", "1"], ["2", "3.1", "97.5 %", "failed", "x"]]
-    assert numbers(rows) == [False, True, True, True, False]
+    rows = [
+        ["1", "1,204", "-", "5 of 9", "9.5 mm", "59 s", "1"],
+        ["2", "3.1", "97.5 %", "failed", "0.2°", "1 min 2 s", "x"],
+    ]
+    assert numbers(rows) == [False, True, True, True, True, True, False]
     heads = {"5": "5\u00a0px", "median deg": "median [°]", "median m": "median [m]"}
+    heads |= {"error px": "error [px]"}
     heads |= {"0.25 m, 10 deg": "0.25\u00a0m, 10°", "matches": "matches"}
     assert [head(cell) for cell in heads] == list(heads.values())
 
