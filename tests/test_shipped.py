@@ -45,8 +45,12 @@ def test_a_misspelt_path_is_told_before_anything_heavy_is_loaded() -> None:
         ["plan", "sfm", "--images", "nowhere"],
         ["init", "smf"],
         ["evaluate", "nowhere", "--reference", "."],
+        ["evaluate", ".", "--reference", "nowhere"],
+        ["compare", "sfm", "--methods", "sift", "--reference", "nowhere"],
+        ["prepare", "megadepth", "nowhere", "--output", "x"],
         ["view", "nowhere"],
         ["export", "nowhere", "--format", "ply"],
+        ["export", ".", "--format", "ply", "--images", "nowhere"],
         ["doctor", "nowhere"],
     ]
     found = subprocess.run(

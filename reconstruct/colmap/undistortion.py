@@ -17,6 +17,7 @@ UNREADABLE = 3
 """Exit status of `PROGRAM` where COLMAP says why it cannot."""
 PROGRAM = f"""
 import sys, pycolmap
+pycolmap.logging.minloglevel = 2
 try:
     pycolmap.undistort_images(*sys.argv[1:], jpeg_quality={JPEG_QUALITY})
 except (RuntimeError, ValueError) as error:

@@ -42,3 +42,9 @@ def check_folder(path: Path, advice: str = "") -> None:
     """Raise UsageError if there is no such folder; ``advice`` ends its message."""
     if not path.is_dir():
         raise UsageError(f"{path}: no such folder{advice}")
+
+
+def check_exists(path: Path) -> None:
+    """Raise UsageError if there is neither such a file nor such a folder."""
+    if not path.exists():
+        raise UsageError(f"{path}: no such file or folder")

@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from reconstruct.command.arguments import add_command, add_json, check_folder, print_json
+from reconstruct.command.arguments import (
+    add_command,
+    add_json,
+    check_exists,
+    check_folder,
+    print_json,
+)
 from reconstruct.export import FORMATS
 
 
@@ -48,10 +54,12 @@ def add_to(commands: Any) -> None:
         choices=sorted(FORMATS),
         help="what to write",
     )
+    export.add_argument("--images", metavar="DIR", type=Path, help="the photos, if they moved")
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     check_folder(args.output)
+    check_exists(args.reference)
     from reconstruct.localization.evaluate import evaluate_poses
     from reconstruct.report.terminal import print_metrics, print_table
     from reconstruct.stages.evaluate import evaluate_output
@@ -74,10 +82,12 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _join(args: argparse.Namespace) -> int:
     for folder in args.models:
         check_folder(folder)
+    from reconstruct import colmap
     from reconstruct.joining import join
     from reconstruct.report.figures import figure
     from reconstruct.report.terminal import print_table
 
+    colmap.set_verbosity(False)
     joined = join(
         args.models,
         args.output,
@@ -103,8 +113,10 @@ def _view(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    check_folder(args.output)
+    for folder in (args.output, args.images):
+        if folder is not None:
+            check_folder(folder)
     from reconstruct.export import export
 
-    print(export(args.output, args.format))
+    print(export(args.output, args.format, args.images))
     return 0

@@ -12,6 +12,7 @@ from reconstruct.command.arguments import (
     Command,
     add_command,
     add_json,
+    check_exists,
     check_folder,
     print_json,
 )
@@ -131,6 +132,8 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     pipeline = _check_paths(args)
+    if args.reference is not None:
+        check_exists(args.reference)
     from reconstruct.comparison.compare import compare
     from reconstruct.comparison.terminal import print_comparison
 

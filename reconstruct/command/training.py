@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from reconstruct.command.arguments import add_command
+from reconstruct.command.arguments import add_command, check_folder
 
 
 def add_to(commands: Any) -> None:
@@ -18,6 +18,7 @@ def add_to(commands: Any) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    check_folder(args.base)
     from reconstruct.training.prepare import prepare_megadepth
 
     names = prepare_megadepth(args.base, args.output)

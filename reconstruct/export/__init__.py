@@ -18,6 +18,7 @@ FORMATS: Mapping[str, str] = MappingProxyType(
         "geojson": "cameras.geojson",
         "gsplat": "gsplat",
         "hloc": "hloc",
+        "kapture": "kapture",
         "nerfstudio": "nerfstudio",
         "ply": "points.ply",
         "text": "text",
@@ -36,6 +37,7 @@ def export(output: Path, format_: str, images: Path | None = None) -> Path:
             geojson: where the cameras are on earth, of a model aligned with GPS.
             gsplat: undistorted photos and sparse/0, which Gaussian splatting trainers load.
             hloc: features.h5 and matches.h5.
+            kapture: photos, poses, keypoints and points in kapture's files.
             nerfstudio: photos, transforms.json and points.
             ply: the points. text: COLMAP's text model.
         images: folder of the photos; None: where the run found them.

@@ -9,6 +9,7 @@ import pytest
 from conftest import Command
 
 from reconstruct import colmap
+from reconstruct.__main__ import main
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.errors import UnknownNameError, UsageError
 from reconstruct.export import FORMATS, export
@@ -91,6 +92,15 @@ def test_photos_that_moved(output: Path, square: SyntheticDataset, tmp_path: Pat
     with pytest.raises(UsageError, match=r"run\.yaml: does not tell where the photos are"):
         export(output, "gsplat")
     assert export(output, "gsplat", square.images).is_dir()
+
+
+def test_a_command_prints_the_path_and_nothing_of_colmap(
+    output: Path, square: SyntheticDataset, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (output / "run.yaml").unlink()
+    arguments = ["export", str(output), "--format", "gsplat", "--images", str(square.images)]
+    assert main(arguments) == 0
+    assert capfd.readouterr() == (f"{output / 'export' / 'gsplat'}\n", "")
 
 
 def test_every_registered_format_is_on_the_command_line(command: Command, located: Path) -> None:
