@@ -22,9 +22,9 @@ class TwoViewOptions(Section):
     """Settings of `estimate_two_view_geometry`."""
 
     max_error_px: float = Field(4.0, gt=0)
-    """Largest (Sampson) error of an inlier, in pixels of the original image."""
+    """Largest (Sampson) error of an inlier, in pixels as `pixels` says."""
     min_inliers: int = Field(15, ge=1)
-    """A geometry with fewer inliers is rejected."""
+    """A pair with fewer inliers has no geometry: it does not count as overlapping."""
     search: Literal["poselib", "colmap"] = "poselib"
     """Library that searches all matches for the geometry. ``colmap`` is COLMAP alone, as in its own
     program: slower for most pairs, and less reliable where most matches are wrong. COLMAP's own
