@@ -19,14 +19,15 @@ Point = tuple[float, float]
 class CameraView:
     """A camera of the 3D view. matrix: (3, 4) cam_from_world, by rows. slopes: half the width and
     half the height of the image plane at distance one. photo: index, or -1 where there is none.
-    kind: mapped, or a query. error: position error of a query, if its true pose is known."""
+    kind: mapped, or a query. error: position error of a query with its unit, if its true pose is
+    known."""
 
     name: str
     matrix: tuple[float, ...]
     slopes: Point
     photo: int
     kind: Literal["mapped", "query"] = "mapped"
-    error: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ def query_views(
         if e.cam_from_world is not None and e.name in cameras:
             view = camera_view(e.name, e.cam_from_world, cameras[e.name], photos.get(e.name, -1))
             error = errors.get(e.name, (np.inf, 0.0))[0]
-            shown = float(error) if np.isfinite(error) else None
+            shown = length(float(error)) if np.isfinite(error) else None
             views.append(replace(view, kind="query", error=shown))
     return tuple(views)
 

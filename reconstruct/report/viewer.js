@@ -380,7 +380,7 @@
       const error = item.camera.error;
       const figures = row ? window.reportFigures(row) : "";
       element("card-figures").textContent =
-        (error === null ? "" : `position error ${error.toPrecision(3)} · `) + figures;
+        (error === null ? "" : `position error ${error} · `) + figures;
     }
     if (!told) {
       const detail = { photo: item ? item.camera.photo : -1, from: "viewer" };
