@@ -1,17 +1,19 @@
-"""Whose a folder is: the mark of this program, and the lock of the run that writes there."""
+"""Whose a folder is: the mark of this program, the lock of the run that writes there, and copies of
+what other programs left in it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import filelock
 
-from reconstruct.atomic import naming
+from reconstruct.atomic import BESIDE, atomic_path, naming
 from reconstruct.errors import UsageError, WorkspaceBusyError
 
 MARKER = ".reconstruct"
@@ -52,6 +54,24 @@ def mark(folder: Path, artifacts: Iterable[Path], known: bool = False) -> None:
         )
     with naming(marker):
         marker.write_text("An output folder of reconstruct.\n", encoding="utf-8")
+
+
+def keep_copy(path: Path) -> Path:
+    """Copy somebody's file or folder to a free name beside it, which is returned."""
+    kept, number = path.with_name(f"{path.name}.changed"), 1
+    while kept.exists():
+        number += 1
+        kept = path.with_name(f"{path.name}.changed-{number}")
+    for suffix in BESIDE:
+        beside = path.with_name(path.name + suffix)
+        if beside.is_file():
+            shutil.copyfile(beside, kept.with_name(kept.name + suffix))
+    with atomic_path(kept) as temporary:
+        if path.is_dir():
+            shutil.copytree(path, temporary, symlinks=True)
+        else:
+            shutil.copyfile(path, temporary)
+    return kept
 
 
 @contextlib.contextmanager

@@ -7,21 +7,25 @@ content (`reconstruct.fingerprints`), kept beside it (`reconstruct.stamps`).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from reconstruct.atomic import aside_of, remove, sweep
 from reconstruct.errors import UsageError
-from reconstruct.ownership import hold, mark
+from reconstruct.ownership import hold, keep_copy, mark
 from reconstruct.stamps import (
     BEING_MADE,
+    Stamp,
     make_stamp,
     read_stamps,
     state,
     unchanged,
     write_stamps,
 )
+
+logger = logging.getLogger(__name__)
 
 _WRITTEN_UNLOCKED = ("dataset", "export")
 """Folders in which ``plan`` and ``export`` may be writing meanwhile."""
@@ -53,6 +57,11 @@ class Workspace:
         self.metrics = self.root / "metrics.json"
         self.report = self.root / "report.html"
         self.summary = self.root / "summary.json"
+        self.trained = self.root / "best.safetensors"
+        self.provenance = self.root / "best.json"
+        self.checkpoint = self.root / "last.safetensors"
+        self.curves = self.root / "curves.csv"
+        self.drawn_curves = self.root / "curves.svg"
         self._stamps = self.root / ".fingerprints.json"
 
     def models(self) -> list[Path]:
@@ -114,13 +123,15 @@ class Workspace:
     def set_stamp(self, artifact: Path, fingerprint: str | None) -> None:
         """Record the fingerprint of an artifact, after it was committed.
 
-        None: it is this program's, and about to be made. Raises UsageError if there is a file of
-        that name which the program did not write.
+        None: it is this program's, and about to be made; what another program made of it is kept
+        beside it. Raises UsageError if there is a file of that name which the program did not
+        write.
         """
         stamps = read_stamps(self._stamps)
         if fingerprint is not None:
             stamps[artifact.name] = make_stamp(artifact, fingerprint)
         elif artifact.name in stamps or not artifact.exists() or not _is_precious(artifact):
+            self._keep_changed(artifact, stamps)
             stamps[artifact.name] = BEING_MADE
         else:
             raise UsageError(
@@ -130,6 +141,14 @@ class Workspace:
         write_stamps(self._stamps, stamps)
         if fingerprint is not None:
             remove(aside_of(artifact))
+
+    def _keep_changed(self, artifact: Path, stamps: Mapping[str, Stamp]) -> None:
+        """Copy an artifact that is about to go if it is not what this program left there."""
+        stamp = stamps.get(artifact.name, BEING_MADE)
+        ours = not stamp.fingerprint or unchanged(artifact, stamp)
+        if not ours and _is_precious(artifact) and artifact.exists():
+            kept = keep_copy(artifact)
+            logger.warning("%s was changed by another program; kept as %s", artifact, kept.name)
 
     def renew_stamp(self, artifact: Path) -> None:
         """Look at an artifact again after another program has opened it to write.
@@ -146,6 +165,7 @@ class Workspace:
         """Remove the models beyond the first ``kept``, those that this program wrote."""
         for path in self.models()[kept:]:
             stamps = read_stamps(self._stamps)
+            self._keep_changed(path, stamps)
             remove(path)
             stamps.pop(path.name, None)
             write_stamps(self._stamps, stamps)
@@ -154,4 +174,5 @@ class Workspace:
 def _is_precious(artifact: Path) -> bool:
     """Whether other programs keep their work under that name."""
     name = artifact.name
-    return name in ("database.db", "sparse", "pairs.txt", "poses.txt") or name.startswith("sparse_")
+    known = ("database.db", "sparse", "pairs.txt", "poses.txt", "best.safetensors")
+    return name in known or name.startswith("sparse_")

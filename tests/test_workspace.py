@@ -300,3 +300,24 @@ def test_fingerprints_that_begin_alike() -> None:
     for shared in range(len(parts) + 1):
         of = fingerprinter("kind", *parts[:shared])
         assert of(*map(json_text, parts[shared:])) == fingerprint("kind", *parts)
+
+
+def test_what_another_program_made_of_an_artifact_is_kept(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    with workspace.lock():
+        workspace.sparse.mkdir()
+        (workspace.sparse / "images.bin").write_bytes(b"model")
+        workspace.set_stamp(workspace.sparse, "f")
+        workspace.set_stamp(workspace.sparse, None)
+        assert not list(tmp_path.glob("*.changed*")), "as it was left"
+        (workspace.sparse / "images.bin").write_bytes(b"half made")
+        workspace.set_stamp(workspace.sparse, None)
+        assert not list(tmp_path.glob("*.changed*")), "of a run that was killed"
+        for _ in range(2):
+            workspace.set_stamp(workspace.sparse, "f")
+            (workspace.sparse / "0").mkdir(exist_ok=True)
+            (workspace.sparse / "0" / "images.bin").write_bytes(os.urandom(9))  # COLMAP's mapper
+            workspace.set_stamp(workspace.sparse, None)
+    kept = [tmp_path / name / "0" / "images.bin" for name in ("sparse.changed", "sparse.changed-2")]
+    assert kept[0].read_bytes() != kept[1].read_bytes()
+    assert workspace.models() == [workspace.sparse]

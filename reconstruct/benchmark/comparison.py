@@ -154,7 +154,7 @@ class Compare(WholeStage):
         )
         if drawing is not None:
             summary.drawings[f"{benchmark.name}: {benchmark.share}"] = drawing
-            with atomic_path(workspace.root / "curves.svg") as temporary:
+            with atomic_path(workspace.drawn_curves) as temporary:
                 temporary.write_text(drawing, encoding="utf-8")
         return {}
 

@@ -42,12 +42,12 @@ class Train(WholeStage):
     name = "train"
 
     def __init__(self, context: Context, source: GroupSource, maps: Maps | None) -> None:
-        root = context.workspace.root
-        super().__init__(context, root / "best.safetensors", [] if maps is None else [maps])
+        workspace = context.workspace
+        super().__init__(context, workspace.trained, [] if maps is None else [maps])
         self.source = source
         self.maps = maps
         self.config = source.config
-        self.last, self.best = root / "last.safetensors", self.artifact
+        self.last, self.best = workspace.checkpoint, self.artifact
         self.total = self.config.train.groups * self.config.train.epochs
         self.commit: str | None = None
 
@@ -136,9 +136,8 @@ class Train(WholeStage):
         }
 
     def _draw(self, state: State) -> None:
-        root = self.context.workspace.root
-        write_csv(root / "curves.csv", state.rows)
-        with atomic_path(root / "curves.svg") as temporary:
+        write_csv(self.workspace.curves, state.rows)
+        with atomic_path(self.workspace.drawn_curves) as temporary:
             temporary.write_text(draw(state.rows), encoding="utf-8")
 
     def _log(self, state: State) -> None:
