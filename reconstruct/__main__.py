@@ -88,6 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Nothing half-written counts as done (see atomic.py), so running again goes on.
         print(f"error: {error}; free or repair the disk, then run again to go on", file=sys.stderr)
         return 1
+    except MemoryError:
+        print(
+            "error: out of memory; give the program more, or smaller photos "
+            "(extract.local.max_edge), then run again to go on",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("interrupted; run again to go on", file=sys.stderr)
         return 130

@@ -297,6 +297,23 @@ def test_a_plan_with_an_unreadable_photo(
     assert plans["map"].state == "waiting", "nothing to do unless the photo was mended"
 
 
+def test_figures_of_the_run_before_a_killed_one_are_not_told(
+    chain: Path, photos: Path, square: SyntheticDataset, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    reconstruct.run(chain, photos, output, verbosity=-1)
+    old = (output / "summary.json").read_text(encoding="utf-8")
+    shutil.copy(square.images / square.names[4], photos)
+    reconstruct.run(chain, photos, output, verbosity=-1)
+    (output / "summary.json").write_text(old, encoding="utf-8")  # killed before it was written
+    again = reconstruct.run(chain, photos, output, verbosity=-1)
+    told = json.loads((output / "summary.json").read_text(encoding="utf-8"))["stages"]
+    assert told["extract"]["figures"]["images"] == 5
+    assert told["map"]["figures"]["of_images"] == 5
+    assert "seconds" not in told["extract"], "nobody knows them"
+    assert "extract" not in again.summary.seconds
+
+
 def test_the_summary_keeps_what_the_run_told_that_did_the_work(
     chain: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -17,11 +17,12 @@ from reconstruct import colmap
 from reconstruct.benchmark.method import write_json
 from reconstruct.comparison.methods import MethodSpec, overrides_for, parse_methods, spec
 from reconstruct.comparison.outcome import Comparison, MethodOutcome, agreements, pose_errors
-from reconstruct.comparison.page import write_page
+from reconstruct.comparison.page import PAGE, write_page
 from reconstruct.config import apply_overrides, read_yaml
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.loading import load_dataset
 from reconstruct.errors import ConfigError, DataError, ReconstructError, UsageError
+from reconstruct.ownership import is_own, mark
 from reconstruct.pipeline.config import BY_SECTION, PipelineConfig, load_config
 from reconstruct.pipeline.run import run
 from reconstruct.progress import Reporter
@@ -30,6 +31,7 @@ from reconstruct.workspace import Workspace
 
 logger = logging.getLogger("reconstruct")
 
+RESULTS = "compare.json"
 Methods = str | Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
@@ -74,7 +76,8 @@ def compare(
         The figures of all methods, also written to compare.json and compare.html.
 
     Raises:
-        UsageError: A method or setting is wrong; nothing has run then.
+        UsageError: A method or setting is wrong, or ``output`` holds somebody else's files of these
+            names; nothing has run then.
         DataError: No method made a map.
     """
     common = dict(overrides or {})
@@ -85,6 +88,8 @@ def compare(
     truth = None if reference is None else colmap.model_folder(Path(reference))
     if truth is not None:
         colmap.check_model(truth)
+    known = any(is_own(job.output) for job in jobs)  # by an older release
+    mark(root, [root / RESULTS, root / PAGE], known=known)
     console = Reporter(verbosity).console
     outcomes = []
     for number, job in enumerate(jobs, 1):
@@ -99,7 +104,7 @@ def compare(
         settings={job.method.label: job.method.settings for job in jobs},
         agreements=agreements(outcomes),
     )
-    write_json(root / "compare.json", comparison.as_dict())
+    write_json(root / RESULTS, comparison.as_dict())
     try:
         write_page(comparison, f"{jobs[0].config.name}: methods compared", _dataset(jobs[0]))
     except OSError as error:

@@ -57,6 +57,10 @@ class Retrieval:
         """Whether `pairs` stands for the present images."""
         return self.global_.current()
 
+    def fingerprint_of_all(self) -> str | None:
+        """Fingerprint over the global descriptors."""
+        return self.global_.fingerprint_of_all()
+
     def settle(self) -> None:
         """Take what is stored as it is."""
         self.extract.settle()

@@ -26,6 +26,7 @@ from reconstruct.localization.localize import WritePoses
 from reconstruct.stages import Context
 from reconstruct.stages.evaluate import (
     EvaluateConfig,
+    check_metrics,
     read_metrics,
     similarity_to,
     write_metrics,
@@ -84,6 +85,7 @@ def evaluate_poses(output: Path, reference: Path) -> list[list[str]]:
     """`evaluate_queries` for all poses in the list ``reference``, as a table."""
     if not Workspace(output).poses.is_file():
         raise UsageError(f"{output}: no poses.txt here; run a pipeline with section localize first")
+    check_metrics(Workspace(output))
     groups = dict.fromkeys(read_truth(reference), "queries")
     return metrics_table(evaluate_queries(output, reference, groups))
 

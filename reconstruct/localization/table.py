@@ -144,6 +144,11 @@ class TableRow:
             name: told[stage][name] for stage, name in FIGURES if name in told.get(stage, {})
         }
 
+    def fingerprint_of_all(self) -> str | None:
+        """Fingerprint over what its last stage left, on which all before it tells."""
+        left_out = self.name in self.outer.summary.skipped
+        return None if left_out else self.stages[-1].fingerprint_of_all()
+
     def settle(self) -> None:
         """Take what is stored as it is."""
         for stage in self.stages:

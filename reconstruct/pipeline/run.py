@@ -22,7 +22,7 @@ from reconstruct.stages import Context, Stage
 from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import Pair
 from reconstruct.stages.turn import Turn
-from reconstruct.storage.summary import read_summary, stage_entry, write_summary
+from reconstruct.storage.summary import is_of, read_summary, stage_entry, write_summary
 from reconstruct.workspace import Workspace
 
 logger = logging.getLogger("reconstruct")
@@ -111,14 +111,19 @@ def execute(stages: Sequence[Stage], context: Context, only: Sequence[str] = ())
         stage.run()
         seconds = time.monotonic() - started
         logger.info("%s: done in %.1f s", stage.name, seconds)
-        if stage.made or stage.name not in entries:
-            figures = summary.figures.get(stage.name, {})
-            entries[stage.name] = stage_entry(seconds, figures, peak_mb())
-            if isinstance(stage, Turn):  # those before it may have run again
-                for before in stage.again:
-                    if before.made:
-                        entries[before.name]["figures"] = summary.figures[before.name]
-            write_summary(path, entries, summary.skipped)
+        left, figures = stage.fingerprint_of_all(), summary.figures.get(stage.name, {})
+        if stage.made:
+            entries[stage.name] = stage_entry(seconds, figures, peak_mb()) | {"of": left}
+        elif not is_of(entries.get(stage.name), left):
+            entries[stage.name] = {"figures": figures, "of": left}  # how long it took, nobody knows
+        else:
+            continue
+        if isinstance(stage, Turn):  # those before it may have run again
+            for before in stage.again:
+                if before.made:
+                    again = {"figures": summary.figures[before.name]}
+                    entries[before.name] |= again | {"of": before.fingerprint_of_all()}
+        write_summary(path, entries, summary.skipped)
     for stage in stages:
         entry = entries.get(stage.name, {})
         for key, told in (("seconds", summary.seconds), ("memory_mb", summary.memory_mb)):

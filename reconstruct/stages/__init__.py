@@ -98,6 +98,10 @@ class Stage(Precursor, Protocol):
     def run(self) -> None:
         """Bring what the stage makes up to date, doing only what is missing."""
 
+    def fingerprint_of_all(self) -> str | None:
+        """Fingerprint over all that the stage has left, by which summary.json knows whose figures
+        it holds; None if it keeps nothing."""
+
     def settle(self) -> None:
         """Take what is stored as it is: the stage will not run (again) in this run."""
 

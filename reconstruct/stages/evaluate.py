@@ -24,6 +24,7 @@ from reconstruct.evaluation.poses import (
 )
 from reconstruct.fingerprints import fingerprint, tree_hash
 from reconstruct.geometry import projection_center
+from reconstruct.ownership import is_own
 from reconstruct.stages import Context
 from reconstruct.stages.map import Map
 from reconstruct.stages.whole import WholeStage
@@ -65,9 +66,10 @@ def aligned(estimated: Poses, reference: Poses) -> Poses:
 def evaluate_output(output: Path, reference: Path, *, align: bool = True) -> PoseMetrics:
     """Metrics of ``output``'s largest model, also written to its metrics.json.
 
-    Raises UsageError if there is no model.
+    Raises UsageError if there is no model, or a metrics.json of somebody else's.
     """
     workspace = Workspace(output)
+    check_metrics(workspace)
     if not workspace.sparse.is_dir():
         raise UsageError(f"{output}: no mapped model (sparse/) here; run the pipeline first")
     estimated = colmap.model_poses(colmap.read_model(workspace.sparse))
@@ -75,6 +77,14 @@ def evaluate_output(output: Path, reference: Path, *, align: bool = True) -> Pos
     metrics = pose_metrics(aligned(estimated, truth) if align else estimated, truth)
     write_metrics(workspace, {"poses": metrics.as_dict()})
     return metrics
+
+
+def check_metrics(workspace: Workspace) -> None:
+    """Raises UsageError if there is a metrics.json which this program did not write, and to which
+    nothing can be added."""
+    path = workspace.metrics
+    if path.exists() and not read_metrics(workspace) and not is_own(workspace.root):
+        raise UsageError(f"{path}: not of this program's making; move it elsewhere")
 
 
 def write_metrics(workspace: Workspace, values: dict[str, Any]) -> None:
@@ -88,7 +98,7 @@ def read_metrics(workspace: Workspace) -> dict[str, Any]:
     """metrics.json; empty if there is none, or none that can be read."""
     try:
         values = json.loads(workspace.metrics.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from reconstruct.errors import UsageError
 from reconstruct.executor import Outcome
+from reconstruct.fingerprints import fingerprint
 from reconstruct.stages import Context, Plan, Precursor, need
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shard_writer import shard_size
@@ -301,6 +302,12 @@ class KeyedStage(ABC):
             )
             for keys, numbers_of_chunk in zip(cut, zip(*numbers, strict=True), strict=True)
         ]
+
+    def fingerprint_of_all(self) -> str:
+        """Fingerprint over the records of all wanted keys that are there."""
+        wanted, missing = self.known_fingerprints(), self.missing()
+        there = "".join(value for key, value in wanted.items() if key not in missing)
+        return fingerprint(self.name, there)
 
     def settle(self) -> None:
         """Take the stored records as they are."""

@@ -30,6 +30,9 @@ class SideBySide(ABC):
         """Never."""
         return False
 
+    def fingerprint_of_all(self) -> None:  # noqa: B027 - it keeps nothing
+        """None: it keeps nothing."""
+
     def settle(self) -> None:  # noqa: B027 - it keeps nothing
         """Nothing to take."""
 

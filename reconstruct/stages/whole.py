@@ -96,6 +96,10 @@ class WholeStage(ABC):
         self.settled, self._current = True, None
         self.context.summary.figures[self.name] = self.figures()
 
+    def fingerprint_of_all(self) -> str | None:
+        """The artifact's fingerprint."""
+        return self.fingerprint()
+
     def settle(self) -> None:
         """Take the artifact as it is."""
         self.settled = True

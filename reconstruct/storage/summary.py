@@ -2,9 +2,11 @@
 
     {"skipped": {"photo.jpg": "why"},
      "stages": {"extract": {"finished": "2026-01-31T12:00:00+00:00", "seconds": 12.5,
-                            "memory_mb": 812, "figures": {"images": 11, ...}}}}
+                            "memory_mb": 812, "figures": {"images": 11, ...},
+                            "of": "fingerprint over what the stage has left"}}}
 
-Written for the report and for people; no stage reads it.
+Of a stage whose run was killed before this was written, there is no time and no memory. Written for
+the report and for people; no stage reads it.
 """
 
 from __future__ import annotations
@@ -36,6 +38,12 @@ def stage_entry(
     if memory_mb is not None:
         entry["memory_mb"] = round(memory_mb)
     return entry | {"figures": dict(figures)}
+
+
+def is_of(entry: Mapping[str, Any] | None, fingerprint: str | None) -> bool:
+    """Whether an entry tells of what the stage has left: not if a run that made something since was
+    killed before it wrote its own. Entries of older releases do not say."""
+    return entry is not None and entry.get("of", fingerprint) == fingerprint
 
 
 def write_summary(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -49,6 +50,49 @@ def test_figures_of_each_method(compared: Comparison) -> None:
     assert sift.map["observations"] != upright.map["observations"]
     assert files.error is not None
     assert "none of the 6 images can be read" in files.error
+
+
+def test_results_of_somebody_else_are_not_replaced(
+    chain: Path, square: SyntheticDataset, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "compare.json"
+    theirs.write_text("theirs")
+    with pytest.raises(UsageError, match=r"did not write \(compare.json\)"):
+        reconstruct.compare(chain, ["sift", UPRIGHT], square.images, tmp_path)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("compare.json", "theirs")]
+
+
+def test_a_page_that_the_disk_has_no_room_for_is_told_in_a_line(
+    compared: Comparison,
+    chain: Path,
+    square: SyntheticDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shutil.copytree(compared.output, output := tmp_path / "out")
+    page = (output / "compare.html").read_bytes()
+    (output / "compare.json").unlink()
+    write = Path.write_text
+
+    def full(path: Path, text: str, *more: Any, **known: Any) -> int:
+        if path.name.startswith("compare.html"):
+            write(path, text[:100], *more, **known)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, text, *more, **known)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    cameras = {"dataset.cameras": str(square.reference)}
+    methods = ["sift", UPRIGHT]
+    found = reconstruct.compare(chain, methods, square.images, output, overrides=cameras)
+    assert [method.error for method in found.methods] == [None, None]
+    assert (output / "compare.json").is_file()
+    (told,) = [r for r in caplog.records if "compare.html could not be written" in r.message]
+    assert told.exc_info is None, "a line, no traceback"
+    assert "No space left" in told.message
+    assert str(output / "compare.html") in told.message
+    assert (output / "compare.html").read_bytes() == page, "the old one stays"
+    assert not list(output.glob("*-tmp*"))
 
 
 def test_both_maps_are_the_square(compared: Comparison) -> None:

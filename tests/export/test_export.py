@@ -47,6 +47,16 @@ def test_an_export_again_replaces_the_first(located: Path) -> None:
         assert export(located, format_) == export(located, format_)
 
 
+def test_what_was_computed_in_an_export_is_not_lost(output: Path) -> None:
+    computed = export(output, "text") / "stereo" / "depth.bin"
+    computed.parent.mkdir()
+    computed.write_bytes(b"hours of work")
+    with pytest.raises(UsageError, match=r"holds what a new export would not \(stereo/depth.bin\)"):
+        export(output, "text")
+    assert computed.read_bytes() == b"hours of work"
+    assert not list(output.glob("export/*tmp*"))
+
+
 def test_geojson_places_the_cameras_on_earth(located: Path) -> None:
     found = json.loads(export(located, "geojson").read_text())
     poses = colmap.model_poses(colmap.read_model(located / "sparse"))
