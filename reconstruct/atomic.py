@@ -128,8 +128,8 @@ def remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folder; it commits renames by itself
+    if path.is_symlink() or (os.name == "nt" and path.is_dir()):
+        return  # what a link leads to is another's; Windows opens no folder
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

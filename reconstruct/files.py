@@ -7,10 +7,12 @@ on forever.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 TEXT_LIMIT_BYTES = 1 << 30
 """Of a text file that is read at once."""
@@ -51,3 +53,16 @@ def read_text(path: Path | str, limit: int = TEXT_LIMIT_BYTES) -> str:
     """
     text = read_bytes(path, limit).decode("utf-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises ValueError if it is none, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_json(path: Path | str) -> Any:
+    """The value in a JSON file. Raises OSError as `read_bytes` does, ValueError as `parse_json`."""
+    return parse_json(read_text(path))

@@ -8,13 +8,14 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import filelock
 
 from reconstruct.atomic import BESIDE, atomic_path, naming
 from reconstruct.errors import UsageError, WorkspaceBusyError
+from reconstruct.files import read_text
 
 MARKER = ".reconstruct"
 """Marks a folder as made by this program."""
@@ -68,10 +69,16 @@ def keep_copy(path: Path) -> Path:
             shutil.copyfile(beside, kept.with_name(kept.name + suffix))
     with atomic_path(kept) as temporary:
         if path.is_dir():
-            shutil.copytree(path, temporary, symlinks=True)
+            shutil.copytree(path, temporary, symlinks=True, ignore=_without_data)
         else:
             shutil.copyfile(path, temporary)
     return kept
+
+
+def _without_data(folder: str, names: Sequence[str]) -> list[str]:
+    """Pipes and the like, and links that lead nowhere."""
+    paths = {name: Path(folder, name) for name in names}
+    return [name for name, path in paths.items() if not (path.is_file() or path.is_dir())]
 
 
 @contextlib.contextmanager
@@ -103,6 +110,7 @@ def hold(folder: Path, marked: Callable[[], None]) -> Iterator[None]:
         ) from error
     try:
         with naming(folder / HOLDER):
+            (folder / HOLDER).unlink(missing_ok=True)
             (folder / HOLDER).write_text(f"{os.getpid()}\n{uuid.uuid4()}\n", encoding="utf-8")
         yield
     finally:
@@ -112,6 +120,6 @@ def hold(folder: Path, marked: Callable[[], None]) -> Iterator[None]:
 
 def _holder(folder: Path) -> str:
     with contextlib.suppress(OSError):
-        lines = (folder / HOLDER).read_text(encoding="utf-8").split()
+        lines = read_text(folder / HOLDER).split()
         return lines[0] if lines else "unknown"
     return "unknown"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import sys
 import time
@@ -114,6 +115,8 @@ def logging_to(reporter: Reporter, file: Path | None) -> Iterator[None]:
     console.setLevel(levels[reporter.verbosity])
     handlers = [console]
     if file is not None:
+        if file.is_fifo():  # would wait for a reader
+            raise OSError(errno.EINVAL, "not a regular file", str(file))
         handlers.append(_LogFile(file, encoding="utf-8"))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     previous = logger.level

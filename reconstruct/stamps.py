@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from reconstruct.atomic import atomic_path
 from reconstruct.errors import ArtifactError
+from reconstruct.files import read_json
 from reconstruct.fingerprints import database_hash, file_hash, tree_hash
 
 
@@ -71,7 +72,7 @@ def read_stamps(path: Path) -> dict[str, Stamp]:
     """The stamps in a file; none if there is no such file, or none that can be read: everything is
     then made anew."""
     try:
-        stamps = json.loads(path.read_text(encoding="utf-8"))
+        stamps = read_json(path)
         # Older folders have fingerprint and size alone.
         return {
             name: Stamp(*values, *(-1, "")[len(values) - 2 :]) for name, values in stamps.items()

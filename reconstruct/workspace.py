@@ -146,7 +146,7 @@ class Workspace:
         """Copy an artifact that is about to go if it is not what this program left there."""
         stamp = stamps.get(artifact.name, BEING_MADE)
         ours = not stamp.fingerprint or unchanged(artifact, stamp)
-        if not ours and _is_precious(artifact) and artifact.exists():
+        if not ours and _is_precious(artifact) and (artifact.is_file() or artifact.is_dir()):
             kept = keep_copy(artifact)
             logger.warning("%s was changed by another program; kept as %s", artifact, kept.name)
 

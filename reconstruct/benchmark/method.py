@@ -24,6 +24,7 @@ from reconstruct.benchmark.protocols import Benchmark, PairScore
 from reconstruct.benchmark.refine_pairs import RefinePairs
 from reconstruct.config import Section
 from reconstruct.errors import DataError, MissingLibraryError, WeightsError
+from reconstruct.files import read_json
 from reconstruct.fingerprints import fingerprint
 from reconstruct.geometry import Float64
 from reconstruct.matching.config import MatchConfig, default_match
@@ -184,7 +185,7 @@ class Method(WholeStage):
 
 def _read_scores(path: Path) -> dict[ImagePair, PairScore]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path)
         return {(row["pair"][0], row["pair"][1]): _score(row) for row in rows}
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # unreadable counts as missing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -15,7 +14,7 @@ from reconstruct.cluster.dask_executor import DaskExecutor, Driver, count_worker
 from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.errors import UsageError
 from reconstruct.executor import Executor, InProcess
-from reconstruct.files import read_text
+from reconstruct.files import parse_json, read_text
 from reconstruct.ownership import HOLDER
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _checked(where: str) -> str:
         end = time.monotonic() + CONNECT_S
         while not Path(where).exists() and time.monotonic() < end:
             time.sleep(0.1)  # the scheduler may just be starting
-        where = str(json.loads(read_text(where, SCHEDULER_FILE_BYTES))["address"])
+        where = str(parse_json(read_text(where, SCHEDULER_FILE_BYTES))["address"])
     scheme, _ = parse_address(where)
     get_backend(scheme)  # is there such a scheme?
     if scheme in ("tcp", "tls", "ws", "wss"):

@@ -5,7 +5,6 @@ https://colmap.github.io/rigs.html
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from reconstruct.colmap.database import opened
 from reconstruct.colmap.model_check import UNIT_TOLERANCE
 from reconstruct.colmap.models import Reconstruction
 from reconstruct.errors import EstimationError, UsageError
-from reconstruct.files import read_text
+from reconstruct.files import parse_json, read_text
 from reconstruct.fingerprints import file_hash
 
 LIMIT_BYTES = 1 << 24
@@ -40,7 +39,7 @@ class Rigs:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            json.loads(read_text(path, LIMIT_BYTES))  # COLMAP waits for pipes, and for deep nesting
+            parse_json(read_text(path, LIMIT_BYTES))  # COLMAP waits for pipes, and for deep nesting
             self._configs = pycolmap.read_rig_config(path)
         except (OSError, ValueError, RuntimeError, LookupError) as error:
             raise UsageError(

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError, features
 from reconstruct.atomic import atomic_path, remove
 from reconstruct.datasets.scratch import claim
 from reconstruct.errors import ArtifactError, DataError, ImageError, UsageError
+from reconstruct.files import read_json
 from reconstruct.fingerprints import file_hash, fingerprint, is_fingerprint
 from reconstruct.images import MAX_MEGAPIXELS, read_image_bytes
 from reconstruct.parallel import ahead
@@ -285,8 +286,8 @@ def _record_path(target: Path) -> Path:
 def _read_record(target: Path) -> dict[str, str]:
     """Original -> fingerprint under which it was converted."""
     try:
-        found = json.loads(_record_path(target).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(_record_path(target))
+    except (OSError, ValueError):
         return {}
     whole = isinstance(found, dict) and all(is_fingerprint(value) for value in found.values())
     return found if whole else {}

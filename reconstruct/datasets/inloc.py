@@ -30,6 +30,7 @@ from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.folder import list_images
 from reconstruct.datasets.rgbd import transform_points
 from reconstruct.errors import DataError, ImageError, UsageError
+from reconstruct.files import TEXT_LIMIT_BYTES, read_bytes
 from reconstruct.geometry import Float64
 from reconstruct.images import image_size
 from reconstruct.storage.hdf5 import read_array
@@ -181,7 +182,7 @@ def read_transformation(path: Path) -> Float64:
     Raises ImageError naming the file.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(path, TEXT_LIMIT_BYTES).decode("utf-8", "replace")
     except OSError as error:
         raise ImageError(f"{path}: no readable transformation ({error.strerror})") from error
     rows = [row for row in map(_numbers, text.splitlines()) if len(row) == 4]

@@ -25,6 +25,7 @@ from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.scratch import claim
 from reconstruct.errors import DataError, UsageError
+from reconstruct.files import read_json
 from reconstruct.fingerprints import file_hash, fingerprint, is_fingerprint
 from reconstruct.images import shrink
 from reconstruct.types import ImageArray
@@ -235,7 +236,7 @@ def _grey(picture: ImageArray, edge: int) -> NDArray[np.float32]:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path)
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

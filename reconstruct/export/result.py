@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from reconstruct import colmap
 from reconstruct.config import Section, read_yaml, validate
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import DataError, UsageError
+from reconstruct.files import read_json
 from reconstruct.workspace import Workspace
 
 
@@ -55,7 +55,7 @@ class Result:
         Raises UsageError if the model is not.
         """
         try:
-            content = json.loads(self.workspace.gps.read_text(encoding="utf-8"))
+            content = read_json(self.workspace.gps)
             origin = content["origin"] if content["models"][0]["aligned"] else {}
             return (
                 float(origin["latitude"]),

@@ -27,6 +27,7 @@ from rich.progress import (
 )
 
 from reconstruct.errors import WeightsError
+from reconstruct.files import read_text
 from reconstruct.fingerprints import file_hash
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ def _check(path: Path, sha256: str | None) -> None:
 
 def _recorded(path: Path) -> str | None:
     try:
-        return next(iter(_hash_path(path).read_text(encoding="ascii").split()), None)
+        return next(iter(read_text(_hash_path(path)).split()), None)
     except (OSError, UnicodeDecodeError):
         return None
 

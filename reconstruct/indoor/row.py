@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from reconstruct.atomic import atomic_path
 from reconstruct.config import Section
 from reconstruct.errors import ArtifactError
+from reconstruct.files import read_text
 from reconstruct.fingerprints import fingerprint
 from reconstruct.indoor.candidates import Candidates
 from reconstruct.indoor.choice import ChoiceRule, ScoredPose, choose
@@ -246,7 +247,7 @@ def read_seconds(match: Match) -> float:
     if not path.is_file():
         return 0.0
     try:
-        return float(path.read_text(encoding="utf-8"))
+        return float(read_text(path))
     except ValueError as error:
         raise ArtifactError(f"{path}: is not a number of seconds; remove it") from error
 

@@ -22,6 +22,7 @@ from reconstruct.evaluation.poses import (
     similarity,
     transform_pose,
 )
+from reconstruct.files import read_json
 from reconstruct.fingerprints import fingerprint, tree_hash
 from reconstruct.geometry import projection_center
 from reconstruct.ownership import is_own
@@ -97,8 +98,8 @@ def write_metrics(workspace: Workspace, values: dict[str, Any]) -> None:
 def read_metrics(workspace: Workspace) -> dict[str, Any]:
     """metrics.json; empty if there is none, or none that can be read."""
     try:
-        values = json.loads(workspace.metrics.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        values = read_json(workspace.metrics)
+    except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -15,6 +15,7 @@ from reconstruct.datasets import Dataset
 from reconstruct.datasets.gps import UNKNOWN_M, VERTICAL, GpsPositions
 from reconstruct.errors import EstimationError, ImageError
 from reconstruct.evaluation.georegistration import Cameras, Georegistration, georegister
+from reconstruct.files import read_json
 from reconstruct.geometry import Float64, projection_center
 from reconstruct.images import exif_orientation, read_image_bytes
 from reconstruct.workspace import Workspace
@@ -94,7 +95,7 @@ def write_gps(workspace: Workspace, gps: GpsPositions, models: Sequence[Mapping[
 def read_gps(workspace: Workspace) -> dict[str, Any] | None:
     """gps.json; None if there is none, or none that can be read."""
     try:
-        content = json.loads(workspace.gps.read_text(encoding="utf-8"))
+        content = read_json(workspace.gps)
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and content.get("models") else None

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.atomic import atomic_path
+from reconstruct.files import read_json
 from reconstruct.fingerprints import array_hash, fingerprint
 from reconstruct.refinement import RefineConfig, Refined, refine_keypoints
 from reconstruct.refinement.patches import level0_scale
@@ -99,8 +100,7 @@ class Refine(WholeStage):
 
     def figures(self) -> dict[str, Any]:
         """How many matched keypoints were refined, as it was found when they were."""
-        text = (self.artifact / FIGURES).read_text(encoding="utf-8")
-        return dict(json.loads(text))
+        return dict(read_json(self.artifact / FIGURES))
 
 
 def _figures(

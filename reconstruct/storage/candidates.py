@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reconstruct.files import parse_json
 from reconstruct.geometry import Float64
 from reconstruct.storage.shard_file import Fields, Record
 from reconstruct.storage.shards import ShardStore
@@ -58,7 +59,7 @@ class CandidateStore(ShardStore):
         """The candidates of a query. Raises ArtifactError if absent or unreadable."""
         fields = self.read(name)
         with self.decoding(name):
-            told = json.loads(fields["told"].tobytes())
+            told = parse_json(fields["told"].tobytes())
             columns = {key: tuple(told[key]) for key in ("inliers", "matches", "places", "images")}
             shapes = {(len(column), 3, 4) for column in columns.values()}
             if shapes != {fields["poses"].shape}:

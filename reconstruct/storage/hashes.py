@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from reconstruct.atomic import atomic_path
+from reconstruct.files import read_json
 from reconstruct.fingerprints import file_hash
 
 
@@ -44,7 +45,7 @@ class ContentHashes:
     def _load(self) -> dict[str, list[object]]:
         if self._known is None:
             try:
-                self._known = dict(json.loads(self._path.read_text(encoding="utf-8")))
+                self._known = dict(read_json(self._path))
             except (OSError, ValueError, TypeError):
                 self._known = {}  # unreadable counts as missing: files are read again
         return self._known

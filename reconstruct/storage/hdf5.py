@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.atomic import atomic_path
+from reconstruct.files import open_regular
 
 UNREADABLE = (
     *(OSError, LookupError, ValueError, RuntimeError),
@@ -41,6 +42,12 @@ def read_array(path: Path, name: str) -> NDArray[Any]:
             return np.asarray(found[()])
     except UNREADABLE as error:
         raise ValueError(f"no readable array {name!r} in it ({str(error)[:200]})") from error
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading. Raises OSError if it is no regular file, or damaged."""
+    open_regular(path).close()  # HDF5 would wait for a pipe
+    return h5py.File(path, "r")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError
+from reconstruct.files import parse_json
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shards import ShardStore
 from reconstruct.types import ImagePair, Matches
@@ -33,7 +34,7 @@ def pair_keys(pairs: Iterable[ImagePair]) -> Iterator[str]:
 def key_pair(key: str) -> ImagePair:
     """The pair that `pair_key` made ``key`` from. Raises ArtifactError for any other text."""
     try:
-        first, second = json.loads(key)
+        first, second = parse_json(key)
     except (ValueError, TypeError) as error:
         raise ArtifactError(
             f"{key[:100]!r} is not the key of a pair: what is stored of pairs was edited; run "

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.storage.hdf5 import new_hdf5
+from reconstruct.storage.hdf5 import new_hdf5, open_hdf5
 
 Fields = dict[str, NDArray[Any]]
 SMALL_BYTES = 2 << 20
@@ -44,7 +44,7 @@ class OpenShard:
     """A shard that is open for reading."""
 
     def __init__(self, path: Path) -> None:
-        self.file = h5py.File(path, "r")
+        self.file = open_hdf5(path)
         self.size = path.stat().st_size
         self._offsets: dict[str, NDArray[np.int64]] = {}
         self._rows: dict[str, Any] = {}

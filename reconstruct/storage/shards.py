@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.atomic import remove
 from reconstruct.errors import ArtifactError
-from reconstruct.storage.hdf5 import UNREADABLE
+from reconstruct.storage.hdf5 import UNREADABLE, open_hdf5
 from reconstruct.storage.shard_file import Fields, OpenShard, Record, checked_texts, write_shard
 
 logger = logging.getLogger(__name__)
@@ -263,7 +262,7 @@ class ShardStore:
 
     def _add(self, path: Path, places: dict[str, _Place]) -> None:
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 size = path.stat().st_size
                 keys, prints = (checked_texts(file, n, size) for n in ("keys", "fingerprints"))
             rows = list(enumerate(zip(keys, prints, strict=True)))

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from reconstruct.atomic import atomic_path
+from reconstruct.files import read_json
 
 
 def read_summary(path: Path) -> dict[str, dict[str, Any]]:
     """Stage -> finished, seconds, memory_mb, figures; empty if no such file can be read."""
     try:
-        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        stages = read_json(path)["stages"]
         return {str(name): dict(entry) for name, entry in stages.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

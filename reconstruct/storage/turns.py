@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reconstruct.atomic import atomic_path
+from reconstruct.files import read_json
 
 
 class FoundTurn(NamedTuple):
@@ -26,7 +27,7 @@ class FoundTurn(NamedTuple):
 def read_turns(path: Path) -> dict[str, FoundTurn]:
     """Photo -> its turn. A file that is not there, or cannot be read, holds none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         turns = {name: FoundTurn(str(value[0]), int(value[1])) for name, value in content.items()}
         return {name: turn for name, turn in turns.items() if turn.quarter_turns in (1, 2, 3)}
     except (AttributeError, LookupError, OSError, TypeError, ValueError):

@@ -25,6 +25,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from reconstruct.atomic import atomic_path
+from reconstruct.files import open_regular, parse_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -61,8 +62,9 @@ def save_last(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, sta
 def read_state(path: Path) -> State | None:
     """The state in a checkpoint; None if it is missing or unreadable."""
     try:
+        open_regular(path).close()
         with safe_open(path, "numpy") as file:
-            return State(**json.loads(file.metadata()["state"]))
+            return State(**parse_json(file.metadata()["state"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None  # unreadable counts as missing, as everywhere in the output folder
 
