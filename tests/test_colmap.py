@@ -272,6 +272,10 @@ def _text_model(folder: Path, camera: str, pose: str) -> Path:
         ("SIMPLE_PINHOLE 10 10 nan 5 5", "1 0 0 0 0 0 0", "not a readable COLMAP model"),
         ("SIMPLE_PINHOLE 10 10 5 inf 5", "1 0 0 0 0 0 0", "not a readable COLMAP model"),
         ("SIMPLE_PINHOLE 0 10 5 5 5", "1 0 0 0 0 0 0", "0 x 10 pixels is no size"),
+        ("SIMPLE_PINHOLE 10 10 1e-308 5 5", "1 0 0 0 0 0 0", "camera 1: no lens has these"),
+        ("PINHOLE 10 10 5 1e7 5 5", "1 0 0 0 0 0 0", "camera 1: no lens has these"),
+        ("SIMPLE_PINHOLE 10 10 5 5 -1e300", "1 0 0 0 0 0 0", "camera 1: no lens has these"),
+        ("SIMPLE_RADIAL 10 10 5 5 5 1e10", "1 0 0 0 0 0 0", "camera 1: no lens has these"),
         (
             "SIMPLE_PINHOLE 10 10 5 5 5",
             "0 0 0 0 0 0 0",

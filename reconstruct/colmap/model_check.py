@@ -81,6 +81,13 @@ def check_content(model: pycolmap.Reconstruction) -> None:
             raise ValueError(f"image {image.name}: its translation is not finite")
 
 
+FOCAL_LIMITS = (1e-3, 1e5)
+"""Least and largest focal length, in longest edges of the photo."""
+CENTER_LIMIT = 1e3
+"""Of the principal point, which lies outside of cropped photos, in longest edges."""
+DISTORTION_LIMIT = 1e6
+
+
 def bad_intrinsics(camera: pycolmap.Camera) -> str | None:
     """Why a camera cannot be one: its size, focal lengths and parameters; None if it can."""
     if not (0 < min(camera.width, camera.height) <= max(camera.width, camera.height) < 2**31):
@@ -90,6 +97,18 @@ def bad_intrinsics(camera: pycolmap.Camera) -> str | None:
     focal = camera.params[list(camera.focal_length_idxs())]
     if (focal <= 0).any():
         return f"its focal length is not above 0: {camera.params_to_string()}"
+    edge = max(camera.width, camera.height)
+    center, others = (
+        np.abs(camera.params[list(indices)])
+        for indices in (camera.principal_point_idxs(), camera.extra_params_idxs())
+    )
+    if (
+        (focal < edge * FOCAL_LIMITS[0]).any()
+        or (focal > edge * FOCAL_LIMITS[1]).any()
+        or (center > edge * CENTER_LIMIT).any()
+        or (others > DISTORTION_LIMIT).any()
+    ):
+        return f"no lens has these parameters: {camera.params_to_string()}"
     return None
 
 
