@@ -82,14 +82,20 @@ class CandidateSource:
         """The stage on which the row's poses depend."""
         return self.scores or self.candidates
 
-    def seconds(self) -> float:
-        """Mean time of a query for matching, poses and Dense PV; features are not counted."""
+    def seconds(self) -> float | None:
+        """Mean time of a query for matching, poses and Dense PV; features are not counted.
+
+        None: not known, as the run that matched was killed.
+        """
         store = self.candidates.candidates
         queries = list(self.candidates.known_fingerprints())
         total = _mean(store.load(name).seconds for name in queries)
         if self.match is not None:
             pairs = len(self.match.pairs()) / max(len(queries), 1)
-            total += pairs * read_seconds(self.match)
+            a_pair = read_seconds(self.match)
+            if a_pair is None:
+                return None
+            total += pairs * a_pair
         if self.scores is not None:
             total += _mean(self.scores.scores.load(name).seconds for name in queries)
         return total
@@ -149,7 +155,7 @@ class Row(WholeStage):
         for step in self.steps():
             step.run()
             if isinstance(step, Match) and step.made:
-                _write_seconds(step)
+                write_seconds(step)
         super().run()
 
     def make(self) -> None:
@@ -206,8 +212,10 @@ class Row(WholeStage):
         figures: dict[str, Any] = {
             "queries": len(estimates),
             "localized": sum(e.status == "ok" for e in estimates),
-            "seconds_a_query": round(sum(source.seconds() for source in self.sources), 2),
         }
+        seconds = [source.seconds() for source in self.sources]
+        if None not in seconds:
+            figures["seconds_a_query"] = round(sum(filter(None, seconds)), 2)
         failed = [
             f"{e.name} ({e.status}, {e.matches} matches)" for e in estimates if e.status != "ok"
         ]
@@ -234,20 +242,22 @@ def _scored(source: CandidateSource, method: int, name: str) -> list[ScoredPose]
     ]
 
 
-def _write_seconds(match: Match) -> None:
+def write_seconds(match: Match) -> None:
     """Keep what matching took a pair, for the figures of later runs too."""
     path = match.context.workspace.root / SECONDS
     with atomic_path(path) as temporary:
-        temporary.write_text(f"{match.seconds / match.made:.4g}\n", encoding="utf-8")
+        seconds = f"{match.seconds / match.made:.4g}"
+        temporary.write_text(f"{seconds} {match.fingerprint_of_all()}\n", encoding="utf-8")
 
 
-def read_seconds(match: Match) -> float:
-    """What matching took a pair; 0 where it is not known."""
+def read_seconds(match: Match) -> float | None:
+    """What matching took a pair; None where it is not known of the present matches."""
     path = match.context.workspace.root / SECONDS
     if not path.is_file():
-        return 0.0
+        return None
     try:
-        return float(read_text(path))
+        seconds, *of = read_text(path).split()  # an older release did not say of which matches
+        return float(seconds) if of in ([], [match.fingerprint_of_all()]) else None
     except ValueError as error:
         raise ArtifactError(f"{path}: is not a number of seconds; remove it") from error
 
