@@ -22,7 +22,7 @@ EXTRAS = {
     "heif": ("pillow_heif", "photos of phones (.heic)"),
     "raw": ("rawpy", "raw photos (.dng, .cr2, .nef ...)"),
     "video": ("av", "frames of videos"),
-    "faiss": ("faiss", "direct search in RGB-D maps"),
+    "faiss": ("faiss", "retrieval among many photos, direct search in RGB-D maps"),
     "hesaff": ("pyhesaff", "extractor hesaff"),
     "kornia": ("kornia", "extractor kornia"),
     "plot": ("matplotlib", "plots, curves of benchmarks"),

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from reconstruct.matching.nearest import BlockSize, similarity_blocks
-from reconstruct.storage.pairs import ordered
 from reconstruct.types import FloatArray, ImagePair
 
 BLOCK: BlockSize = (1024, 16384)
@@ -95,13 +94,17 @@ def neighbor_pairs(
     Returns:
         Sorted pairs, the smaller name first, each once.
     """
-    return sorted(
-        {
-            ordered(name, database[i])
-            for name, row in zip(queries, index, strict=True)
-            for i in row[row >= 0]
-        }
+    names = sorted({*queries, *database})
+    number = {name: i for i, name in enumerate(names)}
+    asked, others = (
+        np.array([number[name] for name in side], np.int64) for side in (queries, database)
     )
+    rows, columns = np.nonzero(index >= 0)
+    first, second = asked[rows], others[index[rows, columns]]
+    # As numbers: sets of two million pairs of names would take half a gigabyte.
+    codes = np.unique(np.minimum(first, second) * len(names) + np.maximum(first, second))
+    smaller, larger = np.divmod(codes, max(len(names), 1))
+    return [(names[i], names[j]) for i, j in zip(smaller.tolist(), larger.tolist(), strict=True)]
 
 
 def retrieval_pairs(

@@ -19,6 +19,7 @@ from reconstruct.matching.pairs import (
     position_pairs,
     sequential_pairs,
 )
+from reconstruct.retrieval.approximate import nearly_nearest
 from reconstruct.retrieval.nearest import nearest, neighbor_pairs
 from reconstruct.stages import Context
 from reconstruct.stages.global_ import Global
@@ -77,7 +78,7 @@ class PairMethods:
             frames = {n: n if rigs is None else rigs.frame(n) for n in mapped}
             return frame_pairs(frames, config.overlap, config.quadratic, config.loop_every)
         if isinstance(config, RetrievalConfig):
-            return self._similar(mapped, mapped, config.neighbors, config.within_folders)
+            return self._similar(mapped, mapped, config)
         if isinstance(config, PosesConfig):
             poses = colmap.model_poses(colmap.read_model(self._model()))
             known = {name: poses[name] for name in self._known(mapped, poses)}
@@ -96,7 +97,7 @@ class PairMethods:
     ) -> list[ImagePair]:
         config = self.config.queries
         if isinstance(config, QueryRetrieval):
-            return self._similar(asked, mapped, config.neighbors)
+            return self._similar(asked, mapped, config)
         if isinstance(config, QueryList):
             queries = set(asked)
             listed = self._listed(config.path, names)
@@ -152,26 +153,27 @@ class PairMethods:
         return pairs
 
     def _similar(
-        self,
-        asked: Sequence[str],
-        mapped: Sequence[str],
-        neighbors: int,
-        within_folders: bool = False,
+        self, asked: Sequence[str], mapped: Sequence[str], config: QueryRetrieval
     ) -> list[ImagePair]:
         if not asked or not mapped:
             return []
         assert self.global_ is not None  # checked when the stage was made
-        index = self.global_.index()
+        index, itself = self.global_.index(), asked is mapped
+        database = index.select(list(mapped))
+        queries = database if itself else index.select(list(asked))
+        if isinstance(config, RetrievalConfig) and config.search == "faiss":
+            found, _ = nearly_nearest(queries, database, config.neighbors, itself=itself)
+            return neighbor_pairs(asked, mapped, found)
         labels = None
-        if within_folders:
+        if isinstance(config, RetrievalConfig) and config.within_folders:
             folders = [str(PurePosixPath(name).parent) for name in mapped]
             labels = np.unique(folders, return_inverse=True)[1].astype(np.int64)
         found, _ = nearest(
-            index.select(list(asked)),
-            index.select(list(mapped)),
-            neighbors,
+            queries,
+            database,
+            config.neighbors,
             query_labels=labels,
             database_labels=labels,
-            itself=asked is mapped,
+            itself=itself,
         )
         return neighbor_pairs(asked, mapped, found)

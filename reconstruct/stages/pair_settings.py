@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reconstruct.config import NotIdentity, Section
 
@@ -60,6 +60,21 @@ class RetrievalConfig(_MapPairs, QueryRetrieval):
 
     within_folders: bool = False
     """Only images of the same folder."""
+    search: Literal["exact", "faiss"] = "exact"
+    """faiss: an approximate index of that library, for more than some ten thousand images."""
+
+    @model_validator(mode="after")
+    def _all_in_one_index(self) -> Self:
+        if self.search == "faiss" and self.within_folders:
+            raise ValueError("`search: faiss` looks in all folders; `within_folders` needs `exact`")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The same as before there was another search, so that older pairs stay valid."""
+        own = super().identity()
+        if self.search == "exact":
+            del own["search"]
+        return own
 
 
 class PosesConfig(_MapPairs):
