@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
+from reconstruct.lazy import lazily
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazily("torch")
+
 
 T = TypeVar("T")
 R = TypeVar("R")

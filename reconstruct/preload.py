@@ -14,6 +14,8 @@ from typing import Any
 def dask_setup(worker: Any) -> None:
     """Load what all stages need."""
     before = signal.getsignal(signal.SIGTERM)
-    import reconstruct.stages.verify  # noqa: F401 - torch and pycolmap
+    import torch  # noqa: F401
+
+    import reconstruct.stages.verify  # noqa: F401 - pycolmap
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import re
-
-import torch
+from typing import TYPE_CHECKING
 
 from reconstruct.errors import UsageError
+from reconstruct.lazy import lazily
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazily("torch")
+
+
+def check_device(name: str) -> None:
+    """Raises UsageError if a device that is named is absent; torch is not loaded for ``auto`` and
+    ``cpu``, which are always there."""
+    if name not in ("auto", "cpu"):
+        resolve_device(name)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -22,6 +22,7 @@ LEVELS = [
         "executor",
         "files",
         "geometry",
+        "lazy",
         "memory",
         "orientation",
         "progress",

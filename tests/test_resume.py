@@ -324,3 +324,20 @@ def test_the_summary_keeps_what_the_run_told_that_did_the_work(
     kept = json.loads((first.output / "summary.json").read_text(encoding="utf-8"))["stages"]
     assert kept == told, "figures, seconds and times of the run that extracted"
     assert again.summary.seconds == {stage: entry["seconds"] for stage, entry in told.items()}
+
+
+WITHOUT_TORCH = """
+import sys
+from reconstruct.__main__ import main
+status = main(["run", *sys.argv[1:], "-q"])
+sys.exit(status or ("torch" in sys.modules))
+"""
+
+
+def test_a_run_with_nothing_to_do_does_not_load_torch(
+    output: Path, square: SyntheticDataset, chain: Path
+) -> None:
+    arguments = [str(chain), "--images", str(square.images), "--output", str(output)]
+    arguments += ["--set", f"dataset.cameras={square.reference}"]
+    process = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], check=False)
+    assert process.returncode == 0

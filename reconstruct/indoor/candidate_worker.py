@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from reconstruct import colmap
@@ -24,6 +23,7 @@ from reconstruct.indoor.direct import ApproximateIndex, nearest_of_all
 from reconstruct.indoor.rgbd import RgbdPoints
 from reconstruct.indoor.scans import ScanLoader
 from reconstruct.indoor.ways import DenseCandidatesConfig, DirectConfig, SparseConfig
+from reconstruct.lazy import lazily
 from reconstruct.matching.nearest import unit_vectors
 from reconstruct.stages.keyed import Result, Wanted
 from reconstruct.storage.cache import Cache
@@ -31,6 +31,11 @@ from reconstruct.storage.candidates import CandidatePoses, CandidateStore
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore
 from reconstruct.torch_device import resolve_device
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazily("torch")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

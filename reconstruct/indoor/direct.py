@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from reconstruct.errors import UsageError
+from reconstruct.lazy import lazily
 from reconstruct.matching.nearest import Best, largest, similarity_blocks
 from reconstruct.types import FloatArray
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazily("torch")
 
 
 def nearest_of_all(

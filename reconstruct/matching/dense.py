@@ -9,19 +9,25 @@ against all, (19,000)^2 at 640 x 480, is never made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
+from reconstruct.lazy import lazily
 from reconstruct.matching import MatcherConfig
 from reconstruct.matching.nearest import nearest_both_ways, unit_vectors
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import LocalFeatures, Matches
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+else:
+    torch = lazily("torch")
+    F = lazily("torch.nn.functional")
 
 CHUNK = 64
 """Blocks refined at once: some 50 MB at 512 channels."""
@@ -70,7 +76,7 @@ class Dense:
 
     def __init__(self, config: DenseMatcherConfig, *, device: str = "auto") -> None:
         self.config = config
-        self.device = resolve_device(device)
+        self.device = device
 
     def identity(self) -> dict[str, Any]:
         """The settings."""
@@ -78,7 +84,7 @@ class Dense:
 
     def prepare(self, features: LocalFeatures) -> CellGrid:
         """Raises ValueError if the keypoints are not on a grid."""
-        cells = unit_vectors(features.descriptors, self.device)
+        cells = unit_vectors(features.descriptors, resolve_device(self.device))
         return make_grid(cells, grid_shape(features.keypoints), self.config.coarse)
 
     def match(self, first: CellGrid, second: CellGrid) -> Matches:

@@ -17,20 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from reconstruct.errors import MissingLibraryError, UsageError, WeightsError
 from reconstruct.features.weights import UNREADABLE, read_checkpoint, tensors_hash
 from reconstruct.fingerprints import file_hash
+from reconstruct.lazy import lazily
 from reconstruct.matching import MatcherConfig
 from reconstruct.matching.nearest import unit_vectors
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import LocalFeatures, Matches
 
 if TYPE_CHECKING:
+    import torch
     from onnxruntime import InferenceSession
+    from torch import Tensor
+else:
+    torch = lazily("torch")
 
 DOWNLOADED = ("aliked", "disk", "superpoint", "xfeat")
 """Kinds of features whose weights kornia fetches. Others need orientations, which are not kept."""

@@ -5,14 +5,13 @@ choose among several near ones."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import Tensor
 
+from reconstruct.lazy import lazily
 from reconstruct.matching import MatcherConfig
 from reconstruct.matching.consensus import ConsensusConfig, consistent
 from reconstruct.matching.nearest import (
@@ -23,6 +22,12 @@ from reconstruct.matching.nearest import (
 )
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, IndexArray, LocalFeatures, Matches
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazily("torch")
 
 
 class MutualNNConfig(MatcherConfig):
@@ -113,7 +118,7 @@ class MutualNN:
         self.reads: tuple[str, ...] = ("descriptors", "kinds")
         if config.filter is not None:
             self.reads = ("descriptors", "kinds", "keypoints")
-        self.device = resolve_device(device)
+        self.device = device
 
     def identity(self) -> dict[str, Any]:
         """The settings."""
@@ -121,7 +126,7 @@ class MutualNN:
 
     def prepare(self, features: LocalFeatures) -> Prepared:
         """Unit descriptors on the device, and keypoints."""
-        vectors = unit_vectors(features.descriptors, self.device)
+        vectors = unit_vectors(features.descriptors, resolve_device(self.device))
         if features.kinds is None:
             return Prepared({0: Kind(np.arange(len(vectors)), vectors)}, features.keypoints)
         rows = {int(k): np.flatnonzero(features.kinds == k) for k in np.unique(features.kinds)}

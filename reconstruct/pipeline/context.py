@@ -15,7 +15,7 @@ from reconstruct.localization.table import LocalizationTable
 from reconstruct.pipeline.config import AnyConfig, PipelineConfig
 from reconstruct.progress import Reporter
 from reconstruct.stages import Context, Summary
-from reconstruct.torch_device import resolve_device
+from reconstruct.torch_device import check_device
 from reconstruct.training.settings import TrainingConfig
 from reconstruct.workspace import Workspace
 
@@ -41,7 +41,7 @@ def open_context(
         DataError: The data set has no image.
     """
     workspace = Workspace(output or config.output or Path("output") / config.name)
-    resolve_device(device)
+    check_device(device)
     if isinstance(config, BenchmarkConfig):
         dataset: Dataset = load_benchmark(config).dataset
     elif isinstance(config, TrainingConfig):

@@ -15,7 +15,6 @@ from reconstruct.pipeline.config import AnyConfig
 from reconstruct.report.page import shown_fingerprint, write_report
 from reconstruct.stages import Context
 from reconstruct.storage.summary import read_summary
-from reconstruct.torch_device import resolve_device
 from reconstruct.workspace import Workspace
 
 logger = logging.getLogger("reconstruct")
@@ -28,7 +27,7 @@ def write_run_file(workspace: Workspace, config: AnyConfig, device: str) -> None
     versions |= {name: metadata.version(name) for name in packages if _installed(name)}
     content = {
         "config": config.model_dump(mode="json", by_alias=True),
-        "device": str(resolve_device(device)),
+        "device": device,
         "versions": versions,
         "command": " ".join(sys.argv),
     }

@@ -23,6 +23,7 @@ from reconstruct.stages.outcome import Run
 from reconstruct.stages.pair import Pair
 from reconstruct.stages.turn import Turn
 from reconstruct.storage.summary import is_of, read_summary, stage_entry, write_summary
+from reconstruct.torch_device import resolve_device
 from reconstruct.workspace import Workspace
 
 logger = logging.getLogger("reconstruct")
@@ -94,7 +95,10 @@ def run_config(
             if stage.name in force:
                 stage.discard()
         execute(stages, context, only)
-        update_report(config, context, made=any(stage.made for stage in stages))
+        made = any(stage.made for stage in stages)
+        if made:
+            write_run_file(workspace, config, str(resolve_device(device)))
+        update_report(config, context, made)
         return Run(workspace.root, context.summary)
 
 

@@ -11,12 +11,16 @@ brightness and contrast.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import torch
-from torch import Tensor
-
+from reconstruct.lazy import lazily
 from reconstruct.refinement.patches import inside, sample, window
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazily("torch")
 
 MIN_CONTRAST: Final = 0.1
 """A patch with a smaller standard deviation (of contrast-normalised grey values) is too flat to

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from reconstruct.geometry import Float64
+from reconstruct.lazy import lazily
 from reconstruct.refinement.affinities import local_affinities
 from reconstruct.refinement.alignment import Warp, align
 from reconstruct.refinement.patches import Pyramid
 from reconstruct.refinement.settings import RefineConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazily("torch")
 
 WINDOWS: Final = ((2, 8), (1, 10), (0, 12))
 """(pyramid level, radius in its pixels), from coarse to fine: 32, 20 and 12 pixels of the photo."""

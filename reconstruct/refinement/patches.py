@@ -8,18 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from reconstruct.geometry import fit_size
 from reconstruct.images import shrink, to_grey
+from reconstruct.lazy import lazily
 from reconstruct.types import ImageArray
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+else:
+    torch = lazily("torch")
+    F = lazily("torch.nn.functional")
 
 BLUR_SIGMA_PX: Final = 0.7
 """A slight blur makes interpolation between the pixels of a photo more accurate."""

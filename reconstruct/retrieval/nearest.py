@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from reconstruct.lazy import lazily
 from reconstruct.matching.nearest import BlockSize, similarity_blocks
 from reconstruct.types import FloatArray, ImagePair
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazily("torch")
 
 BLOCK: BlockSize = (1024, 16384)
 """Rows and columns of a block of similarities: 64 MiB of float32."""
