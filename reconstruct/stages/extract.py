@@ -47,7 +47,7 @@ class Extract(KeyedStage):
 
     name = "extract"
     unit = "images"
-    shard = (4, 16)
+    shard = (2, 16)
 
     def __init__(self, context: Context, config: ExtractConfig) -> None:
         self.features = FeatureStore(context.workspace.features)

@@ -45,7 +45,7 @@ class Match(KeyedStage):
 
     name = "match"
     unit = "pairs"
-    shard = (8, 256)
+    shard = (4, 256)
 
     def __init__(
         self, context: Context, config: MatchConfig, extract: Extract, pair: PairSource

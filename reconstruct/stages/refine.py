@@ -204,7 +204,7 @@ class VerifyRefined(KeyedStage):
 
     name = "verify_refined"
     unit = "pairs"
-    shard = (8, 256)
+    shard = (4, 256)
     keeps_unwanted = False
 
     def __init__(self, context: Context, verify: Verify, refine: Refine) -> None:

@@ -79,7 +79,7 @@ class Verify(KeyedStage):
 
     name = "verify"
     unit = "pairs"
-    shard = (8, 256)
+    shard = (4, 256)
 
     def __init__(
         self,
