@@ -12,6 +12,8 @@ from reconstruct.types import ImagePair, LocalFeatures, Matches
 
 TILE = 16
 """Number of images along each side of a tile of pairs."""
+KEPT = 4 * TILE
+"""Images that are kept for their next pair: `tiled` pairs need half of them."""
 
 
 def match_pairs(
@@ -35,15 +37,30 @@ def match_pairs(
         cache_mb: memory for prepared images.
     """
 
+    return match_prepared(matcher, pairs, prepared_images(matcher, load, cache_mb))
+
+
+def prepared_images(
+    matcher: Matcher, load: Callable[[str], LocalFeatures], cache_mb: int
+) -> Cache[Sized]:
+    """Images by name as ``matcher`` takes them, the last ones kept."""
+
     def prepare(name: str) -> Sized:
         return matcher.prepare(load(name))
+
+    return Cache(prepare, cache_mb << 20, KEPT)
+
+
+def match_prepared(
+    matcher: Matcher, pairs: Sequence[ImagePair], prepared: Cache[Sized]
+) -> Iterator[tuple[ImagePair, Matches]]:
+    """As `match_pairs`, with `prepared_images` that may have served other pairs before."""
 
     def match(both: tuple[Sized, Sized]) -> Matches:
         return matcher.match(*both)
 
-    cache = Cache(prepare, cache_mb << 20)
-    prepared = ((cache[first], cache[second]) for first, second in pairs)
-    yield from zip(pairs, side_by_side(match, prepared), strict=True)
+    images = ((prepared[first], prepared[second]) for first, second in pairs)
+    yield from zip(pairs, side_by_side(match, images), strict=True)
 
 
 def tiled(pairs: Sequence[ImagePair], tile: int = TILE) -> list[ImagePair]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from reconstruct.fingerprints import fingerprint
@@ -22,6 +23,7 @@ from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.photos import KnownPhotos
 from reconstruct.stages.pyramids import cached_pyramids
 from reconstruct.stages.verify import Verify
+from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import key_pair, pair_key
@@ -75,9 +77,12 @@ class Align(KeyedStage):
         return {"pairs": len(self.known_fingerprints()), "aligned_now": made}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AlignWorker:
-    """Pairs -> the alignments of their inliers, several pairs at once."""
+    """Pairs -> the alignments of their inliers, several pairs at once.
+
+    Pyramids of images stay for the next chunk, where chunks come one by one.
+    """
 
     photos: KnownPhotos
     features: FeatureStore
@@ -85,10 +90,18 @@ class AlignWorker:
     config: RefineConfig
     device: str
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "pyramids"}
+
+    @cached_property
+    def pyramids(self) -> Cache[Pyramid]:
+        """Pyramids of images, by name."""
+        return cached_pyramids(self.photos.read, self.config, self.device)
+
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
         """Results for pairs."""
-        pyramids = cached_pyramids(self.photos.read, self.config, self.device)
         pairs = (key_pair(item.key) for item in wanted)
+        pyramids = self.pyramids
         jobs = ((pair, pyramids[pair[0]], pyramids[pair[1]]) for pair in pairs)
         found = side_by_side(lambda job: self._align(*job), jobs)
         for (key, value, _), alignment in zip(wanted, found, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,10 +17,11 @@ from reconstruct import matching
 from reconstruct.errors import ConfigError
 from reconstruct.fingerprints import fingerprinter, json_text
 from reconstruct.matching.config import MatchConfig
-from reconstruct.matching.many import match_pairs, tiled
+from reconstruct.matching.many import match_prepared, prepared_images, tiled
 from reconstruct.stages import Context
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
+from reconstruct.storage.cache import Cache, Sized
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.matches import MatchStore, key_pair, pair_key, pair_keys
 from reconstruct.types import ImagePair
@@ -95,19 +96,35 @@ class Match(KeyedStage):
         return {"pairs": len(wanted), "matched_now": made, "mean_matches": round(float(mean), 1)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MatchWorker:
-    """Pairs of images -> matches of their keypoints."""
+    """Pairs of images -> matches of their keypoints.
+
+    What was prepared of images stays for the next chunk, where chunks come one by one.
+    """
 
     features: FeatureStore
     config: MatchConfig
     device: str
 
+    def __getstate__(self) -> dict[str, Any]:
+        loaded = ("matcher", "prepared")
+        return {name: value for name, value in vars(self).items() if name not in loaded}
+
+    @cached_property
+    def matcher(self) -> matching.Matcher:
+        """What finds the matches of two images."""
+        return matching.create(self.config, self.device)
+
+    @cached_property
+    def prepared(self) -> Cache[Sized]:
+        """What it takes of images, by name."""
+        load = partial(self.features.load, fields=self.matcher.reads)
+        return prepared_images(self.matcher, load, self.config.cache_mb)
+
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
         """Results for pairs."""
-        matcher = matching.create(self.config, self.device)
-        load = partial(self.features.load, fields=matcher.reads)
         pairs = [key_pair(item.key) for item in wanted]
-        found = match_pairs(matcher, pairs, load, cache_mb=self.config.cache_mb)
+        found = match_prepared(self.matcher, pairs, self.prepared)
         for (key, value, _), (pair, matches) in zip(wanted, found, strict=True):
             yield Result(key, (MatchStore.record(pair, value, matches),))

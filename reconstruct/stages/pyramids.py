@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from reconstruct.matching.many import KEPT
 from reconstruct.refinement import Pyramid, RefineConfig, build_pyramid
 from reconstruct.storage.cache import Cache
 from reconstruct.torch_device import resolve_device
@@ -22,5 +23,7 @@ def cached_pyramids(
     """
     where = resolve_device(device)
     return Cache(
-        lambda name: build_pyramid(read(name), config.max_edge, where), config.cache_mb << 20
+        lambda name: build_pyramid(read(name), config.max_edge, where),
+        config.cache_mb << 20,
+        KEPT,
     )

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/retrieval.py [--photos 100000] [--threads 1] [--sets places street]
 
-Made-up unit vectors of 512 numbers. places: a photo in twenty looks alike, as tourist photos do.
+Made-up unit vectors of 512 numbers. places: 40 photos look alike on the average, as tourist photos
+do; few: 20, so that half of them have not 20 to find, and what else is nearest is noise.
 street: each is most like its neighbours, as frames of a long drive are, with no gap between them.
 Recall is the share of the exact nearest that is found, over ``--asked`` photos, of whose exact
 search the seconds are told for all. Memory is the peak of the process beyond what it held before.
@@ -15,6 +16,7 @@ import platform
 import time
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 import faiss
 import numpy as np
@@ -70,9 +72,9 @@ def main() -> None:
             )
 
 
-def places(photos: int, rng: np.random.Generator) -> FloatArray:
-    """Twenty photos of each place on the average, and others as like as noise makes them."""
-    centers = rng.standard_normal((photos // 20, DIM), np.float32)
+def places(photos: int, rng: np.random.Generator, alike: int = 40) -> FloatArray:
+    """So many photos of each place on the average, and others as like as noise makes them."""
+    centers = rng.standard_normal((photos // alike, DIM), np.float32)
     vectors = centers[rng.integers(0, len(centers), photos)]
     return unit(vectors + 0.8 * rng.standard_normal((photos, DIM), np.float32))
 
@@ -94,6 +96,7 @@ def unit(vectors: FloatArray) -> FloatArray:
 
 SETS: dict[str, Callable[[int, np.random.Generator], FloatArray]] = {
     "places": places,
+    "few": partial(places, alike=20),
     "street": street,
 }
 
