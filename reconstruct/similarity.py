@@ -1,4 +1,4 @@
-"""Similarities between two worlds, from cameras that have a pose in both: numpy only.
+"""Similarities between two worlds, from points or cameras that are in both: numpy only.
 
 Poses are (3, 4) cam_from_world.
 """
@@ -34,6 +34,39 @@ class Agreement:
     rotation: Float64
     translation: Float64
     agreeing: NDArray[np.bool_]
+
+
+def similarity_from_points(
+    source: NDArray[Any], target: NDArray[Any]
+) -> tuple[float, Float64, Float64]:
+    """The similarity between two worlds in which the same points lie, by least squares.
+
+    Umeyama, TPAMI 1991.
+
+    Args:
+        source: (N, 3) points in one world.
+        target: (N, 3) the same points in the other.
+
+    Returns:
+        Scale, (3, 3) rotation and (3,) translation: x_target = scale * rotation @ x_source +
+        translation.
+
+    Raises:
+        EstimationError: There are fewer than three points, or all lie on a line.
+    """
+    source = np.asarray(source, np.float64).reshape(-1, 3)
+    target = np.asarray(target, np.float64).reshape(-1, 3)
+    if len(source) < 3:
+        raise EstimationError(f"a similarity needs three points in both worlds, got {len(source)}")
+    middle_source, middle_target = source.mean(0), target.mean(0)
+    spread = source - middle_source
+    u, singular, vt = np.linalg.svd((target - middle_target).T @ spread)
+    if not singular[1] > 1e-9 * singular[0]:
+        raise EstimationError("the points that two models share lie on a line: a turn stays open")
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * signs) @ vt
+    scale = float(singular @ signs / np.sum(spread**2))
+    return scale, rotation, middle_target - scale * rotation @ middle_source
 
 
 def similarity_from_poses(

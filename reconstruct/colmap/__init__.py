@@ -69,6 +69,11 @@ from reconstruct.colmap.joining import (
     find_overlap,
     merge_models,
 )
+from reconstruct.colmap.linking import (
+    LinkedOverlap,
+    Links,
+    find_linked_overlap,
+)
 from reconstruct.colmap.mapping import (
     MapperOptions,
     check_options,
@@ -130,6 +135,8 @@ def set_verbosity(verbose: bool) -> None:
 __all__ = [
     "Camera",
     "CameraAssignment",
+    "LinkedOverlap",
+    "Links",
     "MapperOptions",
     "ModelArrays",
     "Overlap",
@@ -157,6 +164,7 @@ __all__ = [
     "east_north_up",
     "estimate_pose",
     "estimate_two_view_geometry",
+    "find_linked_overlap",
     "find_overlap",
     "geodetic",
     "geometry_from_poses",

@@ -1,4 +1,4 @@
-"""Two models of which some photos are the same: aligned, and merged into one."""
+"""Two models aligned by photos that are in both, and two models merged into one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from reconstruct.colmap.linking import Links
 from reconstruct.colmap.models import Reconstruction, model_poses, points_by_id
 from reconstruct.colmap.placing import SAME_KEYPOINT_PX, transform
 from reconstruct.colmap.tracks import Tracks
@@ -57,17 +58,22 @@ def _depths(model: Reconstruction, names: list[str]) -> NDArray[np.float64]:
 
 
 def merge_models(
-    source: Reconstruction, target: Reconstruction, similarity: Agreement
+    source: Reconstruction,
+    target: Reconstruction,
+    similarity: Agreement,
+    links: Links | None = None,
 ) -> Reconstruction:
     """One model of two: photos by name, the poses of shared ones those of ``target``.
 
-    A point of ``source`` that a shared photo sees in the same keypoint as a point of ``target`` is
-    that point. Cameras that took the same shared photos are one.
+    A point of ``source`` that a shared photo sees in the same keypoint as a point of ``target``, or
+    in a keypoint that is linked with one of such a point, is that point. Cameras that took the same
+    shared photos are one.
 
     Args:
         source: The model that is moved onto the other.
         target: The model that stays where it is.
         similarity: target_from_source.
+        links: Keypoints matched between photos of ``source`` and photos of ``target``.
 
     Returns:
         A new model. Adjust it next: nothing has moved to where both agree.
@@ -99,7 +105,8 @@ def merge_models(
             image_id=image_id,
         )
         merged.add_image_with_trivial_frame(image, known.cam_from_world())
-    _add_points(merged, ids, tracks, parts, numbers)
+    linked = _linked(links or {}, ids)
+    _add_points(merged, ids, tracks, parts, numbers, linked)
     return merged
 
 
@@ -144,19 +151,42 @@ def _joint_cameras(
     return ids
 
 
+_Observation = tuple[int, int]
+"""Image id and keypoint number in the merged model."""
+
+
+def _linked(links: Links, ids: dict[str, int]) -> dict[_Observation, list[_Observation]]:
+    """Keypoint -> those that it is linked with, both ways. A linked photo is in one model only, so
+    its keypoints keep their numbers."""
+    linked: dict[_Observation, list[_Observation]] = {}
+    for (a, b), matches in sorted(links.items()):
+        for i, j in matches.tolist():
+            first, second = (ids[a], i), (ids[b], j)
+            linked.setdefault(first, []).append(second)
+            linked.setdefault(second, []).append(first)
+    return linked
+
+
 def _add_points(
     merged: Reconstruction,
     ids: dict[str, int],
     tracks: tuple[Tracks, ...],
     parts: tuple[Reconstruction, ...],
     numbers: dict[str, NDArray[np.int64]],
+    linked: dict[_Observation, list[_Observation]],
 ) -> None:
     """Give the merged model the points of both, and those of both that are one once."""
-    taken: dict[tuple[int, int], int] = {}  # observation -> row of its point
-    rows: list[tuple[NDArray[np.float64], NDArray[np.uint8], pycolmap.Track]] = []
+    taken: dict[_Observation, int] = {}  # -> row of its point
+    rows: list[tuple[NDArray[np.float64], NDArray[np.uint8], dict[int, int]]] = []
+
+    def observe(row: int, element: _Observation) -> None:
+        if element[0] not in rows[row][2]:  # one keypoint a photo: that which came first
+            rows[row][2][element[0]] = element[1]
+            taken[element] = row
+
     for side, (part, seen) in enumerate(zip(parts, tracks, strict=True)):
         places = points_by_id(part)
-        observations: dict[int, list[tuple[int, int]]] = {}
+        observations: dict[int, list[_Observation]] = {}
         for name in seen.names:
             points = seen.points(name)
             own = np.arange(len(points)) if side == 0 else numbers[name]
@@ -164,16 +194,23 @@ def _add_points(
                 element = (ids[name], int(own[index]))
                 observations.setdefault(int(points[index]), []).append(element)
         for point_id, elements in sorted(observations.items()):
-            known = Counter(taken[element] for element in elements if element in taken)
-            free = [element for element in elements if element not in taken]
-            if known:
+            same = [e for element in elements for e in (element, *linked.get(element, ()))]
+            known = Counter(taken[element] for element in same if element in taken)
+            if known and side == 1:
                 row = known.most_common(1)[0][0]
             else:
                 row = len(rows)
-                rows.append((places[point_id], part.points3D[point_id].color, pycolmap.Track()))
-            for element in free:
-                taken[element] = row
-                rows[row][2].add_element(*element)
-    for xyz, color, track in rows:
-        if track.length() >= 2:
+                rows.append((places[point_id], part.points3D[point_id].color, {}))
+            for element in elements:
+                if element not in taken:
+                    observe(row, element)
+    for element, others in sorted(linked.items()):  # keypoints that saw no point so far
+        for other in others:
+            if element in taken and other not in taken:
+                observe(taken[element], other)
+    for xyz, color, seen_in in rows:
+        if len(seen_in) >= 2:
+            track = pycolmap.Track()
+            for image_id, index in seen_in.items():
+                track.add_element(image_id, index)
             merged.add_point3D(xyz, track, color)

@@ -25,7 +25,7 @@ def add_to(commands: Any) -> None:
         "--no-align", action="store_true", help="compare poses as they are (given poses)"
     )
     add_json(evaluate)
-    join = add_command(commands, "join", _join, "merge models that share photos")
+    join = add_command(commands, "join", _join, "merge models that share photos or match")
     join.add_argument(
         "models", metavar="OUT_OR_MODEL", nargs="+", type=Path, help="output folders, or models"
     )
@@ -33,6 +33,10 @@ def add_to(commands: Any) -> None:
     join.add_argument(
         "--min-photos", type=int, default=3, help="photos that must agree on how models lie"
     )
+    join.add_argument(
+        "--min-points", type=int, default=30, help="without shared photos: points that must match"
+    )
+    join.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     join.add_argument(
         "--fixed-intrinsics", action="store_true", help="keep focal lengths and distortion"
     )
@@ -92,6 +96,8 @@ def _join(args: argparse.Namespace) -> int:
         args.models,
         args.output,
         min_photos=args.min_photos,
+        min_points=args.min_points,
+        device=args.device,
         refine_intrinsics=not args.fixed_intrinsics,
     )
     if args.json:

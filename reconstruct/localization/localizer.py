@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import colmap, features, matching
-from reconstruct.config import Section, read_yaml, validate
+from reconstruct.config import Section
 from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import DataError, UsageError
 from reconstruct.features.compaction import compact, read_basis
@@ -29,7 +29,7 @@ from reconstruct.retrieval.describers import create_describer
 from reconstruct.retrieval.index import GlobalIndex, read_index
 from reconstruct.retrieval.nearest import nearest
 from reconstruct.stages.extract_settings import ExtractConfig
-from reconstruct.stages.outcome import Run
+from reconstruct.stages.outcome import Run, read_settings
 from reconstruct.stages.pair_settings import PairConfig, QueryRetrieval
 from reconstruct.stages.verify import VerifyConfig
 from reconstruct.storage.features import FeatureStore
@@ -108,7 +108,7 @@ class Localizer:
         if not workspace.sparse.is_dir() or not workspace.config.is_file():
             raise UsageError(f"{output}: no mapped model (sparse/) here; run the pipeline first")
         colmap.set_verbosity(False)
-        settings = _read_settings(workspace.config)
+        settings = read_settings(workspace.config, _MapSettings)
         self.config = config or settings.how_to_localize()
         self.neighbors = settings.neighbors() if neighbors is None else neighbors
         self._matcher = matching.create(settings.match, device)
@@ -224,14 +224,6 @@ def localize(
     """`Localizer` for a single photo; it takes the same arguments."""
     localizer = Localizer(run_or_output, neighbors=neighbors, photos=photos, device=device)
     return localizer(image, camera)
-
-
-def _read_settings(path: Path) -> _MapSettings:
-    written = read_yaml(path).get("config")
-    if not isinstance(written, dict):
-        raise UsageError(f"{path}: does not hold the settings of a run; run the pipeline again")
-    data = {name: written[name] for name in _MapSettings.model_fields if written.get(name)}
-    return validate(_MapSettings, data, f"{path}: config")
 
 
 def _photo_root(settings: _MapSettings, workspace: Workspace) -> Path:
