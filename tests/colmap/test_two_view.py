@@ -13,7 +13,7 @@ from colmap_verification import verify_database
 from numpy.typing import NDArray
 
 from reconstruct import colmap
-from reconstruct.colmap.consensus import sampson_errors, trials_needed
+from reconstruct.colmap.consensus import likely_inliers, sampson_errors, trials_needed
 from reconstruct.types import ImagePair, TwoViewGeometry
 
 SIZE = (1000, 800)
@@ -95,6 +95,28 @@ def test_many_matches_that_nearly_agree_do_not_hide_those_that_do() -> None:
     in_a_band, in_all = (estimate((first, second, matches), search_band=b) for b in (0.375, 1.0))
     assert np.count_nonzero(in_a_band.inliers[:, 0] < right) > 0.9 * right
     assert np.count_nonzero(in_all.inliers[:, 0] < right) < 0.2 * right
+
+
+def test_a_search_that_opencv_gives_up_finds_nothing() -> None:
+    rows = [
+        *([-117, -24, -157, -5], [-225, -149, -211, -65], [-132, -13, -215, -64]),
+        *([-199, -85, -198, -34], [-101, -124, -148, -52], [-125, -118, -160, -49]),
+        *([-174, -12, -188, 2], [95, -49, 45, -33]),
+    ]
+    points = np.array(rows, np.float64)
+    camera = colmap.make_camera("PINHOLE", [400, 400, 0, 0], (480, 360))
+    found = likely_inliers(
+        (camera, camera),
+        (points[:, :2], points[:, 2:]),
+        max_error_px=4.0,
+        search_band=0.375,
+        max_trials=100,
+        min_inlier_ratio=0.1,
+        confidence=0.999,
+        seed=1,
+    )
+    assert found is not None
+    assert found.shape == (8,)
 
 
 def test_trials_that_are_needed() -> None:
