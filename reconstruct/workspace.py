@@ -48,6 +48,7 @@ class Workspace:
         self.alignments = self.root / "alignments"
         self.refined = self.root / "refined"
         self.refined_geometries = self.root / "refined_geometries"
+        self.disambiguated = self.root / "disambiguated.json"
         self.database = self.root / "database.db"
         self.sparse = self.root / "sparse"
         self.snapshots = self.root / "mapping"

@@ -17,6 +17,7 @@ from reconstruct.localization.table import LocalizationTable
 from reconstruct.matching.config import MatchConfig
 from reconstruct.refinement.settings import RefineConfig
 from reconstruct.shipped import find_pipeline
+from reconstruct.stages.disambiguate import DisambiguateConfig
 from reconstruct.stages.evaluate import EvaluateConfig
 from reconstruct.stages.extract_settings import ExtractConfig
 from reconstruct.stages.map_settings import MapConfig
@@ -36,6 +37,7 @@ class PipelineConfig(PipelineFile):
     match: MatchConfig | None = None
     verify: VerifyConfig | None = None
     refine: RefineConfig | None = None
+    disambiguate: DisambiguateConfig | None = None
     map: MapConfig | None = None
     localize: LocalizeConfig | None = None
     evaluate: EvaluateConfig | None = None
@@ -69,6 +71,8 @@ class PipelineConfig(PipelineFile):
             raise ValueError("section `localize` needs section `map` before it")
         if self.refine is not None and self.verify is None:
             raise ValueError("section `refine` needs section `verify` before it")
+        if self.disambiguate is not None and (self.map is None or self.map.method == "triangulate"):
+            raise ValueError("section `disambiguate` needs section `map` that looks for poses")
         if self.extract.orientation == "search" and self.verify is None:
             raise ValueError("`extract.orientation: search` needs section `verify`")
         return self

@@ -15,6 +15,7 @@ from reconstruct.pipeline.config import AnyConfig, PipelineConfig
 from reconstruct.stages import Context, Stage, inner_context
 from reconstruct.stages.align import Align
 from reconstruct.stages.database import Database
+from reconstruct.stages.disambiguate import Disambiguate
 from reconstruct.stages.evaluate import Evaluate, EvaluateConfig
 from reconstruct.stages.extract import Extract
 from reconstruct.stages.global_ import Global
@@ -85,6 +86,9 @@ def build_chain(context: Context, config: PipelineConfig) -> list[Stage]:
             refine = Refine(context, config.refine, verify, align)
             verified = VerifyRefined(context, verify, refine)
             stages += [align, refine, verified]
+        if config.disambiguate is not None:
+            verified = Disambiguate(context, config.disambiguate, verify, verified)
+            stages.append(verified)
         database = Database(context, verify, verified)
         stages.append(database)
         if config.map is not None:

@@ -31,12 +31,12 @@ from reconstruct.report.content import (
     StageCost,
     Table,
 )
-from reconstruct.report.drawn_pairs import failed_figure, verified_figure
+from reconstruct.report.drawn_pairs import failed_figure, removed_figure, verified_figure
 from reconstruct.report.figures import count, figure_texts
 from reconstruct.report.gps import draw_plan, gps_tables, up_of
 from reconstruct.report.graph import match_graph
 from reconstruct.report.output import OutputFolder, dataset_of
-from reconstruct.report.pairs import chosen_pairs, close_ups, failed_pairs
+from reconstruct.report.pairs import chosen_pairs, close_ups, failed_pairs, removed_pairs
 from reconstruct.report.photos import photo_rows, shown_rows, with_thumbnails
 from reconstruct.report.queries import (
     Errors,
@@ -70,6 +70,8 @@ PHOTO_BYTES, PAIR_BYTES = 750_000, 400_000
 MODELS = 4
 FAILED = 2
 """Pairs shown that no geometry was found for."""
+REMOVED = 3
+"""Pairs shown that were removed, as they only look alike."""
 DENSITY_PHOTOS = 400
 
 
@@ -102,7 +104,7 @@ def collect(
         models=_models(output, photos, views),
         photos=rows,
         photos_total=len(all_rows),
-        pairs=_pairs(output, share),
+        pairs=_pairs(output, share, "disambiguate" in summary.figures),
         closeups=_closeups(output),
         graph=_graph(output, all_rows, photos),
         histograms=_histograms(output),
@@ -152,7 +154,7 @@ def _models(
     return tuple(views)
 
 
-def _pairs(output: OutputFolder, budget: int) -> tuple[PairFigure, ...]:
+def _pairs(output: OutputFolder, budget: int, disambiguated: bool) -> tuple[PairFigure, ...]:
     chosen = chosen_pairs(output.verified)
 
     @cache
@@ -161,13 +163,21 @@ def _pairs(output: OutputFolder, budget: int) -> tuple[PairFigure, ...]:
 
     queries = output.dataset.query_names
     candidates = [pair for pair in output.pairs if not queries & set(pair)]
+    places = output.disambiguation if disambiguated else None  # of an earlier run
+    removed = removed_pairs(places) if places is not None else []
+    gone = set(removed)
+    candidates = [pair for pair in candidates if pair not in gone]
     failed = failed_pairs(candidates, output.verified, raw) if output.verified else []
     failed = [pair for pair in failed if raw(pair)][:FAILED]
-    each = budget // (2 * max(1, len(chosen) + len(failed)))
+    each = budget // (2 * max(1, len(chosen) + len(failed) + len(removed[:REMOVED])))
     wanted = [pair for _, pair in chosen]
     stored = colmap.database_pairs(output.workspace.database, wanted) if wanted else {}
     figures = [verified_figure(output, label, pair, stored[pair], each) for label, pair in chosen]
     figures += [failed_figure(output, "Failed", pair, each) for pair in failed]
+    for pair in removed[:REMOVED]:
+        assert places is not None
+        found = places.conflicts.get(pair)
+        figures.append(removed_figure(output, "Removed: looks alike", pair, found, each))
     return tuple(figure for figure in figures if figure is not None)
 
 

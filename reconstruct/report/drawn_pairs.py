@@ -66,6 +66,28 @@ def failed_figure(
     return pair_figure(label, caption, pictures, drawn, failed=True)
 
 
+def removed_figure(
+    output: OutputFolder, label: str, pair: ImagePair, conflict: float | None, budget: int
+) -> PairFigure | None:
+    """Verified matches of a pair that was removed, as its photos show places that only look alike;
+    ``conflict`` of the two photos themselves, if there is any. Other arguments as of
+    `verified_figure`."""
+    points, rows = [output.keypoints(name) for name in pair], output.inliers(pair)
+    pictures = _pictures(output, pair, budget)
+    if pictures is None or points[0] is None or points[1] is None:
+        return None
+    drawn = DrawnMatches(
+        left=points[0][rows[:, 0]].astype(np.float64),
+        right=points[1][rows[:, 1]].astype(np.float64),
+        errors_px=np.full(len(rows), np.nan),
+    )
+    reason = "photos of the one place contradict photos of the other"
+    if conflict is not None:
+        reason = "beside them, the two see different things on one surface"
+    caption = f"{count(len(rows), 'match')} agree, but {reason}"
+    return pair_figure(label, caption, pictures, drawn, failed=True)
+
+
 def _pictures(output: OutputFolder, pair: ImagePair, budget: int) -> tuple[Picture, Picture] | None:
     left, right = (output.picture(name, budget) for name in pair)
     return None if left is None or right is None else (left, right)

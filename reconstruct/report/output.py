@@ -14,11 +14,14 @@ from reconstruct.datasets import Dataset
 from reconstruct.errors import ArtifactError, ImageError
 from reconstruct.geometry import Float64
 from reconstruct.images import image_size
+from reconstruct.matching.disambiguation import Disambiguation
 from reconstruct.report.content import Picture
 from reconstruct.report.pictures import thumbnail
 from reconstruct.report.statistics import errors_px
+from reconstruct.stages.disambiguate import read_disambiguation
 from reconstruct.stages.georegister import read_gps
 from reconstruct.storage.features import FeatureStore
+from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.types import ImagePair
 from reconstruct.workspace import Workspace
@@ -38,6 +41,7 @@ class OutputFolder:
         self.dataset = dataset
         self._features = FeatureStore(workspace.features)
         self._matches = MatchStore(workspace.matches)
+        self._geometries = GeometryStore(workspace.geometries)
         self.keypoints = lru_cache(KEYPOINTS_KEPT)(self._keypoints)
         """Image -> (N, 2) keypoints as the extractor found them, or None."""
 
@@ -84,6 +88,21 @@ class OutputFolder:
             return self._matches.load_from(first, second)
         except ArtifactError:
             return np.zeros((0, 2), np.uint32)
+
+    def inliers(self, pair: ImagePair) -> NDArray[np.uint32]:
+        """(M, 2) verified matches of a pair, also where it was removed later."""
+        try:
+            return self._geometries.inliers(pair)
+        except ArtifactError:
+            return np.zeros((0, 2), np.uint32)
+
+    @cached_property
+    def disambiguation(self) -> Disambiguation | None:
+        """The places that look alike, where they were looked for."""
+        try:
+            return read_disambiguation(self.workspace)
+        except ArtifactError:
+            return None
 
     @cached_property
     def featured(self) -> list[str]:

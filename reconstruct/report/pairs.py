@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from reconstruct.colmap import ModelArrays
 from reconstruct.geometry import Float64
+from reconstruct.matching.disambiguation import Disambiguation
 from reconstruct.report.content import CloseUp, MatchLine, PairFigure, Picture
 from reconstruct.report.figures import count
 from reconstruct.report.pictures import patch
@@ -54,6 +55,11 @@ def failed_pairs(
     others = others[:: max(1, len(others) // looked_at)]
     ranked = sorted(neighbors[:looked_at], key=lambda pair: -matches(pair))
     return [*ranked, *sorted(others, key=lambda pair: -matches(pair))]
+
+
+def removed_pairs(found: Disambiguation) -> list[ImagePair]:
+    """Removed pairs, those first whose photos contradict each other most."""
+    return sorted(found.removed, key=lambda pair: (-found.conflicts.get(pair, 0.0), pair))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

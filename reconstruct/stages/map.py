@@ -210,8 +210,11 @@ class Map(WholeStage):
     def _adjusted(self, model: colmap.Reconstruction) -> colmap.Reconstruction:
         self._adjust(model)
         settings = self.config.second_pass
-        refined = self.database.verified is not self.database.verify
-        if settings is None or not refined or self.config.robust_loss_px is None:
+        if (
+            settings is None
+            or not self.database.verified.refined
+            or self.config.robust_loss_px is None
+        ):
             return model
         pairs = len(pairs_to_align(model, settings))
         with self.context.reporter.task("second pass", pairs, "pairs") as advance:

@@ -206,6 +206,7 @@ class VerifyRefined(KeyedStage):
     unit = "pairs"
     shard = (4, 256)
     keeps_unwanted = False
+    refined = True
 
     def __init__(self, context: Context, verify: Verify, refine: Refine) -> None:
         self.geometries = GeometryStore(context.workspace.refined_geometries)

@@ -47,9 +47,14 @@ class VerifyConfig(colmap.TwoViewOptions):
 
 
 class Verified(Protocol):
-    """What the database is written from: stage `Verify`, or `VerifyRefined` after it."""
+    """What the database is written from: stage `Verify`, or `VerifyRefined` or `Disambiguate` after
+    it."""
 
     name: str
+
+    @property
+    def refined(self) -> bool:
+        """Whether keypoints were refined."""
 
     def current(self) -> bool:
         """Whether the geometries of all pairs are there."""
@@ -80,6 +85,7 @@ class Verify(KeyedStage):
     name = "verify"
     unit = "pairs"
     shard = (4, 256)
+    refined = False
 
     def __init__(
         self,
