@@ -60,7 +60,12 @@ OUTSIDE_OF_FINGERPRINTS = {
             "RefineConfig.chunk",
         ),
         *("RefineConfig.cache_mb", "SecondPassConfig.chunk", "SecondPassConfig.cache_mb"),
-        *("RefineQueryConfig.chunk", "RefineQueryConfig.cache_mb", "MapConfig.threads"),
+        *(
+            "RefineQueryConfig.chunk",
+            "RefineQueryConfig.cache_mb",
+            "DisambiguateConfig.threads",
+            "MapConfig.threads",
+        ),
         "MapConfig.snapshot_images",
         "TrainConfig.workers",
     },
