@@ -37,7 +37,7 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("SparsePointsConfig.images", "SparsePointsConfig.model", "ColmapDepthConfig.images"),
         *("MegaDepthConfig.images", "MegaDepthConfig.scene_info", "MixConfig.images"),
         *("FixedViewsConfig.images", "GpsConfig.positions"),
-        *("FolderConfig.rigs", "VideoConfig.path"),
+        *("FolderConfig.rigs", "VideoConfig.path", "PanoramaConfig.images", "PanoramaConfig.masks"),
     },
     "what its parts are given, which count": {
         *("TogetherConfig.max_edge", "TogetherConfig.max_keypoints"),

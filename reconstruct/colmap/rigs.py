@@ -83,6 +83,18 @@ class Rigs:
         """Whether the pose of every camera in its rig is given."""
         return all(s.ref_sensor or s.cam_from_rig is not None for s in self._sensors)
 
+    @property
+    def has_size(self) -> bool:
+        """Whether it says how large a model is: cameras at a known distance."""
+        poses = [s.cam_from_rig for s in self._sensors if s.cam_from_rig is not None]
+        return self.calibrated and any(np.any(pose.translation) for pose in poses)
+
+    @property
+    def one_place(self) -> bool:
+        """Whether photos of a frame are taken from one place, so that nothing can be triangulated
+        between them: the views of panoramas."""
+        return self.calibrated and not self.has_size
+
     def sensor(self, name: str) -> str | None:
         """The prefix of the camera that took a photo; None if it is in no rig."""
         found = (s.image_prefix for s in self._sensors if name.startswith(s.image_prefix))

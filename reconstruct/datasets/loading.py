@@ -17,6 +17,7 @@ from reconstruct.datasets.aachen import AachenConfig
 from reconstruct.datasets.cameras import CamerasConfig
 from reconstruct.datasets.depth_folder import DepthFolderConfig
 from reconstruct.datasets.inloc import InLocConfig
+from reconstruct.datasets.panorama import PanoramaConfig
 from reconstruct.datasets.photos import FolderConfig
 from reconstruct.datasets.square import SyntheticConfig
 from reconstruct.datasets.video import VideoConfig
@@ -24,7 +25,13 @@ from reconstruct.datasets.video import VideoConfig
 logger = logging.getLogger(__name__)
 
 DatasetConfig = Annotated[
-    FolderConfig | VideoConfig | SyntheticConfig | AachenConfig | InLocConfig | DepthFolderConfig,
+    FolderConfig
+    | VideoConfig
+    | PanoramaConfig
+    | SyntheticConfig
+    | AachenConfig
+    | InLocConfig
+    | DepthFolderConfig,
     Field(discriminator="format"),
 ]
 

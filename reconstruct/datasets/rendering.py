@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from reconstruct.datasets.sampling import bilinear
 from reconstruct.datasets.scene import (
     NO_SURFACE_M,
     Lighting,
@@ -31,8 +31,6 @@ SUPERSAMPLING = 2
 """Colour samples per pixel and axis; depth has one, in the centre."""
 
 GAMMA = 2.2
-EXACT_REMAP = int(cv2.__version__.split(".")[0]) >= 5
-"""OpenCV 4 samples at whole 32nds of a pixel, which moves poses by half a degree."""
 CELLS_PER_M = 6.0  # light maps: much coarser than textures, so shadows get a soft edge
 
 
@@ -251,18 +249,5 @@ def _sample(pyramid: tuple[ImageArray, ...], s: Float64, t: Float64, level: Floa
     for k in range(int(level.min()), int(np.ceil(level.max())) + 1):
         height, width = pyramid[k].shape[:2]
         x, y = (s * width - 0.5).astype(np.float32), (t * height - 0.5).astype(np.float32)
-        result += (1 - np.abs(level - k)).clip(0)[..., None] * _texels(pyramid[k], x, y)
+        result += (1 - np.abs(level - k)).clip(0)[..., None] * bilinear(pyramid[k], x, y)
     return result
-
-
-def _texels(texture: ImageArray, x: FloatArray, y: FloatArray) -> FloatArray:
-    """(H, W, 3) whole numbers: the (h, w, 3) texture at (x, y), bilinear."""
-    if EXACT_REMAP:
-        found = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return found.astype(np.float32)
-    colours = [
-        ndimage.map_coordinates(texture[..., c], (y, x), np.float32, order=1, mode="nearest")
-        for c in range(3)
-    ]
-    texels: FloatArray = np.rint(np.stack(colours, -1))
-    return texels

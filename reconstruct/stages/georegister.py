@@ -45,7 +45,7 @@ def align_with_gps(
         The model's entry in gps.json, as JSON types.
     """
     poses = colmap.model_poses(model)
-    known_size = dataset.rigs is not None and dataset.rigs.calibrated and colmap.has_rigs(model)
+    known_size = dataset.rigs is not None and dataset.rigs.has_size and colmap.has_rigs(model)
     names = sorted(set(poses) & set(gps.positions))
     cameras = _cameras(dataset, {name: poses[name] for name in names})
     positions, sigma = _rows(gps.positions, names), _rows(gps.sigma, names)

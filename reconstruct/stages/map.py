@@ -265,7 +265,7 @@ class Map(WholeStage):
     def _has_size(self) -> bool:
         """Whether rigs determine the size of the model, which adjustments with positions would
         change."""
-        return self.database.rigs is not None
+        return self.database.rigs is not None and self.database.rigs.has_size
 
     def _align(self, model: colmap.Reconstruction) -> dict[str, Any]:
         assert self.gps is not None

@@ -109,8 +109,11 @@ class Pair(WholeStage):
             content.append(tree_hash(self.reference))
         if isinstance(self.config, GpsPairsConfig) and self.context.dataset.gps is not None:
             content.append(self.context.dataset.gps.identity())
-        if isinstance(self.config, SequentialConfig) and self.context.dataset.rigs is not None:
-            content.append(self.context.dataset.rigs.content)
+        rigs = self.context.dataset.rigs
+        if isinstance(self.config, SequentialConfig) and rigs is not None:
+            content.append(rigs.content)
+        if rigs is not None and rigs.one_place:
+            content.append(f"frames of {rigs.content} are not paired with themselves")
         if self.global_ is not None and self._retrieves():
             content.append(self.global_.fingerprint())
             if content[-1] is None:

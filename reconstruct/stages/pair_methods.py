@@ -64,6 +64,9 @@ class PairMethods:
         queries = self.context.dataset.query_names
         mapped = [name for name in names if name not in queries]
         pairs = self._map_pairs(mapped, names)
+        rigs = self.context.dataset.rigs
+        if rigs is not None and rigs.one_place:
+            pairs = [pair for pair in pairs if rigs.frame(pair[0]) != rigs.frame(pair[1])]
         if self.context.dataset.queries:
             asked = [name for name in names if name in queries]
             pairs = sorted({*pairs, *self._query_pairs(asked, mapped, names)})

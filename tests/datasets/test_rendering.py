@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reconstruct.datasets import rendering
+from reconstruct.datasets import sampling
 from reconstruct.datasets.rendering import illuminate, render
 from reconstruct.datasets.scene import (
     NO_SURFACE_M,
@@ -175,6 +175,6 @@ def test_texels_lie_between_those_around_whatever_the_version_of_opencv(monkeypa
     texture[:, 1] = [100, 200, 40]
     x, y = np.array([[0.51, 2.0, -5.0]], np.float32), np.array([[0.0, 1.0, 9.0]], np.float32)
     expected = [[[51, 102, 20], [0, 0, 0], [0, 0, 0]]]
-    for exact in {rendering.EXACT_REMAP, False}:
-        monkeypatch.setattr(rendering, "EXACT_REMAP", exact)
-        np.testing.assert_array_equal(rendering._texels(texture, x, y), expected)
+    for exact in {sampling.EXACT_REMAP, False}:
+        monkeypatch.setattr(sampling, "EXACT_REMAP", exact)
+        np.testing.assert_array_equal(sampling.bilinear(texture, x, y), expected)
