@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import pycolmap
 
-from reconstruct.colmap.gps import Prior, pose_priors
+from reconstruct.colmap.gps import Prior, pose_priors, transform_model
 from reconstruct.colmap.models import Reconstruction
-from reconstruct.colmap.rigs import has_rigs
+from reconstruct.colmap.rigs import has_rigs, rig_size
 
 MIN_OBSERVATIONS = 10
 """An image that observes fewer points loses its pose: COLMAP's limit during mapping."""
@@ -23,6 +24,7 @@ def adjust_robustly(
     constant_poses: Collection[str] = (),
     positions: Mapping[str, Prior] | None = None,
     constant_rigs: bool = False,
+    refine_rigs: bool = False,
 ) -> None:
     """Bundle adjustment of a whole model, in place, under a Cauchy loss.
 
@@ -37,7 +39,9 @@ def adjust_robustly(
             which it is held by its standard deviation; outliers count little. None: none are known,
             and the model stays in its frame.
         constant_rigs: Whether the poses of cameras in their rigs stay as they are.
+        refine_rigs: Whether constant rigs are so in size alone: the poses in them are refined.
     """
+    size = rig_size(model)
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
@@ -50,7 +54,7 @@ def adjust_robustly(
             config.set_constant_rig_from_world_pose(model.images[image_id].frame_id)
     for camera_id in constant_cameras & set(model.cameras):
         config.set_constant_cam_intrinsics(camera_id)
-    if constant_rigs:
+    if constant_rigs and not refine_rigs:
         for rig in model.rigs.values():
             for sensor_id in rig.non_ref_sensors:
                 config.set_constant_sensor_from_rig_pose(sensor_id)
@@ -66,6 +70,8 @@ def adjust_robustly(
     else:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
         pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+    if refine_rigs:
+        transform_model(model, size / rig_size(model), np.eye(3), np.zeros(3))
     # Under a robust loss, points that do not fit may drift off, even to infinity: COLMAP's own
     # limits remove them.
     limits = pycolmap.IncrementalMapperOptions()

@@ -178,3 +178,10 @@ def rig_ids(database: Path) -> set[int]:
 def has_rigs(model: Reconstruction) -> bool:
     """Whether images of a model are joined to frames."""
     return any(rig.num_sensors() > 1 for rig in model.rigs.values())
+
+
+def rig_size(model: Reconstruction) -> float:
+    """Root of the summed squared distances of cameras from the reference of their rig; it grows
+    with the scale of the model. 0: there are no rigs, or all their cameras are at one place."""
+    poses = [pose for rig in model.rigs.values() for pose in rig.non_ref_sensors.values()]
+    return math.sqrt(sum(float(p.translation @ p.translation) for p in poses if p is not None))

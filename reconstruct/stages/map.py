@@ -79,6 +79,11 @@ class Map(WholeStage):
             )
         self._growth: Growth | None = None
         self._start = start_folder(config.start, context.workspace)
+        if config.refine_rigs and (database.rigs is None or not database.rigs.has_size):
+            raise ConfigError(
+                "map.refine_rigs: needs dataset.rigs with the poses of all cameras, at a distance "
+                "from each other; leave it out"
+            )
         if self._start is not None and database.rigs is not None:
             raise ConfigError("map.start: a model cannot grow with dataset.rigs; leave one out")
 
@@ -246,6 +251,7 @@ class Map(WholeStage):
                 constant_poses=() if self._growth is None else self._growth.constant,
                 positions=self._positions(model),
                 constant_rigs=self.database.rigs is not None,
+                refine_rigs=self.config.refine_rigs,
             )
 
     @property

@@ -42,6 +42,9 @@ class MapConfig(Section):
     refine_intrinsics: bool | None = None
     """Refine focal length and distortion too. null: only of cameras whose intrinsics were not
     given."""
+    refine_rigs: bool = False
+    """In the last bundle adjustment refine the poses of cameras in their rigs that ``dataset.rigs``
+    gives, too; of these only the distances then count, for the size of the model."""
     pixels: Literal["input", "photo"] = "input"
     """What a pixel is in ``robust_loss_px`` and COLMAP's own thresholds: a pixel of the picture in
     which keypoints were found (the photo shrunk to the extractor's ``max_edge``; after `refine`, to
@@ -77,6 +80,8 @@ class MapConfig(Section):
                 "`method: triangulate` keeps the reference's intrinsics: "
                 "leave `refine_intrinsics` out"
             )
+        if self.refine_rigs and self.robust_loss_px is None:
+            raise ValueError("`refine_rigs` is part of the last adjustment: set `robust_loss_px`")
         try:
             colmap.check_options(self.method, self.options)
         except UsageError as error:
