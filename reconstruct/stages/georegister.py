@@ -121,7 +121,7 @@ def _rows(values: Mapping[str, Float64], names: Sequence[str]) -> Float64:
 
 
 def _cameras(dataset: Dataset, poses: Mapping[str, Float64]) -> Cameras:
-    turned = [DOWN.get(_orientation(dataset, name), (1, 1)) for name in poses]
+    turned = [DOWN.get(orientation(dataset, name), (1, 1)) for name in poses]
     axes = [pose[:, :3] for pose in poses.values()]
     down = [sign * axis[k] + axis[2] for axis, (k, sign) in zip(axes, turned, strict=True)]
     level = [axis[1 - k] for axis, (k, _) in zip(axes, turned, strict=True)]
@@ -132,7 +132,8 @@ def _cameras(dataset: Dataset, poses: Mapping[str, Float64]) -> Cameras:
     )
 
 
-def _orientation(dataset: Dataset, name: str) -> int:
+def orientation(dataset: Dataset, name: str) -> int:
+    """EXIF orientation of a photo; 1 if it cannot be read."""
     try:
         return exif_orientation(read_image_bytes(dataset.path(name)))
     except ImageError:

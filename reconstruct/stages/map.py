@@ -15,7 +15,7 @@ from reconstruct import colmap
 from reconstruct.atomic import TEMPORARY, atomic_path, remove
 from reconstruct.datasets.gps import GpsPositions
 from reconstruct.errors import ConfigError, EstimationError
-from reconstruct.fingerprints import fingerprint, tree_hash
+from reconstruct.fingerprints import file_hash, fingerprint, tree_hash
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
@@ -35,6 +35,7 @@ from reconstruct.stages.growing import (
 )
 from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.second_pass import pairs_to_align, second_pass
+from reconstruct.stages.upright import read_gravity, turn_upright
 from reconstruct.stages.whole import WholeStage
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,10 @@ class Map(WholeStage):
                 "map.refine_rigs: needs dataset.rigs with the poses of all cameras, at a distance "
                 "from each other; leave it out"
             )
+        if config.upright is not None and context.dataset.gps is not None:
+            raise ConfigError("map.upright: dataset.gps says where up is; leave one of them out")
+        upright = config.upright
+        self._gravity = None if upright is None else read_gravity(upright, context.dataset)
         if self._start is not None and database.rigs is not None:
             raise ConfigError("map.start: a model cannot grow with dataset.rigs; leave one out")
 
@@ -94,6 +99,8 @@ class Map(WholeStage):
             return None
         reference = self.reference and tree_hash(self.reference)
         more = [self._unknown_rigs.content] if self._unknown_rigs is not None else []
+        if self.config.upright is not None and self.config.upright.gravity is not None:
+            more.append(file_hash(Path(self.config.upright.gravity)))
         start = start_identity(self.config.start, self._start, self.workspace)
         settings = self.config.identity()
         return fingerprint("map", settings, reference, start, self.context.seed, before, *more)
@@ -139,6 +146,9 @@ class Map(WholeStage):
             )
         if self._growth is not None:
             colmap.return_to(models[0], self._growth.source, exactly=self.config.fixed)
+        elif self.config.upright is not None:
+            for model in models:
+                turn_upright(model, self.context.dataset, self._gravity)
         return models
 
     def _mapper(self) -> colmap.MapperOptions:

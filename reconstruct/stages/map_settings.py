@@ -10,6 +10,7 @@ from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import UsageError
 from reconstruct.stages.second_pass import SecondPassConfig
+from reconstruct.stages.upright import UprightConfig
 
 AUTO_IMAGES = 200
 """From so many photos on, global mapping takes less time than incremental mapping: see the
@@ -58,6 +59,9 @@ class MapConfig(Section):
     photos where they were not matched; and adjust once more. null: no second pass. It needs a first
     pass (section `refine`) and ``robust_loss_px``, and does not apply to `triangulate`, which
     adjusts no pose."""
+    upright: UprightConfig | None = None
+    """Turn models so that z is up. null: not; with ``dataset.gps`` z is up in any case, and a model
+    that grows stays as it was. ``{}``: as most cameras were held."""
     min_model_size: int = Field(3, ge=2)
     """Models with fewer images are dropped where there are several."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -79,6 +83,10 @@ class MapConfig(Section):
             raise ValueError(
                 "`method: triangulate` keeps the reference's intrinsics: "
                 "leave `refine_intrinsics` out"
+            )
+        if self.method == "triangulate" and self.upright is not None:
+            raise ValueError(
+                "`method: triangulate` keeps the reference's frame: leave `upright` out"
             )
         if self.refine_rigs and self.robust_loss_px is None:
             raise ValueError("`refine_rigs` is part of the last adjustment: set `robust_loss_px`")
