@@ -37,7 +37,7 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("SparsePointsConfig.images", "SparsePointsConfig.model", "ColmapDepthConfig.images"),
         *("MegaDepthConfig.images", "MegaDepthConfig.scene_info", "MixConfig.images"),
         *("FixedViewsConfig.images", "GpsConfig.positions"),
-        "UprightConfig.gravity",
+        *("UprightConfig.gravity", "LocalizeConfig.rigs"),
         *("FolderConfig.rigs", "VideoConfig.path", "PanoramaConfig.images", "PanoramaConfig.masks"),
     },
     "what its parts are given, which count": {

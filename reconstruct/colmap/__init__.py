@@ -101,6 +101,7 @@ from reconstruct.colmap.placing import (
     place_on_database,
     return_to,
 )
+from reconstruct.colmap.rig_pose import estimate_rig_pose
 from reconstruct.colmap.rigs import (
     Rigs,
     has_rigs,
@@ -163,6 +164,7 @@ __all__ = [
     "drop_unfounded_images",
     "east_north_up",
     "estimate_pose",
+    "estimate_rig_pose",
     "estimate_two_view_geometry",
     "find_linked_overlap",
     "find_overlap",

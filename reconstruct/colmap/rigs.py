@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
+from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import Camera, make_camera
 from reconstruct.colmap.database import opened
@@ -107,6 +108,16 @@ class Rigs:
                 if name.startswith(sensor.image_prefix):
                     return f"{number:06d}/{name.removeprefix(sensor.image_prefix)}"
         return name
+
+    def cam_from_rig(self, name: str) -> NDArray[np.float64]:
+        """(3, 4) pose in its rig of the camera that took a photo, where that is given."""
+        for sensor in self._sensors:
+            if name.startswith(sensor.image_prefix):
+                if sensor.ref_sensor:
+                    return np.eye(3, 4)
+                if sensor.cam_from_rig is not None:
+                    return np.asarray(sensor.cam_from_rig.matrix())
+        raise KeyError(name)
 
     def camera(self, name: str, size: tuple[int, int]) -> Camera | None:
         """The intrinsics that the configuration gives for a photo, if any."""

@@ -17,8 +17,10 @@ import numpy as np
 from reconstruct import colmap
 from reconstruct.config import Section
 from reconstruct.datasets import cameras
+from reconstruct.errors import ConfigError, UsageError
 from reconstruct.features import input_scale
 from reconstruct.fingerprints import fingerprint
+from reconstruct.localization.frame import QueryFrames, localize_frame
 from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.query import MatchedQuery, QueryLocalizer
 from reconstruct.stages import Context, Plan
@@ -99,6 +101,16 @@ class Localize(KeyedStage):
         self.map = mapped
         self.camera_config = camera_config
         self.verify = verify
+        self._rigs = None if config.rigs is None else colmap.Rigs(Path(config.rigs))
+        if self._rigs is not None and not self._rigs.calibrated:
+            raise ConfigError(
+                f"{config.rigs}: localize.rigs needs the poses of all cameras in their rig "
+                "(cam_from_rig_rotation, cam_from_rig_translation)"
+            )
+
+    def frames(self) -> QueryFrames:
+        """Which queries are localized together."""
+        return QueryFrames.of(self._rigs, sorted(self.pair.query_pairs()))
 
     def find_fingerprints(self) -> dict[str, str] | None:
         """Query -> fingerprint over the settings, the map, its camera and its matches."""
@@ -110,18 +122,25 @@ class Localize(KeyedStage):
         limits = self.verify.identity() if self.config.verify_pairs else None
         common = [self.config.identity(), limits, self.context.seed, mapped]
         shared = cameras.identity(self.camera_config, self.context.dataset)
-        found = {}
+        found: dict[str, str] = {}
         for name, others in self.pair.query_pairs().items():
             known = given[name]
             camera = shared if known is None else [known.model, known.size, known.params]
             pairs = [ordered(name, other) for other in others]
             matched = [[*pair, matches[pair_key(pair)]] for pair in pairs]
             found[name] = fingerprint("pose", common, name, camera, features[name], matched)
+        together, by_itself = self.frames(), dict(found)
+        for name, frame in together.frames.items():
+            if len(frame) > 1:
+                parts = [by_itself[other] for other in frame]
+                found[name] = fingerprint("pose in a frame", together.identity, name, parts)
         return found
 
     def worker(self) -> Worker:
         """Estimates the poses of queries."""
         sizes = self.extract.features.image_sizes(sorted(self.known_fingerprints()))
+        assigned = cameras.assign(self.camera_config, self.context.dataset, sizes)
+        self._check_intrinsics(assigned)
         return LocalizeWorker(
             photos=self.extract.photos(),
             config=self.config,
@@ -130,11 +149,21 @@ class Localize(KeyedStage):
             features=self.extract.features,
             matches=self.match.matches,
             pairs=self.pair.query_pairs(),
-            cameras=cameras.assign(self.camera_config, self.context.dataset, sizes),
+            frames=self.frames(),
+            cameras=assigned,
             local=self.extract.config.local,
             device=self.context.device,
             seed=self.context.seed,
         )
+
+    def _check_intrinsics(self, assigned: colmap.CameraAssignment) -> None:
+        """Raises UsageError for a query of a frame whose camera is guessed."""
+        for name, frame in self.frames().frames.items():
+            if len(frame) > 1 and assigned.camera_ids[name] not in assigned.known:
+                raise UsageError(
+                    f"{name}: its intrinsics are not known, which localize.rigs needs; give a list "
+                    "with intrinsics as dataset.queries, or dataset.cameras"
+                )
 
     def estimates(self) -> list[PoseEstimate]:
         """All estimates, failures too, sorted by name."""
@@ -156,6 +185,7 @@ class LocalizeWorker:
     features: FeatureStore
     matches: MatchStore
     pairs: Mapping[str, Sequence[str]]
+    frames: QueryFrames
     cameras: colmap.CameraAssignment
     local: Section
     device: str
@@ -179,22 +209,34 @@ class LocalizeWorker:
 
     def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
         """Results for queries."""
-        known = set(self.localize.tracks.names)
+        done: dict[str, PoseEstimate] = {}
         for name, value, _ in wanted:
-            camera_id = self.cameras.camera_ids[name]
-            others = [other for other in self.pairs[name] if other in known]
-            query = MatchedQuery(
-                name=name,
-                image=self.photos.root / name,
-                keypoints=self.features.keypoints(name),
-                camera=self.cameras.cameras[camera_id],
-                camera_known=camera_id in self.cameras.known,
-                matches={other: self.matches.load_from(name, other) for other in others},
-                map_keypoints=self._keypoints(others),
-                input_scale=input_scale(self.local, self.features.image_size(name)),
-            )
-            record = EstimateStore.record(value, self.localize(query))
+            if name not in done:
+                done |= self._estimates(self.frames.frames[name])
+            record = EstimateStore.record(value, done.pop(name))
             yield Result(name, (record,), notes=dict(self.load_map.unreadable))
+
+    def _estimates(self, frame: Sequence[str]) -> dict[str, PoseEstimate]:
+        queries = [self._query(name) for name in frame]
+        if len(frame) == 1:
+            return {frame[0]: self.localize(queries[0])}
+        poses = [self.frames.cams_from_rig[name] for name in frame]
+        return dict(zip(frame, localize_frame(self.localize, queries, poses), strict=True))
+
+    def _query(self, name: str) -> MatchedQuery:
+        known = set(self.localize.tracks.names)
+        camera_id = self.cameras.camera_ids[name]
+        others = [other for other in self.pairs[name] if other in known]
+        return MatchedQuery(
+            name=name,
+            image=self.photos.root / name,
+            keypoints=self.features.keypoints(name),
+            camera=self.cameras.cameras[camera_id],
+            camera_known=camera_id in self.cameras.known,
+            matches={other: self.matches.load_from(name, other) for other in others},
+            map_keypoints=self._keypoints(others),
+            input_scale=input_scale(self.local, self.features.image_size(name)),
+        )
 
     def _keypoints(self, names: Sequence[str]) -> dict[str, Any]:
         if not self.config.verify_pairs:

@@ -8,14 +8,14 @@ LO-RANSAC. A query that fails has a status and no pose.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reconstruct import colmap
-from reconstruct.config import Section
+from reconstruct.config import NotIdentity, Section
 from reconstruct.localization.refine_query import RefineQueryConfig
 from reconstruct.matching.covisibility import covisibility_clusters
 from reconstruct.types import FloatArray, PointMap, PoseEstimate
@@ -51,6 +51,16 @@ class LocalizeConfig(Section):
     again. null: they stay as detected. Turn it on where section `refine` moved the map's keypoints:
     a query's keypoints have the same systematic errors as detected ones of the map, but not as
     refined ones."""
+    rigs: Annotated[str | None, NotIdentity] = None
+    """COLMAP's rig configuration (a JSON file) with the poses of all cameras: queries that a rig
+    took at once, called the same after the prefixes of its cameras, are localized together. The map
+    is in the unit of the configuration. null: photo by photo."""
+
+    @model_validator(mode="after")
+    def _check(self) -> LocalizeConfig:
+        if self.rigs is not None and (self.clusters or self.refine_focal):
+            raise ValueError("with `rigs` leave `clusters` and `refine_focal` out")
+        return self
 
 
 Matches2D3D = tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -44,6 +44,23 @@ class MatchedQuery:
     input_scale: float = 1.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PreparedQuery:
+    """What the pose of a query is estimated from.
+
+    Attributes:
+        query: The photo.
+        config: The settings, with ``max_error_px`` in pixels of the photo.
+        matches: Image of the map -> those of its matches that count.
+        refine: A first pose -> the query's keypoints, moved; None: they stay.
+    """
+
+    query: MatchedQuery
+    config: LocalizeConfig
+    matches: Mapping[str, NDArray[np.uint32]]
+    refine: Callable[[PoseEstimate], FloatArray] | None
+
+
 class QueryLocalizer:
     """Finds where queries were taken, in one map.
 
@@ -81,6 +98,22 @@ class QueryLocalizer:
 
     def __call__(self, query: MatchedQuery) -> PoseEstimate:
         """The pose of a query in the map's frame, or why there is none."""
+        prepared = self.prepare(query)
+        free = self.config.refine_focal
+        return localize_matches(
+            query.name,
+            query.keypoints,
+            prepared.matches,
+            self.tracks,
+            query.camera,
+            prepared.config,
+            refine_focal=not query.camera_known if free is None else free,
+            seed=self.seed,
+            refine=prepared.refine,
+        )
+
+    def prepare(self, query: MatchedQuery) -> PreparedQuery:
+        """What the pose of a query is estimated from."""
         config = self.config
         if config.pixels == "input":
             limit = query.input_scale * config.max_error_px
@@ -96,18 +129,7 @@ class QueryLocalizer:
             refine = self._refiner.query(
                 query.image, query.keypoints, matches, query.camera, config.max_error_px
             )
-        free = self.config.refine_focal
-        return localize_matches(
-            query.name,
-            query.keypoints,
-            matches,
-            self.tracks,
-            query.camera,
-            config,
-            refine_focal=not query.camera_known if free is None else free,
-            seed=self.seed,
-            refine=refine,
-        )
+        return PreparedQuery(query=query, config=config, matches=matches, refine=refine)
 
     def _verified(
         self, query: MatchedQuery, name: str, matches: NDArray[np.uint32]

@@ -69,6 +69,13 @@ class MapConfig(Section):
     threads: Annotated[int, NotIdentity] = -1
     """-1: all cores. Only 1 makes two runs equal bit by bit."""
 
+    def identity(self) -> dict[str, Any]:
+        """See `Section.identity`; models without what came later are those of before."""
+        settings = super().identity()
+        later = {"refine_rigs": False, "upright": None}
+        unused = {name for name, value in later.items() if settings[name] == value}
+        return {name: value for name, value in settings.items() if name not in unused}
+
     @model_validator(mode="after")
     def _check(self) -> MapConfig:
         if self.method != "triangulate" and self.reference is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Command
+from PIL import Image
 
 from reconstruct import colmap
 from reconstruct.datasets.rendering import illuminate, render
@@ -21,6 +23,7 @@ from reconstruct.datasets.synthetic import (
 )
 from reconstruct.evaluation.poses import similarity
 from reconstruct.geometry import projection_center
+from reconstruct.storage.poses import read_poses
 
 BASELINE_M = 0.8
 PAIR = "pair={method: sequential, overlap: 3}"
@@ -197,3 +200,57 @@ def test_a_configuration_of_other_photos_is_refused(
     outcome = command(*arguments, "--set", f"dataset.rigs={rigs}")
     assert outcome.status == 2
     assert "no photo's name begins with 'middle/'" in outcome.err
+
+
+def test_queries_that_were_taken_at_once_are_localized_together(
+    command: Command, chain: Path, stereo: Path, tmp_path: Path
+) -> None:
+    """The right photo is black but for a corner, where little is found."""
+    photos = tmp_path / "photos"
+    shutil.copytree(stereo / "photos", photos)
+    names = ["left/new.jpg", "right/new.jpg"]
+    for side in ("left", "right"):
+        (photos / side / "4.jpg").rename(photos / side / "new.jpg")
+    dark = np.asarray(Image.open(photos / names[1])).copy()
+    dark[60:], dark[:, 80:] = 0, 0
+    Image.fromarray(dark).save(photos / names[1], quality=95)
+    camera = colmap.intrinsics(
+        colmap.model_cameras(colmap.read_model(stereo / "reference"))["left/4.jpg"]
+    )
+    values = [*camera.size, *camera.params]
+    line = " ".join(["PINHOLE", *map(str, values)])
+    (tmp_path / "queries.txt").write_text("".join(f"{name} {line}\n" for name in names))
+    arguments = ["run", chain, "--images", photos, "--output", tmp_path / "out", "-q"]
+    for setting in (
+        f"dataset.cameras={stereo / 'reference'}",
+        f"dataset.queries={tmp_path / 'queries.txt'}",
+        f"map={{method: triangulate, reference: {stereo / 'reference'}}}",
+        "localize.min_inliers=12",
+    ):
+        arguments += ["--set", setting]
+    true = colmap.model_poses(colmap.read_model(stereo / "reference"))
+    true = {name.replace("/4", "/new"): pose for name, pose in true.items()}
+
+    def errors_m(*settings: str) -> dict[str, float]:
+        assert command(*arguments, *settings).status in (0, 3)
+        found = read_poses(tmp_path / "out" / "poses.txt")
+        return {
+            name: float(np.linalg.norm(projection_center(pose) - projection_center(true[name])))
+            for name, pose in found.items()
+        }
+
+    assert "right/new.jpg" not in errors_m()
+    rigs = write_rigs(tmp_path / "rigs.json", calibrated=True)
+    together = errors_m("--set", f"localize.rigs={rigs}")
+    assert set(together) == set(names)
+    assert max(together.values()) < 0.05
+    write_rigs(rigs, calibrated=False)
+    outcome = command(*arguments, "--set", f"localize.rigs={rigs}")
+    assert outcome.status == 2
+    assert "localize.rigs needs the poses of all cameras" in outcome.err
+    write_rigs(rigs, calibrated=True)
+    (tmp_path / "queries.txt").write_text("".join(f"{name}\n" for name in names))
+    settings = ["--set", f"localize.rigs={rigs}", "--set", "dataset.cameras=null"]
+    outcome = command(*arguments, *settings)
+    assert outcome.status == 2
+    assert "its intrinsics are not known, which localize.rigs needs" in outcome.err
