@@ -51,6 +51,7 @@ from reconstruct.colmap.database import (
     verified_matches,
     write_database,
 )
+from reconstruct.colmap.derivatives import intrinsics_derivatives, point_derivatives
 from reconstruct.colmap.estimation import (
     estimate_pose,
     project,
@@ -174,6 +175,7 @@ __all__ = [
     "has_rigs",
     "incremental_options",
     "intrinsics",
+    "intrinsics_derivatives",
     "is_camera_model",
     "make_camera",
     "map_images",
@@ -190,6 +192,7 @@ __all__ = [
     "pair_seed",
     "pinhole_matrix",
     "place_on_database",
+    "point_derivatives",
     "points_by_id",
     "project",
     "read_model",

@@ -40,6 +40,7 @@ class PoseMetrics:
     position_mean: float
     position_median: float
     position_max: float
+    position_rms: float
     rotation_mean_deg: float
     rotation_median_deg: float
     rotation_max_deg: float
@@ -170,6 +171,7 @@ def pose_metrics(estimated: Poses, reference: Poses) -> PoseMetrics:
         position_mean=float(np.mean(positions)),
         position_median=float(np.median(positions)),
         position_max=float(np.max(positions)),
+        position_rms=float(np.sqrt(np.mean(np.square(positions)))),
         rotation_mean_deg=float(np.mean(rotations)),
         rotation_median_deg=float(np.median(rotations)),
         rotation_max_deg=float(np.max(rotations)),

@@ -14,7 +14,10 @@ UNITS = {"_px": "px", "_percent": "%", "_deg": "°", "_mb": "MB", "_seconds": "s
 UNITS |= {"_s": "s", "_m": "m"}
 """Suffix of a figure's name -> its unit."""
 
-LENGTHS = ("position_mean", "position_median", "position_max")
+LENGTHS = (
+    *("position_mean", "position_median", "position_max"),
+    *("position_rms", "position_rms_expected"),
+)
 """Figures in the unit of the reference, which is the metre wherever that is known."""
 
 WHOLES = {"verified_pairs": "of_pairs", "registered_images": "of_images", "localized": "queries"}

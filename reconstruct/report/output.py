@@ -20,6 +20,7 @@ from reconstruct.report.pictures import thumbnail
 from reconstruct.report.statistics import errors_px
 from reconstruct.stages.disambiguate import read_disambiguation
 from reconstruct.stages.georegister import read_gps
+from reconstruct.stages.map_uncertainty import relative_uncertainty
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import MatchStore, key_pair
@@ -49,6 +50,12 @@ class OutputFolder:
     def models(self) -> list[colmap.ModelArrays]:
         """The models, the largest first."""
         return [colmap.model_arrays(colmap.read_model(p)) for p in self.workspace.models()]
+
+    def uncertainty(self, number: int) -> dict[str, tuple[float, float]]:
+        """Image -> expected errors of its pose in a model: `relative_uncertainty`."""
+        model = self.models[number]
+        centers = dict(zip(model.names, model.centers, strict=True))
+        return relative_uncertainty(self.workspace.models()[number], centers)
 
     @cached_property
     def gps(self) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ class _Mapped:
 
     observations: Mapping[str, int]
     error_px: Mapping[str, float]
+    uncertainty: Mapping[str, tuple[float, float]]
     focal: Mapping[str, float]
     camera: Mapping[str, int]
     centers: Mapping[str, Float64]
@@ -71,6 +72,7 @@ def _figures(output: OutputFolder, number: int) -> _Mapped:
     return _Mapped(
         observations=dict(zip(model.names, counts.tolist(), strict=True)),
         error_px=dict(zip(model.names, mean.tolist(), strict=True)) if number == 0 else {},
+        uncertainty=output.uncertainty(number),
         focal={n: c.mean_focal_length() for n, c in zip(model.names, model.cameras, strict=True)},
         camera={n: int(c.camera_id) for n, c in zip(model.names, model.cameras, strict=True)},
         centers=dict(zip(model.names, model.centers, strict=True)),
@@ -79,11 +81,14 @@ def _figures(output: OutputFolder, number: int) -> _Mapped:
 
 def _with_figures(row: PhotoRow, mapped: _Mapped, model: int) -> PhotoRow:
     error = mapped.error_px.get(row.name)
+    percent, degrees = mapped.uncertainty.get(row.name, (None, None))
     return replace(
         row,
         state="mapped" if model == 0 else f"model {model + 1}",
         observations=mapped.observations[row.name],
         error_px=None if error is None else round(error, 3),
+        position_uncertainty_percent=percent,
+        rotation_uncertainty_deg=degrees,
         focal=round(mapped.focal[row.name], 1),
         group=row.group or f"camera {mapped.camera[row.name]}",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,9 @@ from reconstruct.geometry import projection_center
 from reconstruct.ownership import is_own
 from reconstruct.stages import Context
 from reconstruct.stages.map import Map
+from reconstruct.stages.map_uncertainty import model_uncertainty
 from reconstruct.stages.whole import WholeStage
+from reconstruct.storage.uncertainty import Deviation
 from reconstruct.workspace import Workspace
 
 
@@ -75,8 +78,10 @@ def evaluate_output(output: Path, reference: Path, *, align: bool = True) -> Pos
         raise UsageError(f"{output}: no mapped model (sparse/) here; run the pipeline first")
     estimated = colmap.model_poses(colmap.read_model(workspace.sparse))
     truth = colmap.model_poses(colmap.read_model(reference))
+    scale = similarity_to(estimated, truth)[0] if align else 1.0
     metrics = pose_metrics(aligned(estimated, truth) if align else estimated, truth)
-    write_metrics(workspace, {"poses": metrics.as_dict()})
+    expected = expected_position_rms(model_uncertainty(workspace.sparse), set(truth), scale)
+    write_metrics(workspace, {"poses": metrics.as_dict() | expected})
     return metrics
 
 
@@ -86,6 +91,15 @@ def check_metrics(workspace: Workspace) -> None:
     path = workspace.metrics
     if path.exists() and not read_metrics(workspace) and not is_own(workspace.root):
         raise UsageError(f"{path}: not of this program's making; move it elsewhere")
+
+
+def expected_position_rms(
+    uncertainty: Mapping[str, Deviation], names: Collection[str], scale: float
+) -> dict[str, float]:
+    """What a model expects of its ``position_rms`` over the images ``names``, times ``scale``."""
+    variances = [found.position**2 for name, found in uncertainty.items() if name in names]
+    rms = scale * float(np.sqrt(np.mean(variances))) if variances else None
+    return {} if rms is None else {"position_rms_expected": rms}
 
 
 def write_metrics(workspace: Workspace, values: dict[str, Any]) -> None:

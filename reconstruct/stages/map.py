@@ -34,6 +34,7 @@ from reconstruct.stages.growing import (
     start_identity,
 )
 from reconstruct.stages.map_settings import MapConfig
+from reconstruct.stages.map_uncertainty import uncertainty_figures, write_model_uncertainty
 from reconstruct.stages.second_pass import pairs_to_align, second_pass
 from reconstruct.stages.upright import read_gravity, turn_upright
 from reconstruct.stages.whole import WholeStage
@@ -312,8 +313,18 @@ class Map(WholeStage):
                 workspace.set_stamp(path, None)
             with atomic_path(path, keep_old=i == 0) as temporary:
                 colmap.write_model(model, temporary)
+                self._write_uncertainty(model, temporary)
         workspace.forget_models(len(models))
         remove(workspace.snapshots)
+
+    def _write_uncertainty(self, model: colmap.Reconstruction, folder: Path) -> None:
+        """Beside a model whose poses nothing but its photos has determined."""
+        given = self.reference is not None or self.config.fixed or self.database.rigs is not None
+        if not given:
+            loss_px = self.config.robust_loss_px
+            scaled_px = None if loss_px is None else loss_px * self._pixel_scale()
+            adjusted = set(model.cameras) - self._constant_cameras()
+            write_model_uncertainty(model, folder, scaled_px, adjusted)
 
     def figures(self) -> dict[str, Any]:
         """Figures of the models, and which photos are in none."""
@@ -322,6 +333,7 @@ class Map(WholeStage):
         if self.config.method == "auto":
             figures["method"] = self._method()
         figures |= colmap.model_summary(models[0])
+        figures |= uncertainty_figures(models[0], self.artifact)
         dataset = self.context.dataset
         names = set(dataset.names) - dataset.query_names - set(self.context.summary.skipped)
         poses: Mapping[str, Any] = colmap.model_poses(models[0])
