@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -44,3 +45,8 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         yield from ahead(function, items, threads)
     finally:
         torch.set_num_threads(threads)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

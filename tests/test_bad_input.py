@@ -199,6 +199,8 @@ WRONG_USE = [
     (["--set", "evaluate.reference=nowhere"], "nowhere: no COLMAP model here"),
     (["--set", "evaluate={}"], "evaluate.reference: required"),
     (["--set", "map.options={no_such: 1}"], "has no option 'no_such'"),
+    (["--set", "map.threads=-2147483648"], "map.threads: expected greater than or equal to -1"),
+    (["--cluster", "local:99999999"], "cluster.workers: expected less than or equal to 1024"),
     (["--set", "map.options={min_model_size: -1}"], "COLMAP refuses these values"),
     (["--set", "map.options={min_model_size: 1000000000000}"], "does not take"),
 ]

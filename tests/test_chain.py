@@ -23,6 +23,7 @@ from reconstruct.datasets import square as square_dataset
 from reconstruct.datasets.loading import load_dataset
 from reconstruct.datasets.square import SyntheticConfig
 from reconstruct.datasets.synthetic import SyntheticDataset, write_dataset
+from reconstruct.parallel import cores
 from reconstruct.stages.evaluate import evaluate_output
 from reconstruct.storage.features import FeatureStore, open_features
 
@@ -48,7 +49,9 @@ def test_the_square_is_recovered(finished: Path, square: SyntheticDataset, tmp_p
     assert metrics.rotation_max_deg < 0.15
     assert metrics.auc_percent["1"] > 80
     written = json.loads((output / "metrics.json").read_text())
+    expected = written["poses"].pop("position_rms_expected")
     assert written["poses"] == metrics.as_dict()
+    assert 0.2 < metrics.position_rms / expected < 5  # of 18 numbers, by residuals alone
 
 
 def test_files_that_others_open(finished: Path) -> None:
@@ -230,3 +233,18 @@ def test_progress_in_plain_lines(
     told = command("run", chain, "--images", photos, "--output", tmp_path / "out")
     (line,) = [line for line in told.err.splitlines() if line.startswith("extract: 4/4 images")]
     assert line.endswith("/s, 0 s left")
+
+
+def test_threads_beyond_the_cores_are_not_started(
+    chain: Path, square: SyntheticDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    incremental = colmap.map_images
+
+    def watched(*arguments: Any, **more: Any) -> Any:
+        asked.extend(a.threads for a in arguments if isinstance(a, colmap.MapperOptions))
+        return incremental(*arguments, **more)
+
+    monkeypatch.setattr(colmap, "map_images", watched)
+    reconstruct.run(chain, square.images, tmp_path, {"map.threads": 2**31 - 1}, verbosity=-1)
+    assert asked == [cores()]

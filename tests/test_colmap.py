@@ -195,6 +195,7 @@ def test_global_mapping_refines_all_cameras_or_none(
         ({"min_num_matches": 1.5}, "min_num_matches does not take 1.5"),
         ({"summary": 3}, "summary does not take 3"),
         ({"multiple_models": {"x": 1}}, "has no option 'x'"),
+        ({"num_threads": 2**31 - 1}, "num_threads is 2147483647; set map.threads, or 64"),
     ],
 )
 def test_options_that_colmap_refuses(options: dict[str, Any], part: str) -> None:

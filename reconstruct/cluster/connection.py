@@ -16,6 +16,7 @@ from reconstruct.errors import UsageError
 from reconstruct.executor import Executor, InProcess
 from reconstruct.files import parse_json, read_text
 from reconstruct.ownership import HOLDER
+from reconstruct.parallel import cores
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -78,7 +79,7 @@ def _connected(config: ClusterConfig) -> Iterator[Client]:
         if where is None:
             where = stack.enter_context(
                 distributed.LocalCluster(
-                    n_workers=config.workers or _cores(),
+                    n_workers=config.workers or cores(),
                     threads_per_worker=1,
                     memory_limit=config.memory or "auto",
                     resources=config.resources or None,
@@ -122,11 +123,7 @@ def _checked(where: str) -> str:
     return where
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _threads(config: ClusterConfig) -> int | None:
     if config.threads is not None or config.address is not None:
         return config.threads
-    return max(1, _cores() // (config.workers or _cores()))
+    return max(1, cores() // (config.workers or cores()))

@@ -9,6 +9,9 @@ from pydantic import Field
 from reconstruct.config import Section, shown
 from reconstruct.errors import UsageError
 
+MAX_WORKERS = 1024
+"""Processes on one machine; more would bring it down."""
+
 
 class ClusterConfig(Section):
     """Section ``cluster``: where chunks of images, pairs and queries are worked on.
@@ -19,7 +22,7 @@ class ClusterConfig(Section):
     address: str | None = None
     """Address of a Dask scheduler, e.g. tcp://host:8786, or its scheduler file; null: workers are
     started on this machine."""
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(None, ge=1, le=MAX_WORKERS)
     """Worker processes on this machine; null: one a core."""
     threads: int | None = Field(None, ge=1)
     """Threads of a worker; null: the cores of this machine divided by its workers, or, with

@@ -194,6 +194,10 @@ def _global_options(
     return options
 
 
+MAX_THREADS = 64
+"""In COLMAP's options by their own names, where it starts as many as it is told."""
+
+
 def check_options(method: str, values: Mapping[str, Any]) -> None:
     """Raise UsageError if COLMAP's options for a mapping method do not take ``values``."""
     kinds = {
@@ -214,6 +218,10 @@ def merge_options(target: Any, values: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             merge_options(getattr(target, name), value)
             continue
+        if name == "num_threads" and isinstance(value, int) and value > MAX_THREADS:
+            raise UsageError(
+                f"options: {name} is {shown(value)}; set map.threads, or {MAX_THREADS}"
+            )
         try:
             setattr(target, name, value)
         except (AttributeError, OverflowError, TypeError, ValueError) as error:

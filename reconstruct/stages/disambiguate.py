@@ -34,7 +34,7 @@ from reconstruct.workspace import Workspace
 class DisambiguateConfig(ConflictConfig):
     """Section ``disambiguate``."""
 
-    threads: Annotated[int, NotIdentity] = Field(-1)
+    threads: Annotated[int, NotIdentity] = Field(-1, ge=-1)
     """Of the first mapping; -1: all cores."""
 
 

@@ -16,6 +16,7 @@ from reconstruct.atomic import TEMPORARY, atomic_path, remove
 from reconstruct.datasets.gps import GpsPositions
 from reconstruct.errors import ConfigError, EstimationError
 from reconstruct.fingerprints import file_hash, fingerprint, tree_hash
+from reconstruct.parallel import cores
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
 from reconstruct.stages.extract import Extract
@@ -155,7 +156,7 @@ class Map(WholeStage):
     def _mapper(self) -> colmap.MapperOptions:
         return colmap.MapperOptions(
             seed=self.context.seed,
-            threads=self.config.threads,
+            threads=self._threads,
             options=self.config.options,
             pixel_scale=self._pixel_scale(),
         )
@@ -257,7 +258,7 @@ class Map(WholeStage):
                 model,
                 loss_px,
                 self._constant_cameras(),
-                self.config.threads,
+                self._threads,
                 self._pixel_scale(),
                 constant_poses=() if self._growth is None else self._growth.constant,
                 positions=self._positions(model),
@@ -287,6 +288,10 @@ class Map(WholeStage):
     def _align(self, model: colmap.Reconstruction) -> dict[str, Any]:
         assert self.gps is not None
         return align_with_gps(model, self.context.dataset, self.gps, self.context.seed)
+
+    @property
+    def _threads(self) -> int:
+        return min(self.config.threads, cores())  # COLMAP would start any number
 
     def _pixel_scale(self) -> float:
         """Factor for limits in pixels: the median over the photos."""

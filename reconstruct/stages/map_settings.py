@@ -66,8 +66,8 @@ class MapConfig(Section):
     """Models with fewer images are dropped where there are several."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further options of COLMAP's mapper, by its own names, e.g. {mapper: {init_max_error: 2}}."""
-    threads: Annotated[int, NotIdentity] = -1
-    """-1: all cores. Only 1 makes two runs equal bit by bit."""
+    threads: Annotated[int, NotIdentity] = Field(-1, ge=-1)
+    """-1: all cores, as is any number above theirs. Only with 1 are two runs equal bit by bit."""
 
     def identity(self) -> dict[str, Any]:
         """See `Section.identity`; models without what came later are those of before."""
