@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +36,35 @@ def test_where_proc_is_closed_the_whole_process_is_counted(
     assert here is not None
     assert whole is not None
     assert whole >= here - 1
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from reconstruct.memory import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(20):
+    np.ones(3 << 20, np.uint8)  # of larger ones numpy asks for large pages
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_workers_of_dask_use_freed_memory_again() -> None:
+    """Dask's limit, under which they are started, gives arrays back to the system each time."""
+    keeping, as_started = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, argument],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"},
+            ).stdout
+        )
+        for argument in ("keep", "leave")
+    )
+    pages = (3 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert as_started - keeping > 12 * pages

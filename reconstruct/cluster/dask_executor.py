@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from reconstruct.cluster.settings import ClusterConfig
 from reconstruct.errors import DataError, ReconstructError, UsageError
 from reconstruct.executor import Job, Outcome
+from reconstruct.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -155,6 +156,7 @@ def _work(job: Job, chunk: Any, driver: Driver) -> list[Outcome] | ReconstructEr
     from distributed import get_worker
 
     with _ONE_CHUNK:
+        keep_freed_memory()
         threads = driver.threads or get_worker().state.nthreads
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
