@@ -17,16 +17,18 @@ import scipy.io
 import torch
 from faults.mutation import damaged_bytes, damaged_text
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.numpy import save
 
 from reconstruct import colmap
 from reconstruct.config import parse_override
+from reconstruct.datasets import Dataset
 from reconstruct.datasets.conversion import convert_photos
 from reconstruct.datasets.gps import read_table
 from reconstruct.datasets.inloc import read_transformation, read_xyz
 from reconstruct.datasets.number_rows import read_rows
 from reconstruct.datasets.nvm import read_nvm
+from reconstruct.datasets.panorama import PanoramaConfig
 from reconstruct.datasets.queries import read_list
 from reconstruct.datasets.rgbd import read_depth
 from reconstruct.datasets.video import VideoConfig
@@ -35,6 +37,7 @@ from reconstruct.features.superpoint import read_weights as read_superpoint
 from reconstruct.features.weights import read_weights
 from reconstruct.images import exif_orientation, image_size, read_image
 from reconstruct.pipeline.config import load_config
+from reconstruct.stages.upright import UprightConfig, read_gravity
 from reconstruct.storage.pairs import read_pairs
 from reconstruct.storage.poses import read_poses
 from reconstruct.training.object_arrays import read_npz
@@ -106,6 +109,26 @@ def _take_frames(path: Path) -> None:
         settings.load(Path(folder))
 
 
+def _panorama() -> bytes:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "maker"
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (48.0, 30.0, 0.0)})
+    file = io.BytesIO()
+    Image.fromarray(np.full((16, 32, 3), 90, np.uint8)).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def _cut(path: Path) -> None:
+    settings = PanoramaConfig(format="panorama", images=str(path.parent))
+    with tempfile.TemporaryDirectory() as folder:
+        settings.load(Path(folder))
+
+
+def _read_gravity(path: Path) -> None:
+    photos = Dataset(root=path.parent, names=("a.jpg", "b, c"))
+    read_gravity(UprightConfig(gravity=str(path)), photos)
+
+
 def _npz(**arrays: object) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)
@@ -165,6 +188,7 @@ _NVM = (
     b"2\n0 0 5 9 9 9 2 0 0 1 2 1 0 3 4\n1 1 5 9 9 9 1 0 1 5 6\n\n0\n"
 )
 _GPS = b'name,latitude,longitude,altitude,accuracy\na.jpg,47.1,8.2,400,5\n"b, c",47,8,,\n'
+_GRAVITY = b'name,x,y,z\na.jpg,0.1,9.8,-0.3\n"b, c",0,1,0\n'
 _RIGS = (
     b'[{"cameras": [{"image_prefix": "l/", "ref_sensor": true}, {"image_prefix": "r/", '
     b'"cam_from_rig_rotation": [1, 0, 0, 0], "cam_from_rig_translation": [-0.5, 0, 0], '
@@ -194,6 +218,8 @@ def formats(model: Path) -> dict[str, Format]:
     return {
         "foreign photo": Format(foreign, _convert),
         "gps table": Format({"gps.csv": _GPS}, read_table, text=True),
+        "gravity table": Format({"gravity.csv": _GRAVITY}, _read_gravity, text=True),
+        "panorama": Format({"a.jpg": _panorama()}, _cut),
         "rigs": Format({"rigs.json": _RIGS}, colmap.Rigs, text=True),
         "video": Format({"clip.avi": _clip()}, _take_frames),
         "photo": Format(photos, _read_photo),

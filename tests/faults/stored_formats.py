@@ -22,10 +22,11 @@ from reconstruct.errors import ArtifactError
 from reconstruct.export.result import Result
 from reconstruct.features.compaction import read_basis, write_basis
 from reconstruct.fingerprints import database_hash
-from reconstruct.localization.localizer import _read_settings
+from reconstruct.localization.localizer import _MapSettings
 from reconstruct.retrieval.aggregation import Aggregation, Whitening
 from reconstruct.retrieval.index import GlobalIndex, read_index, write_index
 from reconstruct.retrieval.netvlad import load_netvlad
+from reconstruct.stages.outcome import read_settings
 from reconstruct.storage.candidates import CandidatePoses, CandidateStore, ScoreStore
 from reconstruct.storage.estimates import EstimateStore
 from reconstruct.storage.features import FeatureStore
@@ -134,7 +135,7 @@ def _texts(path: Path) -> None:
     workspace = Workspace(path.parent)
     read_summary(workspace.summary)
     workspace.stamp(workspace.database)
-    _read_settings(workspace.config)
+    read_settings(workspace.config, _MapSettings)
     Result(path.parent)._images_of_run()
 
 
