@@ -104,6 +104,10 @@ def _sizes(photos: Sequence[Photo]) -> Iterator[Finding]:
     if small:
         text = f"smaller than {SMALL_EDGE_PX} px, where little is found"
         yield Finding("note", "sizes", f"{_some(small)} {text}")
+    panoramas = [photo.name for photo in photos if photo.size[0] == 2 * photo.size[1]]
+    if panoramas:
+        text = "twice as wide as high; for 360-degree photos --set dataset.format=panorama"
+        yield Finding("note", "sizes", f"{_some(panoramas)} {text}")
 
 
 def _cameras(photos: Sequence[Photo]) -> Iterator[Finding]:

@@ -47,6 +47,12 @@ def test_photos_are_told_with_their_troubles(photos: Path) -> None:
     assert texts(photos, "formats")[0].startswith("phone.heic: converted to JPEG when a run starts")
 
 
+def test_pictures_of_the_shape_of_panoramas_are_told(photos: Path) -> None:
+    assert len(texts(photos, "sizes")) == 1 + 1, "and that these are small"
+    Image.new("RGB", (900, 450)).save(photos / "around.jpg")
+    assert texts(photos, "sizes")[-1].startswith("around.jpg twice as wide as high; for 360")
+
+
 def test_photos_that_need_a_package_are_a_trouble(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
