@@ -19,6 +19,8 @@ from reconstruct.similarity import Agreement, similarity_from_points
 
 TRIALS = 2000
 """Triples of points from which a similarity is tried at most."""
+JUDGES = 2000
+"""Matches by which a similarity is judged while the best one is searched for."""
 CONFIDENCE = 0.9999
 """Probability, by the best similarity so far, that a triple without outliers was drawn."""
 
@@ -76,32 +78,50 @@ def similarity_from_sightings(
         target_from_source, fitted to the reprojection errors of all matches that agree, with
         ``agreeing`` (M,); None if fewer than three points are in both worlds or none agree.
     """
-    both = np.flatnonzero(np.isfinite(source.points[:, 0]) & np.isfinite(target.points[:, 0]))
+    there, back = np.isfinite(source.points[:, 0]), np.isfinite(target.points[:, 0])
+    both, either = np.flatnonzero(there & back), np.flatnonzero(there | back)
     if len(both) < 3:
         return None
     rng = np.random.default_rng(seed)
-    best: Agreement | None = None
+    found = _searched(source, target, both, either, max_error_px, rng)
+    if found is None:
+        return None
+    for _ in range(3):
+        agreement = Agreement(*found, _errors_px(source, target, found) <= max_error_px)
+        if agreement.agreeing[both].sum() < 3:
+            return None
+        found = _fitted(source, target, agreement, max_error_px)
+    return Agreement(*found, _errors_px(source, target, found) <= max_error_px)
+
+
+_Similarity = tuple[float, Float64, Float64]
+
+
+def _searched(
+    source: Sightings,
+    target: Sightings,
+    both: NDArray[np.int64],
+    either: NDArray[np.int64],
+    max_error_px: float,
+    rng: np.random.Generator,
+) -> _Similarity | None:
+    """The best similarity of three points, judged by some of the matches that see one: of rows with
+    a point on both sides, and of those with one on either."""
+    judges = rng.choice(either, JUDGES, replace=False) if len(either) > JUDGES else either
+    views = source.select(judges), target.select(judges)
+    best: _Similarity | None = None
     least, needed, trial = np.inf, float(TRIALS), 0
     while trial < needed:
         trial += 1
         found = _from_points(source, target, rng.choice(both, 3, replace=False))
         if found is None:
             continue
-        errors = _errors_px(source, target, found)
-        cost = float(np.nansum(np.minimum(errors, max_error_px)))
+        errors = _errors_px(*views, found)
+        cost = float(np.minimum(errors, max_error_px).sum())
         if cost < least:
-            least, best = cost, _agreement(found, errors <= max_error_px)
-            ratio = float(best.agreeing[both].mean())
-            needed = min(needed, _trials(ratio))
-    for _ in range(3):
-        if best is None or best.agreeing[both].sum() < 3:
-            return None
-        found = _fitted(source, target, best, max_error_px)
-        best = _agreement(found, _errors_px(source, target, found) <= max_error_px)
+            least, best = cost, found
+            needed = min(needed, _trials(float(np.mean(errors <= max_error_px))))
     return best
-
-
-_Similarity = tuple[float, Float64, Float64]
 
 
 def _trials(ratio: float) -> float:
