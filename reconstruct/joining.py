@@ -1,4 +1,4 @@
-"""Models that share photos, or whose photos match, made into one."""
+"""Merging of models that share photos, or whose photos match."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def join(
 ) -> Run:
     """Merge models that share photos, or whose photos match, and adjust the whole.
 
-    Models are laid over each other by the poses of the photos that they share (by name), the
-    largest first. One that shares too few is laid over the others by matches: its photos are
-    matched with theirs, for which both must come from output folders with features of one kind.
-    Then all poses and points are adjusted together. The result stands in the place and has the size
-    of the largest.
+    Models are aligned by the poses of the photos that they share (by name), starting from the
+    largest. One that shares too few is aligned by matches: its photos are matched with those of the
+    others, for which both must come from output folders with features of one kind. Then all poses
+    and points are adjusted together. The result has the coordinate frame and the scale of the
+    largest.
 
     Args:
         models: COLMAP models, or output folders, which stand for all of their models (``sparse``,
