@@ -40,6 +40,22 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_without_standard_output_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it after `>&-`
+    assert main(["init", "sfm"]) == 0
+
+
+def test_memory_that_does_not_suffice_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("reconstruct.command.template.commented", exhausted)
+    assert main(["init", "sfm"]) == 1
+    assert capsys.readouterr().err.startswith("error: out of memory; ")
+
+
 def test_bash_completes_commands_and_options(command: Any, tmp_path: Path) -> None:
     script = tmp_path / "completion.bash"
     script.write_text(command("completion", "bash").out, encoding="utf-8")
