@@ -31,6 +31,9 @@ LIMIT_BYTES = 1 << 30
 """Of one image's features."""
 _JUDGES = 9
 
+OUTSIDE = 0.05
+"""Part of the picture by which keypoints may lie outside of it, as those of some programs do."""
+
 
 class PrecomputedConfig(Section):
     """Section ``extract.local`` with ``name: precomputed``."""
@@ -87,11 +90,12 @@ class Precomputed:
     def prepare_file(self, root: Path, name: str) -> _Prepared:
         """The features of image ``name``.
 
-        Raises ImageError if they cannot be read, or if their descriptors have another dimension
-        than those of most images: they could not be compared.
+        Raises ImageError if they cannot be read, lie outside of the picture, or if their
+        descriptors have another dimension than those of most images: they could not be compared.
         """
         path = self.file(root, name)
         found = read_precomputed(path, image_size(root / name), self.config.first_pixel)
+        _check_inside(found, path)
         expected = self._usual_dimension(root)
         if expected is not None and not len(found):  # then its width says nothing
             found = LocalFeatures.empty(found.image_size, expected)
@@ -162,6 +166,21 @@ def read_precomputed(
     )
 
 
+def _check_inside(features: LocalFeatures, path: Path) -> None:
+    """Raises ImageError if keypoints lie outside of the picture by more than a margin: they are of
+    another photo, or of this one at another size."""
+    size = np.asarray(features.image_size, np.float32)
+    margin = OUTSIDE * size
+    outside = (features.keypoints < -margin) | (features.keypoints > size + margin)
+    if outside.any():
+        x, y = features.keypoints[outside.any(axis=1)][0].tolist()
+        width, height = features.image_size
+        raise ImageError(
+            f"{path}: a keypoint at ({x:.6g}, {y:.6g}) lies outside of the picture of {width} x "
+            f"{height} pixels; are these features of another size of it?"
+        )
+
+
 def _most_common(files: Sequence[Path]) -> int | None:
     found: list[int] = []
     for path in files:
@@ -176,6 +195,8 @@ def _most_common(files: Sequence[Path]) -> int | None:
 def _array(arrays: dict[str, Any], name: str, path: Path) -> Any:
     if name not in arrays:
         raise ImageError(f"{path}: no array {name!r}; found {', '.join(arrays) or 'none'}")
-    if arrays[name].dtype.kind not in "fiu" or not np.isfinite(arrays[name]).all():
-        raise ImageError(f"{path}: {name} holds something else than finite numbers")
-    return arrays[name].astype(np.float64)
+    if arrays[name].dtype.kind in "fiu":
+        values = arrays[name].astype(np.float64)
+        if (np.abs(values) <= np.finfo(np.float32).max).all():
+            return values
+    raise ImageError(f"{path}: {name} holds something else than finite numbers")

@@ -46,6 +46,7 @@ def test_two_columns_without_scores_and_no_keypoint_at_all(tmp_path: Path) -> No
     ("arrays", "reason"),
     [
         ({"keypoints": np.zeros((2, 2))}, "no array 'descriptors'"),
+        ({"keypoints": np.full((2, 2), 1e300), "descriptors": np.ones((2, 8))}, "than finite"),
         ({"keypoints": np.zeros((2, 4)), "descriptors": np.ones((2, 8))}, "expected keypoints"),
         ({"keypoints": np.zeros((2, 2)), "descriptors": np.ones((3, 8))}, "2 keypoints, 3"),
         ({"keypoints": np.full((1, 2), np.nan), "descriptors": np.ones((1, 8))}, "finite"),
@@ -118,6 +119,21 @@ def test_one_file_of_another_dimension_is_named(tmp_path: Path) -> None:
     for name in ("b.png", "c.png", "d.png"):
         (found,) = extractor.extract([extractor.prepare_file(tmp_path, name)])
         assert found.descriptors.shape[1] == 4
+
+
+@pytest.mark.parametrize("point", [(-3.0, 5.0), (5.0, 31.0), (1e30, 5.0)])
+def test_keypoints_outside_of_the_picture_are_named(
+    tmp_path: Path, point: tuple[float, float]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 40, 3), np.uint8))
+    keypoints = np.array([(5.0, 5.0), (40.5, 20.5), point])  # the second by half a pixel
+    path = tmp_path / "a.png.method"
+    extractor = Precomputed(PrecomputedConfig(method="method"))
+    write(path, keypoints=keypoints[:2], descriptors=np.eye(2))
+    assert len(extractor.extract([extractor.prepare_file(tmp_path, "a.png")])[0]) == 2
+    write(path, keypoints=keypoints, descriptors=np.eye(3)[:, :2])
+    with pytest.raises(ImageError, match=r"outside of the picture of 40 x 20 pixels; are these"):
+        extractor.prepare_file(tmp_path, "a.png")
 
 
 def test_found_by_the_images_name(tmp_path: Path) -> None:
