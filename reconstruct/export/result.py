@@ -44,7 +44,7 @@ class Result:
             if not (folder / name).is_file():
                 raise UsageError(
                     f"{folder / name}: no such photo, but the model has it; give the folder of the "
-                    "photos as `images`, or run from the folder where the pipeline ran"
+                    "photos as `images` (--images), or run from the folder where the pipeline ran"
                 )
         return folder
 
@@ -77,5 +77,5 @@ class Result:
         except (KeyError, TypeError, DataError, UsageError) as error:
             raise UsageError(
                 f"{path}: does not tell where the photos are ({error}); give their folder as "
-                "`images`"
+                "`images` (--images)"
             ) from error
