@@ -217,3 +217,16 @@ def test_a_worker_stops_when_another_run_has_taken_over(tmp_path: Path) -> None:
     run.holder.write_text("2 second")
     with pytest.raises(UsageError, match="another run has taken over"):
         run.check()
+
+
+def test_a_machine_without_workers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask gives up a worker that it cannot start again; the run once waited for ever."""
+    monkeypatch.setattr(dask_executor, "WORKERS_S", 0.1)
+    (tmp_path / HOLDER).write_text("this run")
+    with open_executor(ClusterConfig(workers=1), tmp_path) as executor:
+        assert isinstance(executor, dask_executor.DaskExecutor)
+        executor.client.retire_workers()
+        with pytest.raises(DataError, match="no worker is left on this machine"):
+            next(iter(executor.run(len, [["chunk"]])))  # type: ignore[arg-type]

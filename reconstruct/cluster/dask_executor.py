@@ -6,6 +6,7 @@ import os
 import pickle
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,10 +19,13 @@ from reconstruct.executor import Job, Outcome
 from reconstruct.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, as_completed
 
 AHEAD = 4
 """Chunks that are submitted ahead for each worker, so that none waits for the driver."""
+POLL_S = 0.01
+WORKERS_S = 60.0
+"""How often the driver looks whether a chunk is done, and whether any worker is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,30 @@ class DaskExecutor:
         ahead = AHEAD * max(count_workers(self.client), 16)
         first = [self._submit(received, chunk) for chunk in islice(waiting, ahead)]
         running = as_completed(first, loop=self.client.loop)
-        for future in running:
-            yield from self._outcomes(future)
+        while not running.is_empty():
+            yield from self._outcomes(self._next(running))
             for chunk in islice(waiting, 1):
                 running.add(self._submit(received, chunk))
+
+    def _next(self, running: as_completed) -> Future:
+        """The next chunk that is done. Raises DataError if nobody is left to work on one.
+
+        Dask starts a worker of this machine again that dies, but gives up where that fails; those
+        of a scheduler elsewhere may still be queued.
+        """
+        seen = time.monotonic()
+        while not running.has_ready():
+            time.sleep(POLL_S)
+            waited = time.monotonic() - seen
+            if self.config.address is None and waited > WORKERS_S:
+                if not count_workers(self.client):
+                    raise DataError(
+                        "cluster: no worker is left on this machine: they died and could not be "
+                        "started again; give them more memory (cluster.memory) or start fewer, "
+                        "then run again to go on"
+                    )
+                seen = time.monotonic()
+        return next(running)
 
     def _submit(self, received: Future, chunk: Any) -> Future:
         return self.client.submit(

@@ -12,9 +12,10 @@ that. Points are taken as independent of each other; the observations of one may
 other. Nothing is assumed about the noise, neither its size nor that all keypoints are equally
 exact: refined ones beside others are not.
 
-Photos alone leave position, orientation and size of the world open. The covariance is that of the
-model after the similarity that brings its camera centres closest to the true ones, which is how
-models are compared with a reference (`reconstruct.evaluation.poses.similarity`).
+Photos alone leave position, orientation and size of the world open. Camera centres are those after
+the similarity that brings them closest to the true ones, which is how models are compared with a
+reference (`reconstruct.evaluation.poses.similarity`); rotations those after the turn of the world
+that brings them closest, as centres close to a line would leave the world to spin around it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ SIMILARITY: Final = 7
 """Parameters of a similarity."""
 NULL: Final = 1e-11
 """Eigenvalues of the scaled normal matrix below this, relative to the largest, count as zero."""
+TURNS: Final = slice(3, 6)
+"""Which of them turn the world."""
 CHUNK: Final = 4096
 """Points that are eliminated together."""
 
@@ -100,14 +103,15 @@ def pose_uncertainty(
     unknowns = _derivatives(model, adjusted_cameras)
     normal, scatter = _eliminate_points(model, *unknowns, loss_px)
     inverse = _inverse(normal)
-    to_aligned = _aligning(model, len(normal))
-    covariance = to_aligned @ inverse @ scatter @ inverse @ to_aligned.T
-    to_centers = _centers_from_poses(model, len(normal))
-    poses = covariance[: 6 * count, : 6 * count].reshape(count, 6, count, 6)
+    covariance = inverse @ scatter @ inverse
+    moves = _similarity_moves(model, len(normal))
+    centers = _aligned(_centers_from_poses(model, len(normal)), moves)
+    turns = _aligned(np.eye(len(normal))[_turns(count)], moves[:, TURNS])
+    blocks = (turns @ covariance @ turns.T).reshape(count, 3, count, 3)
     return PoseUncertainty(
         names=model.names,
-        positions=to_centers @ covariance @ to_centers.T,
-        rotations=np.stack([poses[i, :3, i, :3] for i in range(count)]),
+        positions=centers @ covariance @ centers.T,
+        rotations=np.stack([blocks[i, :, i] for i in range(count)]),
     )
 
 
@@ -252,18 +256,29 @@ def _centers_from_poses(model: ModelArrays, size: int) -> Float64:
     return result.reshape(3 * count, size)
 
 
-def _aligning(model: ModelArrays, size: int) -> Float64:
-    """(D, D) projection: parameters after the similarity that moves the centres back best."""
+def _turns(count: int) -> NDArray[np.int64]:
+    """(3 I,) which parameters are rotation vectors of images."""
+    return (6 * np.arange(count)[:, None] + np.arange(3)).ravel()
+
+
+def _similarity_moves(model: ModelArrays, size: int) -> Float64:
+    """(D, 7) how the parameters move when the world is shifted, turned (`TURNS`) and scaled."""
     moves = np.zeros((size, SIMILARITY))
     for i, pose in enumerate(model.poses):
         rotation, translation = pose[:, :3], pose[:, 3]
         own = moves[6 * i : 6 * i + 6]
-        own[3:, :3] = -rotation  # the world is shifted,
-        own[:3, 3:6] = -rotation  # turned
-        own[3:, 3:6] = -_cross(translation[None])[0] @ rotation
-        own[3:, 6] = translation  # and scaled
-    to_centers = _centers_from_poses(model, size)
-    return np.eye(size) - moves @ np.linalg.pinv(to_centers @ moves) @ to_centers
+        own[3:, :3] = -rotation
+        own[:3, TURNS] = -rotation
+        own[3:, TURNS] = -_cross(translation[None])[0] @ rotation
+        own[3:, 6] = translation
+    return moves
+
+
+def _aligned(observed: Float64, moves: Float64) -> Float64:
+    """(Q, D) how quantities change with the parameters, after the moves of the world that bring
+    them back best; without these it is ``observed``."""
+    moved = observed @ moves
+    return np.asarray(observed - moved @ (np.linalg.pinv(moved) @ observed))
 
 
 def _cross(x: Float64) -> Float64:
