@@ -171,7 +171,7 @@ BAD_ADDRESSES = {
     "tcp://host:99999999": "no number of a port",
     "absent.json": "No such file",
     "pipe.json": "not a regular file",
-    "deep.json": "recursion",
+    "deep.json": "nested too deeply",
     "list.json": "list indices",
 }
 
