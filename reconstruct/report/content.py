@@ -55,11 +55,10 @@ class PhotoRow:
     """A photo in the table; None where a figure does not apply.
 
     state: ``mapped``, ``other model``, ``not mapped`` or ``query``. matched: photos that it has a
-    verified pair with. error_px: mean reprojection error. position_uncertainty_percent,
-    rotation_uncertainty_deg: how far the pose may be off, of the extent of the cameras and in
-    degrees. focal_prior, focal: pixels, before and after mapping. gps_m: distance from where its
-    GPS says, after alignment. group: camera or group of queries. advice: why it is not in the model
-    and what to try.
+    verified pair with. error_px: mean reprojection error. position_uncertainty_percent: how
+    far its position may be off, of the extent of the cameras. focal_prior, focal: pixels, before
+    and after mapping. gps_m: distance from where its GPS says, after alignment. group: camera or
+    group of queries. advice: why it is not in the model and what to try.
     """
 
     name: str
@@ -70,7 +69,6 @@ class PhotoRow:
     observations: int | None = None
     error_px: float | None = None
     position_uncertainty_percent: float | None = None
-    rotation_uncertainty_deg: float | None = None
     focal_prior: float | None = None
     focal: float | None = None
     gps_m: float | None = None

@@ -81,14 +81,13 @@ def _figures(output: OutputFolder, number: int) -> _Mapped:
 
 def _with_figures(row: PhotoRow, mapped: _Mapped, model: int) -> PhotoRow:
     error = mapped.error_px.get(row.name)
-    percent, degrees = mapped.uncertainty.get(row.name, (None, None))
+    percent, _ = mapped.uncertainty.get(row.name, (None, None))
     return replace(
         row,
         state="mapped" if model == 0 else f"model {model + 1}",
         observations=mapped.observations[row.name],
         error_px=None if error is None else round(error, 3),
         position_uncertainty_percent=percent,
-        rotation_uncertainty_deg=degrees,
         focal=round(mapped.focal[row.name], 1),
         group=row.group or f"camera {mapped.camera[row.name]}",
     )

@@ -102,7 +102,6 @@ COLUMNS = (
     ("observations", "observations", "{:,}"),
     ("error_px", "error [px]", "{:.2f}"),
     ("position_uncertainty_percent", "position ± [% of extent]", "{:.2g}"),
-    ("rotation_uncertainty_deg", "rotation ± [°]", "{:.2g}"),
     ("focal_prior", "focal prior [px]", "{:,.1f}"),
     ("focal", "focal final [px]", "{:,.1f}"),
     ("gps_m", "GPS residual [m]", "{:,.2f}"),

@@ -9,7 +9,6 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import pillow_heif
 import pytest
 from conftest import Command
 from PIL import Image
@@ -22,6 +21,7 @@ from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.errors import DataError
 from reconstruct.images import read_image
 
+pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra `heif`")
 FOCAL_MM, WIDE_MM = 4.25, 26
 
 

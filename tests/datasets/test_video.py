@@ -6,7 +6,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from reconstruct.images import read_image
 from reconstruct.pipeline.config import PipelineConfig, load_config
 from reconstruct.types import ImageArray
 
+av = pytest.importorskip("av", reason="needs the extra `video`")
 RATE = 10
 
 

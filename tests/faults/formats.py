@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
-import pillow_heif
+import pytest
 import scipy.io
 import torch
 from faults.mutation import damaged_bytes, damaged_text
@@ -41,6 +40,9 @@ from reconstruct.stages.upright import UprightConfig, read_gravity
 from reconstruct.storage.pairs import read_pairs
 from reconstruct.storage.poses import read_poses
 from reconstruct.training.object_arrays import read_npz
+
+av = pytest.importorskip("av", reason="needs the extra `video`")
+pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra `heif`")
 
 PIPELINES = Path(__file__).parents[2] / "pipelines"
 

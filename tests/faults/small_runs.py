@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pillow_heif
+import pytest
 import yaml
 from datasets.test_video import pan, write_clip
 from indoor.test_comparison import SIFT, SPARSE, VERIFICATION
@@ -21,6 +21,8 @@ from reconstruct.__main__ import main
 from reconstruct.datasets.rendering import illuminate, render
 from reconstruct.datasets.scene import PinholeCamera, View, look_at
 from reconstruct.datasets.synthetic import SyntheticDataset, write_depth, write_model, write_photo
+
+pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra `heif`")
 
 CHAIN: dict[str, Any] = {
     "extract": {"local": {"name": "sift"}},
