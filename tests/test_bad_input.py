@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -331,6 +332,8 @@ def test_a_full_disk_leaves_nothing_half_done(
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout) == [1, 1, 1, 0, 1, 1, 1, 0, 1, 1]
     for line in found.stderr.splitlines():
+        if re.match(r"E\d{8} ", line):  # COLMAP 4.2.0's own, of the same
+            continue
         assert line.startswith("error: ")
         assert "run again to go on" in line
         assert str(tmp_path / "out") in line, "the file is named"

@@ -223,6 +223,7 @@ def test_a_machine_without_workers_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dask gives up a worker that it cannot start again; the run once waited for ever."""
+    pytest.importorskip("distributed")
     monkeypatch.setattr(dask_executor, "WORKERS_S", 0.1)
     (tmp_path / HOLDER).write_text("this run")
     with open_executor(ClusterConfig(workers=1), tmp_path) as executor:

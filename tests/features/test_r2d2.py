@@ -105,7 +105,7 @@ def test_keypoints_are_centres_of_pixels_of_their_level(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such weights file"):
         read_weights(tmp_path / "none.pt")
-    entries = torch.load(random_weights(tmp_path / "r2d2.pt"))
+    entries = torch.load(random_weights(tmp_path / "r2d2.pt"), weights_only=True)
     del entries["state_dict"]["module.sal.bias"]
     torch.save(entries, tmp_path / "part.pt")
     with pytest.raises(WeightsError, match=r"no tensor 'sal.bias' of shape \(1,\)"):
