@@ -185,6 +185,7 @@ def _verify(
     ]
 
     def inliers(pair: ImagePair) -> NDArray[np.uint32]:
+        """The matches of a pair that one two-view geometry explains."""
         own, other = cameras[0][pair[0]], cameras[1][pair[1]]
         limit = settings.verify.max_error_px * float(
             np.sqrt(settings.pixel_scale(own) * settings.pixel_scale(other))

@@ -52,18 +52,9 @@ def failed_figure(
     output: OutputFolder, label: str, pair: ImagePair, budget: int
 ) -> PairFigure | None:
     """Matches that no two-view geometry explains; arguments as of `verified_figure`."""
-    points = [output.keypoints(name) for name in pair]
     rows = output.matches(*pair)
-    pictures = _pictures(output, pair, budget)
-    if pictures is None or points[0] is None or points[1] is None:
-        return None
-    drawn = DrawnMatches(
-        left=points[0][rows[:, 0]].astype(np.float64),
-        right=points[1][rows[:, 1]].astype(np.float64),
-        errors_px=np.full(len(rows), np.nan),
-    )
     caption = f"{count(len(rows), 'match')}, none verified: no one geometry explains enough of them"
-    return pair_figure(label, caption, pictures, drawn, failed=True)
+    return _without_points(output, label, pair, rows, caption, budget)
 
 
 def removed_figure(
@@ -72,7 +63,24 @@ def removed_figure(
     """Verified matches of a pair that was removed, as its photos show places that only look alike;
     ``conflict`` of the two photos themselves, if there is any. Other arguments as of
     `verified_figure`."""
-    points, rows = [output.keypoints(name) for name in pair], output.inliers(pair)
+    rows = output.inliers(pair)
+    reason = "photos of the one place contradict photos of the other"
+    if conflict is not None:
+        reason = "beside them, the two see different things on one surface"
+    caption = f"{count(len(rows), 'match')} agree, but {reason}"
+    return _without_points(output, label, pair, rows, caption, budget)
+
+
+def _without_points(
+    output: OutputFolder,
+    label: str,
+    pair: ImagePair,
+    rows: NDArray[np.uint32],
+    caption: str,
+    budget: int,
+) -> PairFigure | None:
+    """(M, 2) matches that no 3D point came of."""
+    points = [output.keypoints(name) for name in pair]
     pictures = _pictures(output, pair, budget)
     if pictures is None or points[0] is None or points[1] is None:
         return None
@@ -81,10 +89,6 @@ def removed_figure(
         right=points[1][rows[:, 1]].astype(np.float64),
         errors_px=np.full(len(rows), np.nan),
     )
-    reason = "photos of the one place contradict photos of the other"
-    if conflict is not None:
-        reason = "beside them, the two see different things on one surface"
-    caption = f"{count(len(rows), 'match')} agree, but {reason}"
     return pair_figure(label, caption, pictures, drawn, failed=True)
 
 
