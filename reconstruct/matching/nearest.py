@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from reconstruct.features.compaction import expand
 from reconstruct.lazy import lazily
+from reconstruct.matching.rounded import bfloat16_is_fast, likely_nearest
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,8 @@ CPU_BLOCK: BlockSize = (256, 2048)
 """Rows and columns of a block: 2 MiB of float32 stay in the cache of a core."""
 GPU_BLOCK: BlockSize = (4096, 16384)
 """256 MiB: few, large operations."""
+PAIRS = 4096
+"""Pairs of vectors that are multiplied at once."""
 
 
 def unit_vectors(descriptors: NDArray[Any], device: torch.device) -> Tensor:
@@ -95,6 +98,10 @@ def nearest_both_ways(
 
     runner_up: find the similarities of the second nearest too. size: see `similarity_blocks`.
     """
+    if not runner_up and size is None and first.device.type == "cpu" and bfloat16_is_fast():
+        likely = likely_nearest(first, second) if len(first) and len(second) else None
+        if likely is not None:
+            return nearest_among(first, second, *likely)
     forward = Best.none(len(first), first.device, runner_up=runner_up)
     backward = Best.none(len(second), first.device, runner_up=runner_up)
     for rows, columns, block in similarity_blocks(first, second, size):
@@ -103,6 +110,26 @@ def nearest_both_ways(
             score, index = largest(block, dim)
             lesser = _largest_but(block, dim, score, index) if runner_up else None
             best.update(part, score, index + others.start, lesser)
+    return forward, backward
+
+
+def nearest_among(
+    first: Tensor, second: Tensor, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> tuple[Best, Best]:
+    """`nearest_both_ways` where (P,) ``rows`` and ``columns`` are the only pairs that come into
+    question, in any order."""
+    score = np.empty(len(rows), np.float32)
+    for start in range(0, len(rows), PAIRS):
+        part = slice(start, start + PAIRS)
+        i, j = torch.from_numpy(rows[part]), torch.from_numpy(columns[part])
+        score[part] = torch.linalg.vecdot(first[i], second[j])
+    sides = (first, rows, columns), (second, columns, rows)
+    forward, backward = (Best.none(len(vectors), vectors.device) for vectors, _, _ in sides)
+    for best, (_, of, to) in zip((forward, backward), sides, strict=True):
+        order = np.lexsort((to, -score, of))
+        own, foremost = np.unique(of[order], return_index=True)
+        best.score[own] = torch.from_numpy(score[order[foremost]])
+        best.index[own] = torch.from_numpy(to[order[foremost]])
     return forward, backward
 
 
