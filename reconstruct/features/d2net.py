@@ -56,6 +56,11 @@ class D2NetConfig(Section):
     scales: Annotated[tuple[float, ...], BeforeValidator(tuple_from_list)] = (0.5, 1.0, 2.0)
     """Sizes of the pyramid's levels relative to the network input, ascending."""
 
+    levels: Literal["summed", "apart"] = "summed"
+    """`summed`: the map of a level is added to that of the next finer one, where no keypoint is
+    looked for at places that have one (the paper's). `apart`: each level on its own, which finds
+    more where photos differ in scale, with `match.candidates` above 1 most."""
+
     max_edge: Annotated[int, Field(ge=16)] | None = 1600
     """Images are shrunk until their longest edge has at most this many pixels."""
 
@@ -113,11 +118,13 @@ class D2NetConfig(Section):
         return min((limit for limit in limits if limit is not None), default=None)
 
     def identity(self) -> dict[str, Any]:
-        """See `Section.identity`; without tiles it is what it was before there were any, so that
-        older features stay valid."""
+        """See `Section.identity`; settings that came later are in it where they are not what was
+        done before, so that older features stay valid."""
         settings = super().identity()
         if settings["tiles"] is False:
             del settings["tiles"]
+        if settings["levels"] == "summed":
+            del settings["levels"]
         return settings
 
     @field_validator("weights")
@@ -277,7 +284,8 @@ class D2Net:
             if observe is not None and scale == shown:
                 observe(maps)
 
-        return extract_pyramid(images, network, scales, alignment, show)
+        summed = self.config.levels == "summed"
+        return extract_pyramid(images, network, scales, alignment, show, summed=summed)
 
     def _forward(self, pixels: Sequence[ImageArray]) -> tuple[Tensor, FeatureNetwork]:
         """The normalised images on the device, and the network."""

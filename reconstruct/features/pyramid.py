@@ -3,6 +3,8 @@
 The map of a level is the network's plus the interpolated map of the level before, so that a fine
 cell also sees the context of the coarse ones; cells detected on a coarse level are banned on the
 finer ones (Dusmanu et al., CVPR 2019, section 4.4). One level of scale 1 is single-scale D2-Net.
+Or each level is on its own: a place then has as many descriptors as there are levels on which it
+was found, and one of them looks like that of a photo taken from farther away.
 """
 
 from __future__ import annotations
@@ -55,11 +57,13 @@ def extract_pyramid(
     scales: Sequence[float],
     alignment: Alignment,
     observe: Observer = lambda scale, maps: None,
+    *,
+    summed: bool = True,
 ) -> list[Keypoints | None]:
     """Keypoints of images over a pyramid.
 
-    A level that is too small, or without keypoints, does not end the pyramid. Scores are divided by
-    the level's number, counting from 1.
+    A level that is too small, or without keypoints, does not end the pyramid. Where levels are
+    summed, scores are divided by the level's number, counting from 1.
 
     Args:
         images: (B, 3, H, W) normalised.
@@ -67,6 +71,7 @@ def extract_pyramid(
         scales: Sizes of the levels relative to the images, ascending.
         alignment: The convention for positions.
         observe: Called for each level.
+        summed: Whether finer levels build on the coarser ones; if not, scores count in full.
 
     Returns:
         The keypoints of each image; None if no level is large enough for the network.
@@ -85,9 +90,10 @@ def extract_pyramid(
         for index, features in enumerate(level.features):
             keypoints = _search(features, level.banned[index], alignment, size, input_size)
             keypoints.scales.fill_(1 / scale)
-            keypoints.scores.div_(number)
+            if summed:
+                keypoints.scores.div_(number)
             by_image[index].append(keypoints)
-        previous = level
+        previous = level if summed else None
     return [_join(levels) if levels else None for levels in by_image]
 
 

@@ -36,7 +36,7 @@ else:  # the other extractors' settings, told apart by `name`
 WEIGHTS: Final = "d2_homography"
 PARTS: Final = [{"name": "d2net"}, {"name": "sift"}]
 """The parts of a section that names none."""
-SHARED: Final = ("max_edge", "max_keypoints", "multiscale", "tiles", "fp16")
+SHARED: Final = ("max_edge", "max_keypoints", "multiscale", "levels", "tiles", "fp16")
 
 
 class TogetherConfig(Section):
@@ -55,6 +55,8 @@ class TogetherConfig(Section):
     """`max_keypoints` of each part that gives none itself; null: the part's default."""
     multiscale: Annotated[bool | None, NotIdentity] = None
     """`multiscale` of each part that has it and gives none itself; null: the part's default."""
+    levels: Annotated[Literal["summed", "apart"] | None, NotIdentity] = None
+    """`levels` of each part that has it and gives none itself; null: the part's default."""
     tiles: Annotated[bool | None, NotIdentity] = None
     """`tiles` of each part that has it and gives none itself; null: the part's default."""
     fp16: Annotated[bool | None, NotIdentity] = None

@@ -27,6 +27,7 @@ OTHER_VALUES: dict[str, Any] = {
     "max_edge": None,
     "max_sum_edges": 2000,
     "tiles": True,
+    "levels": "apart",
     "cell_center": "release",
     "use_relu": False,
     "max_keypoints": 7,
@@ -200,6 +201,8 @@ def test_settings_and_identity_need_no_torch() -> None:
 def test_features_without_tiles_are_those_of_before_there_were_any() -> None:
     assert "tiles" not in D2NetConfig().identity()
     assert "tiles" not in load_extractor("d2net").identity()
+    assert "levels" not in load_extractor("d2net", multiscale=True).identity()
+    assert load_extractor("d2net", levels="apart").identity()["levels"] == "apart"
     with pytest.raises(ConfigError, match="tiles: needs max_edge"):
         load_extractor("d2net", tiles=True, max_edge=400)
     with pytest.raises(ConfigError, match="tiles: needs max_edge"):

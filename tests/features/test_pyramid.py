@@ -72,6 +72,21 @@ def test_a_level_without_keypoints_or_too_small_does_not_end_the_pyramid(
     torch.testing.assert_close(found.scores[at_one] * 3, alone.scores)  # the third level
 
 
+def test_levels_apart_are_what_each_is_alone() -> None:
+    image, network = _image(60, 64), _small_network()
+    scales = (0.5, 1.0, 2.0)
+    with torch.inference_mode():
+        found = _only(extract_pyramid(image, network, scales, HalfPixel(), summed=False))
+        for scale in scales:
+            alone = _only(extract_pyramid(image, network, (scale,), HalfPixel()))
+            level = found.scales == 1 / scale
+            torch.testing.assert_close(found.positions[level], alone.positions)
+            torch.testing.assert_close(found.scores[level], alone.scores)
+            torch.testing.assert_close(found.descriptors[level], alone.descriptors)
+        summed = _only(extract_pyramid(image, network, scales, HalfPixel()))
+    assert len(found.scores) > len(summed.scores)
+
+
 def test_no_level_is_large_enough() -> None:
     assert extract_pyramid(_image(7, 40), _small_network(), (0.5, 1.0), HalfPixel()) == [None]
 
