@@ -39,7 +39,10 @@ ALL = np.int16(-(2**15))
 
 @cache
 def bfloat16_is_fast(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processor has instructions for products of bfloat16 (where Linux tells)."""
+    """Whether the processor has instructions for products of bfloat16 (where Linux tells), and
+    torch the library that uses them, which sums in float32."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
