@@ -14,7 +14,7 @@ is to preserve dot products, not distances from a mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
+from scipy.linalg import block_diag
 
 from reconstruct.errors import WeightsError
 
@@ -32,7 +33,9 @@ _ZERO: Final = 128
 _KEY: Final = "basis"
 
 
-def fit_basis(descriptors: Iterable[NDArray[Any]], dim: int) -> Float32:
+def fit_basis(
+    descriptors: Iterable[NDArray[Any]], dim: int, columns: Sequence[int] | None = None
+) -> Float32:
     """A basis that keeps most of the dot products between descriptors.
 
     Only a (D, D) moment is kept in memory. Signs are fixed (each column's largest entry is
@@ -41,12 +44,14 @@ def fit_basis(descriptors: Iterable[NDArray[Any]], dim: int) -> Float32:
     Args:
         descriptors: Arrays (N_i, D), e.g. one per image; read once.
         dim: Number of dimensions to keep.
+        columns: Where there are descriptors of several kinds, which of the D columns are whose:
+            how many each kind has, one after the other, zeros elsewhere. None: one kind has all.
 
     Returns:
-        (D, dim) float32 orthonormal columns.
+        (D, K) float32 orthonormal columns: ``dim`` for each kind that has more, the others' own.
 
     Raises:
-        ValueError: There are no descriptors, or D < dim.
+        ValueError: There are no descriptors, or no kind has ``dim`` columns.
     """
     moment: NDArray[np.float64] | None = None
     for block in descriptors:
@@ -54,12 +59,22 @@ def fit_basis(descriptors: Iterable[NDArray[Any]], dim: int) -> Float32:
         moment = values.T @ values + (0.0 if moment is None else moment)
     if moment is None or not moment.any():
         raise ValueError("expected descriptors to learn a basis from, got none")
-    if not 0 < dim <= len(moment):
-        raise ValueError(f"expected 1 to {len(moment)} dimensions, got {dim}")
+    columns = columns or [len(moment)]
+    if not 0 < dim <= max(columns):
+        raise ValueError(f"expected 1 to {max(columns)} dimensions, got {dim}")
+    ends = np.cumsum(columns)
+    kinds = [moment[end - n : end, end - n : end] for n, end in zip(columns, ends, strict=True)]
+    blocks = [_largest(kind, dim) if len(kind) > dim else np.eye(len(kind)) for kind in kinds]
+    return np.ascontiguousarray(block_diag(*blocks), np.float32)
+
+
+def _largest(moment: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
+    """(D, dim) eigenvectors of the largest eigenvalues of a (D, D) moment."""
     _, vectors = np.linalg.eigh(moment)  # eigenvalues ascend
     basis = vectors[:, ::-1][:, :dim]
     largest = np.take_along_axis(basis, np.abs(basis).argmax(0)[None], 0)
-    return np.ascontiguousarray(basis * np.sign(largest), np.float32)
+    found: NDArray[np.float64] = basis * np.sign(largest)
+    return found
 
 
 def compact(

@@ -119,10 +119,9 @@ class Localizer:
         self._turns = settings.extract.orientation != "stored"
         self._extractor = features.create(self._local, device)
         stored_as = settings.extract.compact
-        own = workspace.features / "basis.safetensors"
-        basis = Path(stored_as.basis) if stored_as.basis else own
+        basis = stored_as.basis_path(workspace.features)
         self._encoding = stored_as.encoding
-        self._basis = None if stored_as.dim is None else read_basis(basis)
+        self._basis = None if basis is None else read_basis(basis)
         stored = self._store.fingerprints()
         self._names = [name for name in tracks.names if name in stored]
         self._describer = None

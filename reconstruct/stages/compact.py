@@ -14,7 +14,9 @@ from pydantic import Field
 from reconstruct.atomic import atomic_path
 from reconstruct.config import Section
 from reconstruct.errors import DataError
+from reconstruct.features import Extractor
 from reconstruct.features.compaction import Encoding, compact, fit_basis, read_basis, write_basis
+from reconstruct.features.together import Together
 from reconstruct.fingerprints import file_hash, fingerprint
 from reconstruct.stages import Context
 
@@ -23,7 +25,8 @@ class CompactConfig(Section):
     """How descriptors are stored; matching uses what is stored."""
 
     dim: int | None = Field(None, ge=1)
-    """Dimensions to which a PCA of the run's own descriptors reduces them; null: all."""
+    """Dimensions to which a PCA of the run's own descriptors reduces them, each kind of `together`
+    by one of its own; kinds that have no more keep theirs. null: all."""
     encoding: Encoding = "float16"
     """How a number is stored: float32, float16 (no measurable loss), uint8."""
     basis: str | None = None
@@ -31,6 +34,12 @@ class CompactConfig(Section):
     own."""
     sample_images: int = Field(24, ge=1)
     """Images, evenly spread over the sorted names, from which the basis is learned."""
+
+    def basis_path(self, features: Path) -> Path | None:
+        """The file of the basis of a run whose features are in ``features``; None without one."""
+        if self.dim is None:
+            return None
+        return features / "basis.safetensors" if self.basis is None else Path(self.basis)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,35 +65,37 @@ class Compaction:
 
     context: Context
     config: CompactConfig
-    extractor_identity: dict[str, Any]
+    extractor: Extractor
 
     @property
-    def path(self) -> Path:
-        """The file of the basis."""
-        if self.config.basis is not None:
-            return Path(self.config.basis)
-        return self.context.workspace.features / "basis.safetensors"
+    def path(self) -> Path | None:
+        """The file of the basis; None if all dimensions are kept."""
+        return self.config.basis_path(self.context.workspace.features)
 
     def ready(self) -> bool:
         """Whether nothing has to be learned."""
-        if self.config.dim is None or self.config.basis is not None:
+        if self.path is None or self.config.basis is not None:
             return True
         return self.context.workspace.stamp(self.path) == self._wanted()
 
     def identity(self) -> list[Any]:
         """JSON-able: settings and the content of the basis."""
-        basis = file_hash(self.path) if self.config.dim is not None and self.ready() else None
+        basis = file_hash(self.path) if self.path is not None and self.ready() else None
         return [self.config.dim, self.config.encoding, basis]
 
     def learn(self, names: list[str], describe: Callable[[str], NDArray[Any] | None]) -> None:
         """Fit and store the basis from some of ``names``; ``describe`` gives an image's (N, D)
         descriptors, None if it cannot be read. Raises DataError if there are no descriptors."""
+        assert self.path is not None
         assert self.config.dim is not None
         step = max(1, len(names) // self.config.sample_images)
         sample = names[::step][: self.config.sample_images]
+        own = self.extractor
+        columns = [part.dim for part in (own.parts if isinstance(own, Together) else [own])]
         with self.context.reporter.task("basis", len(sample), "images") as advance:
             try:
-                basis = fit_basis(_described(sample, describe, advance), self.config.dim)
+                described = _described(sample, describe, advance)
+                basis = fit_basis(described, self.config.dim, columns)
             except ValueError as error:
                 raise DataError(f"extract.compact.dim: {error}") from error
         with atomic_path(self.path) as temporary:
@@ -92,13 +103,13 @@ class Compaction:
         self.context.workspace.set_stamp(self.path, self._wanted())
 
     def compactor(self) -> Compactor:
-        """What makes stored descriptors, once the basis has been learned."""
-        basis = read_basis(self.path) if self.config.dim is not None else None
+        """What makes stored descriptors, once the basis is there."""
+        basis = None if self.path is None else read_basis(self.path)
         return Compactor(basis, self.config.encoding)
 
     def _wanted(self) -> str:
         settings = [self.config.dim, self.config.sample_images]
-        return fingerprint("basis", self.extractor_identity, *settings)
+        return fingerprint("basis", self.extractor.identity(), *settings)
 
 
 def _described(

@@ -75,7 +75,7 @@ class Extract(KeyedStage):
     @property
     def compaction(self) -> Compaction:
         """How descriptors become what is stored."""
-        return Compaction(self.context, self.config.compact, self.extractor.identity())
+        return Compaction(self.context, self.config.compact, self.extractor)
 
     def find_fingerprints(self) -> dict[str, str]:
         """Image name -> fingerprint of its features, for all images of the data set."""

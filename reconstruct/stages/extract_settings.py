@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from reconstruct import features
 from reconstruct.config import NotIdentity, Section
@@ -40,12 +40,6 @@ class ExtractConfig(Section):
     """Threads that decode and resize."""
     batch_size: Annotated[int, NotIdentity] = Field(1, ge=1)
     """Images of equal size that go through the network together (pays on a GPU)."""
-
-    @model_validator(mode="after")
-    def _one_kind_for_a_basis(self) -> Self:
-        if self.compact.dim is not None and self.local.identity()["name"] == "together":
-            raise ValueError("`compact.dim` is for one kind of descriptor, not for `together`")
-        return self
 
 
 class Networks:

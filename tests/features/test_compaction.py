@@ -55,6 +55,19 @@ def test_a_basis_is_orthonormal_and_does_not_depend_on_the_split() -> None:
     assert (basis[np.abs(basis).argmax(0), np.arange(8)] > 0).all()
 
 
+def test_kinds_have_bases_of_their_own() -> None:
+    first, second = _descriptors(80, 32, rank=32), _descriptors(90, 8, rank=8, seed=1)
+    rows = [np.hstack([first, np.zeros((80, 8))]), np.hstack([np.zeros((90, 32)), second])]
+    basis = fit_basis(rows, 12, [32, 8])
+    assert basis.shape == (40, 12 + 8)
+    np.testing.assert_allclose(basis[:32, :12], fit_basis([first], 12), atol=1e-5)
+    np.testing.assert_array_equal(basis[32:, 12:], np.eye(8))
+    assert not basis[:32, 12:].any()
+    assert not basis[32:, :12].any()
+    with pytest.raises(ValueError, match="expected 1 to 32 dimensions, got 33"):
+        fit_basis(rows, 33, [32, 8])
+
+
 @pytest.mark.parametrize("encoding", ["float32", "float16", "uint8"])
 def test_no_descriptors(encoding: Encoding) -> None:
     none = np.zeros((0, 32), np.float32)
