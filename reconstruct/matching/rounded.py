@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 else:
     torch = lazily("torch")
 
-HEIGHT = 512
+HEIGHT, WIDTH = 512, 2048
+"""Rows and columns that are multiplied at once."""
+GRAIN = 128
+"""Both are multiples of this, filled up with zeros: oneDNN makes a program for each size that it
+meets and keeps a thousand of them, 1 MB each."""
 CROWD = 16
 """Where more than this many a vector may be the nearest one, the whole table costs less."""
 SUMMING = 2.0**-24
@@ -53,7 +57,8 @@ def bfloat16_is_fast(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rounded:
-    """(N, D) vectors in bfloat16; how far rounding moved any of them, and the largest length."""
+    """(N, D) vectors in bfloat16, filled up with zeros to a multiple of `GRAIN`; how far rounding
+    moved any of them, and the largest length."""
 
     values: Tensor
     moved: float
@@ -63,8 +68,10 @@ class Rounded:
     def of(cls, vectors: Tensor) -> Rounded:
         """Of (N, D) float32 vectors on the CPU."""
         values = vectors.bfloat16()
-        moved = (vectors - values).norm(dim=1).max()
-        return cls(values, float(moved), float(values.norm(dim=1).max()) + float(moved))
+        moved = float((vectors - values).norm(dim=1).max())
+        length = float(values.norm(dim=1).max()) + moved
+        filled = torch.nn.functional.pad(values, (0, 0, 0, -len(values) % GRAIN))
+        return cls(filled, moved, length)
 
 
 def likely_nearest(
@@ -86,23 +93,33 @@ def likely_nearest(
     error += SUMMING * first.shape[1] * a.length * b.length
     of_rows, of_columns = np.empty(len(first), np.int16), np.full(len(second), ALL)
     places: list[NDArray[np.int64]] = []
-    products: list[NDArray[np.int16]] = []
+    found: list[NDArray[np.int16]] = []
     room = CROWD * (len(first) + len(second))
     for start in range(0, len(first), height):
-        block = (a.values[start : start + height] @ b.values.T).view(torch.int16).numpy()
+        products = _products(a.values[start : start + height], b.values)
+        block = products[: len(first) - start, : len(second)]
         least = of_rows[start : start + height] = _limits(_largest(block, axis=1), error)
         # Those of the columns rise from block to block.
         np.maximum(of_columns, _limits(_largest(block, axis=0), error), out=of_columns)
         near = np.flatnonzero((block >= least[:, None]) | (block >= of_columns))
         places.append(near + start * len(second))
-        products.append(block.ravel()[near])
+        found.append(block[np.divmod(near, len(second))])
         room -= len(near)
         if room < 0:
             return None
     rows, columns = np.divmod(np.concatenate(places), len(second))
-    product = np.concatenate(products)
+    product = np.concatenate(found)
     keep = (product >= of_rows[rows]) | (product >= of_columns[columns])
     return rows[keep], columns[keep]
+
+
+def _products(rows: Tensor, others: Tensor) -> NDArray[np.int16]:
+    """The bits of the products of all ``rows`` with all ``others``."""
+    starts = range(0, len(others), WIDTH)
+    products = [rows @ others[start : start + WIDTH].T for start in starts]
+    table = torch.cat(products, dim=1) if len(products) > 1 else products[0]
+    bits: NDArray[np.int16] = table.view(torch.int16).numpy()
+    return bits
 
 
 def _largest(block: NDArray[np.int16], axis: int) -> NDArray[np.int16]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconstruct.matching import nearest
+from reconstruct.matching import nearest, rounded
 from reconstruct.matching.mutual_nn import mutual_nearest
 from reconstruct.matching.nearest import nearest_among, nearest_both_ways
 from reconstruct.matching.rounded import bfloat16_is_fast, likely_nearest
@@ -89,6 +90,30 @@ def test_matches_do_not_depend_on_the_processor(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_array_equal(found[0].indices, found[1].indices)
     np.testing.assert_allclose(found[0].scores, found[1].scores, rtol=0, atol=1e-6)
     assert len(found[0].indices) > 500
+
+
+def test_few_sizes_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN keeps a program for each: 1,000 photos took 2 GB of them."""
+    sizes = set()
+
+    class Watched(torch.Tensor):
+        def __matmul__(self, other: torch.Tensor) -> torch.Tensor:
+            sizes.add((*self.shape, *other.shape))
+            return super().__matmul__(other)
+
+    of = rounded.Rounded.of
+
+    def watched(vectors: torch.Tensor) -> rounded.Rounded:
+        made = of(vectors)
+        return replace(made, values=made.values.as_subclass(Watched))
+
+    monkeypatch.setattr(rounded.Rounded, "of", watched)
+    rng = np.random.default_rng(0)
+    for count in rng.integers(1, 5000, 20):
+        vectors = torch.from_numpy(rng.normal(size=(count, 2)).astype(np.float32))
+        likely_nearest(vectors, vectors[: count // 2 + 1])
+    assert 1 < len(sizes) < 64
+    assert all(rows % 128 == columns % 128 == 0 for rows, _, _, columns in sizes)
 
 
 @pytest.mark.parametrize(
