@@ -29,6 +29,8 @@ GPU_BLOCK: BlockSize = (4096, 16384)
 """256 MiB: few, large operations."""
 PAIRS = 4096
 """Pairs of vectors that are multiplied at once."""
+MANY = 2**26
+"""Multiplications from which on they are made in bfloat16: 1,000 x 1,000 vectors of 64 numbers."""
 
 
 def unit_vectors(descriptors: NDArray[Any], device: torch.device) -> Tensor:
@@ -98,8 +100,9 @@ def nearest_both_ways(
 
     runner_up: find the similarities of the second nearest too. size: see `similarity_blocks`.
     """
-    if not runner_up and size is None and first.device.type == "cpu" and bfloat16_is_fast():
-        likely = likely_nearest(first, second) if len(first) and len(second) else None
+    on_cpu = first.device.type == "cpu"
+    if on_cpu and not runner_up and size is None and _rounding_pays(first, second):
+        likely = likely_nearest(first, second)
         if likely is not None:
             return nearest_among(first, second, *likely)
     forward = Best.none(len(first), first.device, runner_up=runner_up)
@@ -111,6 +114,11 @@ def nearest_both_ways(
             lesser = _largest_but(block, dim, score, index) if runner_up else None
             best.update(part, score, index + others.start, lesser)
     return forward, backward
+
+
+def _rounding_pays(first: Tensor, second: Tensor) -> bool:
+    """Whether products in bfloat16 save more than deciding in float32 costs."""
+    return first.numel() * len(second) >= MANY and bfloat16_is_fast()
 
 
 def nearest_among(

@@ -72,6 +72,7 @@ def test_of_equal_ones_the_first_wins() -> None:
 def test_a_crowd_is_left_to_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """All the same, as on photos of one colour, and vectors of zeros alone."""
     monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda: True)
+    monkeypatch.setattr(nearest, "MANY", 0)
     for values in (torch.ones(100, 4), torch.zeros(100, 4)):
         assert likely_nearest(values, values) is None
         forward, backward = nearest_both_ways(values, values)
@@ -84,6 +85,7 @@ def test_matches_do_not_depend_on_the_processor(monkeypatch: pytest.MonkeyPatch)
     images = [points + rng.normal(scale=0.7, size=points.shape) for _ in range(2)]
     first, second = (torch.nn.functional.normalize(torch.from_numpy(x).float()) for x in images)
     found = []
+    monkeypatch.setattr(nearest, "MANY", 0)
     for fast in (False, True):
         monkeypatch.setattr(nearest, "bfloat16_is_fast", lambda fast=fast: fast)
         found.append(mutual_nearest(first, second))
