@@ -1,49 +1,50 @@
-"""Pairs of photos that look alike and show different places, found by what they do not share.
+"""Photos of places that look alike, parted by what they do not share.
 
 Two rooms with the same furniture match well, and their two-view geometries agree with each other:
-loops of rotations close. A model of such photos folds: it lays one place over the other. What gives
-it away is where nothing matches: points of the one and points of the other lie on the same surface,
-each seen by photos of its own place alone (what Heinly et al., ECCV 2014, call conflicting
-observations). Few pairs see this, and it has to part all photos of one place from all of the other:
-photos are joined to groups as in Kruskal's spanning forest, those first that share most of what
-both could see, and never groups between which there is a conflict.
+loops of rotations close. A model of such photos folds: it lays one place over the other. Three
+kinds of evidence give it away. Groups of photos with hardly a point in common were held together by
+chance. Photos that miss each other's points on one surface contradict that it is one
+(`reconstruct.matching.conflicts`); few do, but no model without a fold has such photos. And photos
+of one place look alike between their points too (`reconstruct.matching.appearance`): that says of
+all photos where they belong, once it is known that there are two places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.spatial import cKDTree
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from reconstruct import colmap
-from reconstruct.config import Section
 from reconstruct.geometry import Float64
+from reconstruct.matching.appearance import Appearance, likeness
+from reconstruct.matching.conflicts import ConflictConfig, View, contradiction, model_views
 from reconstruct.types import ImagePair
 
+MIN_PHOTOS: Final = 3
+"""Fewer are no place of their own: without the others they would be in no model."""
+MIN_COMMON: Final = 10
+"""Points that two photos must share to be compared between them."""
+LINK: Final = 1e-3
+"""Weight of a common point where nothing else says where a photo belongs."""
 
-class ConflictConfig(Section):
-    """When two photos of a model contradict that they show one place."""
 
-    region: float = Field(0.05, gt=0, lt=1)
-    """Radius around a point in which none may be seen by both photos for them to differ there, as
-    a part of a photo's longer edge."""
-    depth: float = Field(0.02, gt=0)
-    """Points lie on one surface if their depths differ by less than this part."""
-    min_points: int = Field(5, ge=1)
-    """Points of a photo that must be missed for a conflict."""
-    min_shared: float = Field(0.3, ge=0, lt=1)
-    """Share of points that both photos must see in the regions where any are seen by both; photos
-    that share less differ in viewpoint, and nothing is concluded from what they miss."""
-    tolerance: float = Field(0.3, gt=0)
-    """Conflict that a match of the pair makes up for. A point that is missed is a conflict of
-    -log(1 - s), s being the share above: how unlikely it is to be missed in one place."""
-    least: float = Field(0.05, ge=0)
-    """Groups of photos are of two places if there is at least this much conflict between them for a
-    match between them; so a single pair does not part a large group."""
+class PlacesConfig(ConflictConfig):
+    """When photos of a model are of several places."""
+
+    min_points: int = Field(30, ge=1)
+    """Groups of photos with fewer points in common are of two places; as many matches are what a
+    photo needs to be registered."""
+    least: float = Field(0.1, ge=0)
+    """Places are parted if conflict between their photos is at least this part of what says that
+    they are one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +52,8 @@ class Disambiguation:
     """What came of the pairs of some photos.
 
     Attributes:
-        places: The photos by place, the largest place first, names sorted.
-        conflicts: Pair -> conflict, for those with more of it than their matches make up for.
+        places: The registered photos by place, the largest place first, names sorted.
+        conflicts: Pair -> logarithm of the odds that it shows two places, for those in conflict.
         removed: Sorted pairs of photos of different places.
     """
 
@@ -63,158 +64,142 @@ class Disambiguation:
 
 def disambiguate(
     models: Sequence[colmap.Reconstruction],
-    matches: Mapping[ImagePair, int],
-    config: ConflictConfig,
+    pairs: Collection[ImagePair],
+    config: PlacesConfig,
+    look: Callable[[str, View], Appearance],
 ) -> Disambiguation:
     """Part photos of places that only look alike.
 
     Args:
         models: What mapping makes of all pairs, folded as it may be.
-        matches: Verified pair -> number of its matches.
+        pairs: Verified pairs.
         config: Limits.
+        look: (name, what the photo sees) -> what it looks like; asked for where there is conflict.
     """
+    places: list[list[str]] = []
+    removed: list[ImagePair] = []
     conflicts: dict[ImagePair, float] = {}
-    shares = dict.fromkeys(sorted(matches), 0.0)
     for model in models:
         views = model_views(model)
-        for a, b in shares:
-            if a in views and b in views:
-                found, shares[a, b] = compare(views[a], views[b], config)
-                if found > config.tolerance * matches[a, b]:
-                    conflicts[a, b] = found
-    places = reunite(part(shares, conflicts), matches, conflicts, config.least)
-    place_of = {name: number for number, names in enumerate(places) for name in names}
-    removed = [pair for pair in shares if place_of[pair[0]] != place_of[pair[1]]]
-    return Disambiguation(places, dict(sorted(conflicts.items())), removed)
+        found = [
+            place
+            for group in groups_of(views, config.min_points)
+            for place in _places({name: views[name] for name in group}, config, look, conflicts)
+        ]
+        number = {name: i for i, names in enumerate(found) for name in names}
+        removed += [(a, b) for a, b in pairs if {a, b} <= number.keys() and number[a] != number[b]]
+        places += found
+    return Disambiguation(_ordered(places), dict(sorted(conflicts.items())), sorted(removed))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """The points that a photo of a model observes.
-
-    Attributes:
-        ids: (N,) ids of the points, sorted.
-        points: (N, 3) their positions.
-        pixels: (N, 2) the keypoints that observe them.
-        camera: The photo's camera.
-        pose: (3, 4) cam_from_world.
-    """
-
-    ids: NDArray[np.int64]
-    points: Float64
-    pixels: Float64
-    camera: colmap.Camera
-    pose: Float64
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the photo in pixels."""
-        return self.camera.width, self.camera.height
-
-    def depths(self, points: Float64) -> Float64:
-        """(K,) depths of (K, 3) points, negative behind the camera."""
-        return np.asarray(points @ self.pose[2, :3] + self.pose[2, 3])
-
-
-def model_views(model: colmap.Reconstruction) -> dict[str, View]:
-    """Name of every registered photo -> what it sees."""
-    tracks, cameras = colmap.Tracks(model), colmap.model_cameras(model)
-    views = {}
-    for name, pose in colmap.model_poses(model).items():
-        ids = tracks.points(name)
-        known, first = np.unique(ids[ids >= 0], return_index=True)
-        pixels = tracks.keypoints(name)[ids >= 0][first]
-        views[name] = View(known, tracks.positions(known), pixels, cameras[name], pose)
-    return views
-
-
-def compare(first: View, second: View, config: ConflictConfig) -> tuple[float, float]:
-    """How much two photos of a model contradict that they show one place (0: not at all), and the
-    share of points that both see in the regions where there are such."""
-    both = _missed(first, second, config), _missed(second, first, config)
-    missed, shared = np.min(both, axis=0).tolist()
-    if missed < config.min_points or shared < config.min_shared:
-        return 0.0, shared
-    return float(-missed * np.log1p(-min(shared, 0.9))), shared
-
-
-def _missed(view: View, other: View, config: ConflictConfig) -> tuple[int, float]:
-    """How many points of a view the other misses though it sees further points on the same surface,
-    and the share of points that both see in the regions where there are such."""
-    common, seen = np.isin(view.ids, other.ids), np.isin(other.ids, view.ids)
-    depths = other.depths(view.points)
-    pixels = np.full((len(depths), 2), np.inf)
-    pixels[depths > 0] = colmap.project(other.camera, other.pose, view.points[depths > 0])
-    inside = (pixels > 0).all(1) & (pixels < other.size).all(1)
-    radii = [config.region * max(side.size) for side in (view, other)]
-    near = _distance(view.pixels[common], view.pixels) <= radii[0]
-    shared = float(np.mean(common[inside & near])) if (inside & near).any() else 0.0
-    alone = inside & ~near
-    void = _distance(other.pixels[seen], pixels[alone]) > radii[1]
-    # Distance in the picture and in depth at once, both as parts of their limits.
-    scale = np.array([0.6 * radii[1], 0.6 * radii[1], config.depth])
-    expected = np.column_stack([pixels[alone], np.log(depths[alone])]) / scale
-    own_depths = np.log(np.maximum(other.depths(other.points), 1e-300))
-    further = (np.column_stack([other.pixels, own_depths]) / scale)[~seen]
-    return int(np.sum(void & (_distance(further, expected) <= 1.0))), shared
-
-
-def _distance(to: Float64, points: Float64) -> Float64:
-    """(K,) distance of each point to the nearest of ``to``; infinite if there is none."""
-    if not len(to) or not len(points):
-        return np.full(len(points), np.inf)
-    return np.asarray(cKDTree(to).query(points)[0])
-
-
-def part(shares: Mapping[ImagePair, float], conflicts: Collection[ImagePair]) -> list[list[str]]:
-    """Groups of photos without a conflict inside.
-
-    Pairs join the groups of their photos, those of the largest share first and of equal ones by
-    name, unless some pair between the groups is in conflict.
-
-    Returns:
-        The groups, the largest first, names sorted.
-    """
-    group = {name: name for pair in shares for name in pair}
-    members = {name: [name] for name in group}
-    against: dict[str, set[str]] = {name: set() for name in group}  # by photo, of a whole group
-    for a, b in conflicts:
-        against[a].add(b)
-        against[b].add(a)
-    for pair in sorted(shares, key=lambda pair: (-shares[pair], pair)):
-        a, b = (group[name] for name in pair)
-        if len(members[a]) < len(members[b]):
-            a, b = b, a
-        if a == b or not against[a].isdisjoint(members[b]):
-            continue
-        for name in members[b]:
-            group[name] = a
-        members[a] += members.pop(b)
-        against[a] |= against.pop(b)
-    return _ordered(members.values())
-
-
-def reunite(
-    groups: Sequence[Sequence[str]],
-    matches: Mapping[ImagePair, int],
-    conflicts: Mapping[ImagePair, float],
-    least: float,
-) -> list[list[str]]:
-    """The groups, those joined between which conflict is less than ``least`` times the matches."""
-    places = [list(names) for names in groups]
+def groups_of(views: Mapping[str, View], min_points: int) -> list[list[str]]:
+    """Groups of photos that at least so many common points hold together; those of less than
+    `MIN_PHOTOS` are with the others with which they share most."""
+    names = sorted(views)
+    if not names:
+        return []
+    sees = _visibility([views[name].ids for name in names])
+    group = np.arange(len(names))
     while True:
-        number = {name: i for i, names in enumerate(places) for name in names}
-        total: dict[tuple[int, int], int] = {}
-        conflict: dict[tuple[int, int], float] = {}
-        for (a, b), count in matches.items():
-            i, j = sorted((number[a], number[b]))
-            total[i, j] = total.get((i, j), 0) + count
-            conflict[i, j] = conflict.get((i, j), 0.0) + conflicts.get((a, b), 0.0)
-        weak = [(i, j) for i, j in total if i != j and conflict[i, j] < least * total[i, j]]
-        if not weak:
-            return _ordered(places)
-        i, j = min(weak, key=lambda pair: (-total[pair], pair))
-        places[i] += places.pop(j)
+        number = int(group.max()) + 1
+        member = csr_array((np.ones(len(names)), (group, np.arange(len(names)))))
+        group_sees = (member @ sees > 0).astype(np.float64)
+        common = (group_sees @ group_sees.T).toarray()
+        np.fill_diagonal(common, 0)
+        linked = common >= min_points
+        small = np.flatnonzero((np.bincount(group) < MIN_PHOTOS) & common.any(1))
+        linked[small, common[small].argmax(1)] |= ~linked[small].any(1)
+        merged, label = connected_components(linked, directed=False)
+        if merged == number:
+            return _ordered([names[i] for i in np.flatnonzero(group == k)] for k in range(number))
+        group = label[group]
+
+
+def _visibility(ids: Sequence[NDArray[np.int64]]) -> csr_array:
+    """(photos, points) 1 where a photo sees a point."""
+    known, columns = np.unique(np.concatenate(ids), return_inverse=True)
+    rows = np.repeat(np.arange(len(ids)), [len(own) for own in ids])
+    return csr_array((np.ones(len(rows)), (rows, columns)), (len(ids), len(known)))
+
+
+def _places(
+    views: Mapping[str, View],
+    config: PlacesConfig,
+    look: Callable[[str, View], Appearance],
+    conflicts: dict[ImagePair, float],
+) -> list[list[str]]:
+    """The places that photos of one group show; their conflicts are added to ``conflicts``."""
+    names = sorted(views)
+    odds = np.zeros((len(names), len(names)))
+    for i, j in combinations(range(len(names)), 2):
+        odds[i, j] = odds[j, i] = contradiction(views[names[i]], views[names[j]], config)
+    against = np.argwhere(np.triu(odds) > config.certainty)
+    conflicts.update({(names[i], names[j]): float(odds[i, j]) for i, j in against})
+    conflict = np.where(odds > config.certainty, odds, 0.0)
+    balance = conflict - config.least * np.maximum(-odds, 0.0)
+    if not _are_two(balance, cut(-balance)):
+        return [names]
+    correlations, weights, common = _compared(views, look)
+    parts, places = [np.arange(len(names))], []
+    while parts:
+        part = parts.pop()
+        inner = np.ix_(part, part)
+        average = _average(correlations[inner], weights[inner])
+        looks = weights[inner] * (correlations[inner] - average)
+        second = cut(looks - conflict[inner] + LINK * common[inner])
+        if _are_two(balance[inner], second):
+            parts += [part[second], part[~second]]
+        else:
+            places.append([names[i] for i in part])
+    return places
+
+
+def _are_two(balance: Float64, second: NDArray[np.bool_]) -> bool:
+    """Whether the photos of a second place are enough, and conflict between the two outweighs what
+    says that they are one."""
+    enough = min(second.sum(), (~second).sum()) >= MIN_PHOTOS
+    return bool(enough and balance[second][:, ~second].sum() > 0)
+
+
+def _compared(
+    views: Mapping[str, View], look: Callable[[str, View], Appearance]
+) -> tuple[Float64, Float64, Float64]:
+    """(N, N) each, of photos sorted by name: correlation between their common points, its weight,
+    and the number of these points."""
+    names = sorted(views)
+    correlations, weights, common = np.zeros((3, len(names), len(names)))
+    for i, j in combinations(range(len(names)), 2):
+        a, b = names[i], names[j]
+        common[i, j] = common[j, i] = np.isin(views[a].ids, views[b].ids).sum()
+        if common[i, j] >= MIN_COMMON:
+            windows, correlation = likeness(look(a, views[a]), look(b, views[b]))
+            correlations[i, j] = correlations[j, i] = correlation
+            weights[i, j] = weights[j, i] = np.sqrt(windows)
+    return correlations, weights, common
+
+
+def _average(values: Float64, weights: Float64) -> float:
+    total = float(weights.sum())
+    return float((values * weights).sum()) / total if total else 0.0
+
+
+def cut(affinity: Float64) -> NDArray[np.bool_]:
+    """(N,) a side for each photo, so that little affinity, and much below zero, lies across.
+
+    The signs of the leading eigenvector, then moved one by one while that gains.
+
+    Args:
+        affinity: (N, N), symmetric, with zeros on the diagonal.
+    """
+    scale = 1.0 / np.sqrt(np.maximum(np.abs(affinity).sum(0), 1e-300))
+    leading = np.linalg.eigh(scale[:, None] * affinity * scale)[1][:, -1]
+    side = np.where(leading > 0, 1.0, -1.0)
+    while True:
+        gain = -(affinity @ side) * side
+        best = int(gain.argmax())
+        if gain[best] <= 1e-9:
+            return np.asarray(side > 0)
+        side[best] *= -1.0
 
 
 def _ordered(groups: Iterable[Iterable[str]]) -> list[list[str]]:

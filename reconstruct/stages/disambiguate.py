@@ -1,13 +1,14 @@
 """Disambiguate: verified pairs -> disambiguated.json, the pairs without those that only look alike.
 
 A first model is made of all pairs, in a folder that goes afterwards: where it folds, photos
-contradict each other (`reconstruct.matching.disambiguation`).
+contradict each other (`reconstruct.matching.disambiguation`), and look different.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from reconstruct.atomic import TEMPORARY, atomic_path, remove
 from reconstruct.config import NotIdentity
 from reconstruct.errors import ArtifactError
 from reconstruct.fingerprints import fingerprint
-from reconstruct.matching.disambiguation import ConflictConfig, Disambiguation, disambiguate
+from reconstruct.matching.appearance import Appearance, appearance
+from reconstruct.matching.conflicts import View
+from reconstruct.matching.disambiguation import Disambiguation, PlacesConfig, disambiguate
 from reconstruct.stages import Context, inner_context
 from reconstruct.stages.database import Database
 from reconstruct.stages.map import Map
@@ -30,8 +33,11 @@ from reconstruct.storage.matches import pair_key
 from reconstruct.types import ImagePair, TwoViewGeometry
 from reconstruct.workspace import Workspace
 
+KEPT = 128
+"""Photos that stay in memory while they are compared, 1 MB each."""
 
-class DisambiguateConfig(ConflictConfig):
+
+class DisambiguateConfig(PlacesConfig):
     """Section ``disambiguate``."""
 
     threads: Annotated[int, NotIdentity] = Field(-1, ge=-1)
@@ -62,13 +68,15 @@ class Disambiguate(WholeStage):
         before = Database(self.context, self.verify, self.verified).fingerprint()
         if before is None:
             return None
-        return fingerprint("disambiguated", self.config.identity(), self.context.seed, before)
+        settings = self.config.identity()
+        return fingerprint("disambiguated by looks", settings, self.context.seed, before)
 
     def make(self) -> None:
         """Write which photos are of one place, and which pairs are not."""
         remove(self._draft.root)
         try:
-            found = disambiguate(self._first_models(), self._counts(), self.config)
+            models, pairs = self._first_models(), self.verified.pairs()
+            found = disambiguate(models, pairs, self.config, self._look())
         finally:
             remove(self._draft.root)
         with atomic_path(self.artifact) as temporary:
@@ -83,9 +91,14 @@ class Disambiguate(WholeStage):
         Map(inner, settings, database).make()
         return [colmap.read_model(path) for path in self._draft.models()]
 
-    def _counts(self) -> dict[ImagePair, int]:
-        pairs = self.verified.pairs()
-        return {pair: len(self.verified.geometry(pair).inliers) for pair in pairs}
+    def _look(self) -> Callable[[str, View], Appearance]:
+        photos = self.verify.extract.photos()
+
+        @lru_cache(KEPT)
+        def look(name: str, view: View) -> Appearance:
+            return appearance(view, photos.read(name))
+
+        return look
 
     def found(self) -> Disambiguation:
         """What `make` wrote. Raises ArtifactError if it is damaged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +12,9 @@ from PIL import Image
 import reconstruct
 from reconstruct import colmap
 from reconstruct.errors import ConfigError
-from reconstruct.matching.disambiguation import ConflictConfig, disambiguate, part, reunite
+from reconstruct.matching.appearance import Appearance, appearance, find_planes, likeness
+from reconstruct.matching.conflicts import ConflictConfig, View, contradiction, model_views
+from reconstruct.matching.disambiguation import PlacesConfig, cut, disambiguate, groups_of
 from reconstruct.stages.disambiguate import read_disambiguation
 from reconstruct.types import Intrinsics
 from reconstruct.workspace import Workspace
@@ -57,12 +60,20 @@ def folded(points: np.ndarray, may: dict[str, np.ndarray]) -> colmap.Reconstruct
     return colmap.build_model([(n, CAMERA, v[0], v[2], v[1]) for n, v in views.items()], points)
 
 
-def matched() -> dict[tuple[str, str], int]:
-    return {(a, b): 150 for i, a in enumerate(NAMES) for b in NAMES[i + 1 :]}
+PAIRS = [(a, b) for i, a in enumerate(NAMES) for b in NAMES[i + 1 :]]
+
+
+def plain(name: str, view: View) -> Appearance:
+    """A photo without texture."""
+    return appearance(view, np.full((480, 640, 3), 128, np.uint8))
+
+
+def never(name: str, view: View) -> Appearance:
+    raise AssertionError(f"{name} is looked at though nothing is in conflict")
 
 
 def test_rooms_that_differ_in_a_wall_are_parted() -> None:
-    found = disambiguate([folded(*rooms())], matched(), ConflictConfig())
+    found = disambiguate([folded(*rooms())], PAIRS, PlacesConfig(), plain)
     assert found.places == ROOMS
     assert len(found.removed) == 25
     assert found.conflicts.keys() <= set(found.removed)
@@ -70,28 +81,101 @@ def test_rooms_that_differ_in_a_wall_are_parted() -> None:
 
 def test_what_lies_behind_or_is_not_looked_at_is_no_conflict() -> None:
     behind = folded(*rooms(wall_depth=1.0))  # the first wall stands before it
-    assert disambiguate([behind], matched(), ConflictConfig()).places == [NAMES]
+    assert disambiguate([behind], PAIRS, PlacesConfig(), never).places == [NAMES]
     points, may = rooms()
     hidden = {n: own if n in ROOMS[0] else own[:FURNITURE] for n, own in may.items()}
-    assert disambiguate([folded(points, hidden)], matched(), ConflictConfig()).places == [NAMES]
-    assert disambiguate([], matched(), ConflictConfig()).places == [NAMES]
-    assert disambiguate([], {}, ConflictConfig()).places == []
+    assert disambiguate([folded(points, hidden)], PAIRS, PlacesConfig(), never).places == [NAMES]
+    assert disambiguate([], PAIRS, PlacesConfig(), never).removed == []
 
 
-def test_groups_are_joined_by_share_and_kept_apart_by_conflicts() -> None:
-    chain = {("a", "b"): 0.9, ("c", "d"): 0.8, ("b", "c"): 0.7, ("a", "d"): 0.0}
-    assert part(chain, []) == [["a", "b", "c", "d"]]
-    assert part(chain, [("a", "d")]) == [["a", "b"], ["c", "d"]]
-    assert part(chain, [("c", "d")]) == [["a", "b", "c"], ["d"]]
-    assert part({}, []) == []
+def test_odds_are_those_of_the_squares() -> None:
+    views = model_views(folded(*rooms()))
+    same = contradiction(views["a1.jpg"], views["a2.jpg"], ConflictConfig())
+    other = contradiction(views["a1.jpg"], views["b1.jpg"], ConflictConfig())
+    assert same < 0 < 10 < other
+    assert other == contradiction(views["b1.jpg"], views["a1.jpg"], ConflictConfig())
+    assert same / np.log(0.5 / 0.95) == pytest.approx(round(same / np.log(0.5 / 0.95)))
 
 
-def test_a_conflict_of_few_matches_does_not_part_many() -> None:
-    groups = [["a", "b"], ["c", "d"]]
-    matches = {("a", "b"): 50, ("a", "c"): 900, ("b", "d"): 100}
-    assert reunite(groups, matches, {("b", "d"): 49.0}, 0.05) == [["a", "b", "c", "d"]]
-    assert reunite(groups, matches, {("b", "d"): 50.0}, 0.05) == groups
-    assert reunite([["a", "b"], ["e"]], {("a", "b"): 50}, {}, 0.05) == [["a", "b"], ["e"]]
+def test_two_photos_in_conflict_with_the_others_are_no_place() -> None:
+    points, may = rooms()
+    may = {name: may[name] for name in (*ROOMS[0], "b2.jpg", "b3.jpg")}
+    views = {name: seen(name, points, may[name]) for name in may}
+    rows = [(n, CAMERA, v[0], v[2], v[1]) for n, v in views.items()]
+    pairs = [pair for pair in PAIRS if set(pair) <= may.keys()]
+    found = disambiguate([colmap.build_model(rows, points)], pairs, PlacesConfig(), never)
+    assert found.conflicts
+    assert not found.removed
+
+
+def views_of(ids: list[list[int]]) -> dict[str, View]:
+    """Photos that see these points."""
+    return {
+        f"{i}.jpg": View(np.array(own), np.zeros((len(own), 3)), None, None, None)  # type: ignore
+        for i, own in enumerate(ids)
+    }
+
+
+def test_groups_are_held_together_by_points() -> None:
+    first, second = list(range(10)), list(range(100, 110))
+    chain = [first[:6], first[2:], first, [*second, 0, 1], second, second]
+    apart = [["0.jpg", "1.jpg", "2.jpg"], ["3.jpg", "4.jpg", "5.jpg"]]
+    assert groups_of(views_of(chain), 3) == apart
+    assert groups_of(views_of(chain), 2) == [sorted(apart[0] + apart[1])]
+    together = [first[:4], first[4:8], [2, 3, 4, 5]]  # the first two share no point
+    assert groups_of(views_of(together), 2) == [["0.jpg", "1.jpg", "2.jpg"]]
+    assert groups_of(views_of([first, first, first, [0, 200], [300]]), 3) == [
+        ["0.jpg", "1.jpg", "2.jpg", "3.jpg"],
+        ["4.jpg"],
+    ], "one photo is no place, unless it shares nothing"
+    assert groups_of({}, 3) == []
+
+
+def test_a_cut_lets_little_affinity_across() -> None:
+    chain = np.diag([5.0, 1.0, 5.0], 1)
+    chain[0, 3] = -3.0
+    side = cut(chain + chain.T)
+    assert side[0] == side[1] != side[2] == side[3]
+    assert len(set(cut(np.ones((4, 4)) - np.eye(4)))) == 1
+
+
+def wall(seed: int) -> np.ndarray:
+    """(H, W) soft texture, 100 texels a unit."""
+    noise = np.random.default_rng(seed).normal(size=(700, 1100))
+    soft = cv2.GaussianBlur(noise, (0, 0), 8)
+    return np.asarray(128 + 15 * soft / soft.std(), np.float32)
+
+
+def looks_at(texture: np.ndarray, shift: float) -> Appearance:
+    """A photo of a wall at a distance of 5, from ``shift`` to the right; points along its edge."""
+    x, y = np.meshgrid(np.linspace(-2.5, 2.5, 30), [-2.0, 2.0])
+    points = np.column_stack([x.ravel(), y.ravel(), np.full(x.size, 5.0)])
+    pose = np.column_stack([np.eye(3), [-shift, 0.0, 0.0]])
+    pixels = (points + pose[:, 3])[:, :2] / 5.0 * 500 + [320, 240]
+    camera = colmap.build_model([("a", CAMERA, pose, pixels, np.arange(60))], points).cameras[1]
+    view = View(np.arange(60), points, pixels, camera, pose)
+    u, v = np.meshgrid(np.arange(640), np.arange(480))
+    warp = [(u + 0.5 - 320 + 100 * shift + 550), (v + 0.5 - 240 + 350)]
+    grey = cv2.remap(texture, *(w.astype(np.float32) for w in warp), cv2.INTER_LINEAR)
+    return appearance(view, np.repeat(grey.astype(np.uint8)[..., None], 3, 2))
+
+
+def test_walls_look_alike_between_their_points_or_not() -> None:
+    here, moved, other = looks_at(wall(1), 0.0), looks_at(wall(1), 0.6), looks_at(wall(2), 0.6)
+    windows, alike = likeness(here, moved)
+    assert windows > 50
+    assert alike > 0.95
+    assert abs(likeness(here, other)[1]) < 0.3
+    assert likeness(here, looks_at(np.full((700, 1100), 128, np.float32), 0.6)) == (0.0, 0.0)
+
+
+def test_planes_are_found_one_after_the_other() -> None:
+    rng = np.random.default_rng(0)
+    floor, side = rng.uniform(0, 4, (2, 40, 3))
+    floor[:, 2], side[:20, 0] = 1.0, 3.0
+    planes = find_planes(np.concatenate([floor, side[:20]]), 0.01)
+    assert np.allclose(np.abs(planes), [[0, 0, 1, 1], [1, 0, 0, 3]])
+    assert find_planes(np.zeros((40, 3)), 0.01) == []
 
 
 @pytest.fixture
@@ -136,7 +220,7 @@ def test_rooms_that_look_alike_end_apart(pipeline: Path, tmp_path: Path) -> None
     assert "Removed: looks alike" in page
     again = reconstruct.run(pipeline, output=output, overrides={"disambiguate": {}}, verbosity=-1)
     assert again.summary.seconds == found.summary.seconds, "nothing was to do"
-    loose = {"disambiguate": {"tolerance": 1e6}}
+    loose = {"disambiguate": {"certainty": 1e6}}
     reconstruct.run(pipeline, output=output, overrides=loose, verbosity=-1)
     assert registered(output) == [NAMES]
 
