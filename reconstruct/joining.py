@@ -39,7 +39,7 @@ def join(
     min_photos: int = 3,
     min_points: int = 30,
     neighbors: int = 20,
-    refine_intrinsics: bool = True,
+    refine_intrinsics: bool | None = None,
     loss_px: float = 1.0,
     device: str = "auto",
 ) -> Run:
@@ -59,7 +59,8 @@ def join(
             photos, those of either that must have matches on which they agree.
         min_points: Without shared photos, 3D points of both models that matches must make one.
         neighbors: Photos that each is matched with, by global descriptors, where there are many.
-        refine_intrinsics: Adjust focal lengths and distortion too.
+        refine_intrinsics: Adjust focal lengths and distortion too; None: of cameras that no two
+            models have to the last bit, as those that were given are.
         loss_px: Scale of the Cauchy loss of the adjustment, in pixels of a photo of at most
             1600 pixels, in proportion for larger ones.
         device: Of the matcher: auto, cpu, cuda or cuda:N.
@@ -86,8 +87,11 @@ def join(
     needed = _Needed(photos=min_photos, points=min_points, neighbors=neighbors, device=device)
     with workspace.lock():
         parts = [_part(folder, path) for folder, path in folders]
+        given = colmap.equal_cameras([part.model for part in parts])
         joined, support = _join_all(parts, needed)
-        _adjust(joined, refine_intrinsics, loss_px)
+        if refine_intrinsics is not None:
+            given = set() if refine_intrinsics else colmap.camera_keys(joined)
+        _adjust(joined, given, loss_px)
         figures: dict[str, Any] = {"models": len(parts), **colmap.model_summary(joined)}
         figures |= support
         stamp = fingerprint("joined", [tree_hash(folder) for folder, _ in folders])
@@ -238,11 +242,11 @@ def _told(found: colmap.LinkedOverlap) -> str:
     )
 
 
-def _adjust(model: colmap.Reconstruction, refine_intrinsics: bool, loss_px: float) -> None:
+def _adjust(model: colmap.Reconstruction, constant: set[colmap.CameraKey], loss_px: float) -> None:
     edges = [max(c.width, c.height) for c in colmap.model_cameras(model).values()]
     scale = max(1.0, float(np.median(edges)) / EDGE_PX)
-    constant = set() if refine_intrinsics else set(model.cameras)
-    colmap.adjust_robustly(model, loss_px, constant, threads=-1, pixel_scale=scale)
+    kept = {i for i, camera in model.cameras.items() if colmap.camera_key(camera) in constant}
+    colmap.adjust_robustly(model, loss_px, kept, threads=-1, pixel_scale=scale)
     for name in colmap.drop_unfounded_images(model):
         logger.warning("join: %s has too few points to be sure of, and is left out", name)
 

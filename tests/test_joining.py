@@ -81,6 +81,25 @@ def test_halves_that_share_photos_become_the_whole(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "summary.json").is_file()
 
 
+def test_given_intrinsics_are_kept_and_estimated_ones_are_adjusted(tmp_path: Path) -> None:
+    halves = [scene(NAMES[:5], noise_px=0.3), elsewhere(scene(NAMES[2:], noise_px=0.3))]
+    folders = [write(half, tmp_path / str(i)) for i, half in enumerate(halves)]
+    given = halves[0].cameras[1].params
+    kept = reconstruct.join(folders, tmp_path / "kept").model
+    assert kept is not None
+    assert [camera.params.tolist() for camera in kept.cameras.values()] == [given.tolist()]
+    refined = reconstruct.join(folders, tmp_path / "refined", refine_intrinsics=True).model
+    assert refined is not None
+    assert refined.cameras[1].params[0] != given[0]
+    halves[1].cameras[1].params = given * [1.01, 1.01, 1, 1]
+    folders[1] = write(halves[1], tmp_path / "other")
+    estimated = reconstruct.join(folders, tmp_path / "estimated").model
+    assert estimated is not None
+    assert estimated.num_cameras() == 1
+    fx = estimated.cameras[1].params[0]  # fy is free: all photos are level
+    assert fx == pytest.approx(refined.cameras[1].params[0], abs=0.5)
+
+
 def test_models_that_share_too_little_are_refused(tmp_path: Path) -> None:
     first = write(scene(NAMES[:5]), tmp_path / "first")
     second = write(scene(NAMES[3:]), tmp_path / "second")

@@ -66,7 +66,11 @@ from reconstruct.colmap.incremental import (
     Snapshots,
 )
 from reconstruct.colmap.joining import (
+    CameraKey,
     Overlap,
+    camera_key,
+    camera_keys,
+    equal_cameras,
     find_overlap,
     merge_models,
 )
@@ -137,6 +141,7 @@ def set_verbosity(verbose: bool) -> None:
 __all__ = [
     "Camera",
     "CameraAssignment",
+    "CameraKey",
     "LinkedOverlap",
     "Links",
     "MapperOptions",
@@ -154,6 +159,8 @@ __all__ = [
     "adjust_robustly",
     "assign_cameras",
     "build_model",
+    "camera_key",
+    "camera_keys",
     "camera_models",
     "check_intrinsics",
     "check_model",
@@ -164,6 +171,7 @@ __all__ = [
     "database_pairs",
     "drop_unfounded_images",
     "east_north_up",
+    "equal_cameras",
     "estimate_pose",
     "estimate_rig_pose",
     "estimate_two_view_geometry",

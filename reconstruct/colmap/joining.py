@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +68,7 @@ def merge_models(
 
     A point of ``source`` that a shared photo sees in the same keypoint as a point of ``target``, or
     in a keypoint that is linked with one of such a point, is that point. Cameras that took the same
-    shared photos are one.
+    shared photos are one, and so are equal ones.
 
     Args:
         source: The model that is moved onto the other.
@@ -127,6 +128,26 @@ def _joint_keypoints(
     return np.concatenate([own, other[new]]), numbers
 
 
+CameraKey = tuple[str, int, int, bytes]
+"""Model, width, height and parameters of a camera, to the last bit."""
+
+
+def camera_key(camera: pycolmap.Camera) -> CameraKey:
+    """What equal cameras have in common."""
+    return camera.model.name, camera.width, camera.height, camera.params.tobytes()
+
+
+def camera_keys(model: Reconstruction) -> set[CameraKey]:
+    """The keys of a model's cameras."""
+    return {camera_key(camera) for camera in model.cameras.values()}
+
+
+def equal_cameras(models: Sequence[Reconstruction]) -> set[CameraKey]:
+    """Cameras that several models have, equal to the last bit: they were given, not estimated."""
+    found = [camera_keys(model) for model in models]
+    return {key for i, own in enumerate(found) for other in found[:i] for key in own & other}
+
+
 def _joint_cameras(
     target: Reconstruction, moved: Reconstruction, merged: Reconstruction
 ) -> dict[tuple[int, int], int]:
@@ -138,16 +159,21 @@ def _joint_cameras(
         if image.name in in_target:
             partners.setdefault(image.camera_id, set()).add(in_target[image.name].camera_id)
     ids: dict[tuple[int, int], int] = {}
+    equal: dict[CameraKey, int] = {}
     for side, part in enumerate((target, moved)):
         used = {part.images[i].camera_id for i in part.reg_image_ids()}
         for camera_id in sorted(used):
+            key = camera_key(part.cameras[camera_id])
             found = partners.get(camera_id, set()) if side == 1 else set()
             if len(found) == 1:
                 ids[side, camera_id] = ids[0, next(iter(found))]
-                continue
-            camera = pycolmap.Camera(part.cameras[camera_id].todict())
-            camera.camera_id = ids[side, camera_id] = len(merged.cameras) + 1
-            merged.add_camera_with_trivial_rig(camera)
+            elif side == 1 and key in equal:
+                ids[side, camera_id] = equal[key]
+            else:
+                camera = pycolmap.Camera(part.cameras[camera_id].todict())
+                camera.camera_id = ids[side, camera_id] = len(merged.cameras) + 1
+                merged.add_camera_with_trivial_rig(camera)
+                equal.setdefault(key, camera.camera_id)
     return ids
 
 

@@ -38,7 +38,9 @@ def add_to(commands: Any) -> None:
     )
     join.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     join.add_argument(
-        "--fixed-intrinsics", action="store_true", help="keep focal lengths and distortion"
+        "--fixed-intrinsics",
+        action="store_true",
+        help="keep focal lengths and distortion, as those are that were given",
     )
     add_json(join)
     view = add_command(
@@ -98,7 +100,7 @@ def _join(args: argparse.Namespace) -> int:
         min_photos=args.min_photos,
         min_points=args.min_points,
         device=args.device,
-        refine_intrinsics=not args.fixed_intrinsics,
+        refine_intrinsics=False if args.fixed_intrinsics else None,
     )
     if args.json:
         print_json({"output": str(joined.output), "figures": joined.summary.figures})
