@@ -86,24 +86,29 @@ def model_views(model: colmap.Reconstruction) -> dict[str, View]:
     return views
 
 
-def contradiction(first: View, second: View, config: ConflictConfig) -> float:
-    """Logarithm of the odds that two photos show different places rather than one.
+def contradiction(first: View, second: View, config: ConflictConfig) -> tuple[float, float]:
+    """What says that two photos show different places, and what says that they show one.
 
-    Either photo's picture is divided into squares; counted are those in which it sees what the
-    other should see too. Where it does, one place is more likely; where the other sees further
-    points on the same surface instead, two are.
+    Either photo's picture is divided into squares. In some it sees what the other should see too;
+    where it does, one place is more likely; where the other sees further points on the same surface
+    instead, two are.
+
+    Returns:
+        The logarithm of the odds for two places, and that of the odds for one by all squares in
+        which the photos share points, from whatever direction.
     """
-    missed, shared = _regions(first, second, config)
+    missed, shared, common = _regions(first, second, config)
     if missed:
-        missed_back, shared_back = _regions(second, first, config)
+        missed_back, shared_back, _ = _regions(second, first, config)
         missed, shared = min(missed, missed_back), max(shared, shared_back)
-    differs, agrees = np.log(0.5 / config.missed), np.log(0.5 / (1.0 - config.missed))
-    return float(missed * differs + shared * agrees)
+    differs, agrees = np.log(0.5 / config.missed), np.log((1.0 - config.missed) / 0.5)
+    return float(missed * differs - shared * agrees), float(common * agrees)
 
 
-def _regions(view: View, other: View, config: ConflictConfig) -> tuple[int, int]:
+def _regions(view: View, other: View, config: ConflictConfig) -> tuple[int, int, int]:
     """Number of squares of ``other`` in which it misses points of ``view`` though it sees further
-    ones on the same surface, and of those in which it sees them."""
+    ones on the same surface; of those in which it sees points of ``view`` as it should; and of all
+    in which it sees any."""
     pixels = other.project(view.points)
     comparable = _comparable(view, other, pixels, config)
     common, seen = np.isin(view.ids, other.ids), np.isin(other.ids, view.ids)
@@ -119,10 +124,11 @@ def _regions(view: View, other: View, config: ConflictConfig) -> tuple[int, int]
     further = np.column_stack([other.pixels[~seen], own_depths]) / scale
     missed = alone[_distance(further, expected) <= 1.0]
 
-    def squares(which: NDArray[np.intp]) -> int:
-        return len(np.unique(pixels[which] // (2.0 * other_radius), axis=0))
+    def squares(of: Float64) -> int:
+        return len(np.unique(of // (2.0 * other_radius), axis=0))
 
-    return squares(missed), squares(np.flatnonzero(comparable & common))
+    shared = pixels[comparable & common]
+    return squares(pixels[missed]), squares(shared), squares(other.pixels[seen])
 
 
 def _comparable(

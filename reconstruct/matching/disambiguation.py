@@ -130,13 +130,15 @@ def _places(
 ) -> list[list[str]]:
     """The places that photos of one group show; their conflicts are added to ``conflicts``."""
     names = sorted(views)
-    odds = np.zeros((len(names), len(names)))
+    odds, one_place = np.zeros((2, len(names), len(names)))
     for i, j in combinations(range(len(names)), 2):
-        odds[i, j] = odds[j, i] = contradiction(views[names[i]], views[names[j]], config)
+        found = contradiction(views[names[i]], views[names[j]], config)
+        odds[i, j], one_place[i, j] = found
+        odds[j, i], one_place[j, i] = found
     against = np.argwhere(np.triu(odds) > config.certainty)
     conflicts.update({(names[i], names[j]): float(odds[i, j]) for i, j in against})
     conflict = np.where(odds > config.certainty, odds, 0.0)
-    balance = conflict - config.least * np.maximum(-odds, 0.0)
+    balance = conflict - config.least * one_place
     if not _are_two(balance, cut(-balance)):
         return [names]
     correlations, weights, common = _compared(views, look)
@@ -156,9 +158,12 @@ def _places(
 
 def _are_two(balance: Float64, second: NDArray[np.bool_]) -> bool:
     """Whether the photos of a second place are enough, and conflict between the two outweighs what
-    says that they are one."""
-    enough = min(second.sum(), (~second).sum()) >= MIN_PHOTOS
-    return bool(enough and balance[second][:, ~second].sum() > 0)
+    says that they are one. Of either place more than one photo must be in conflict: something may
+    have moved before a single one."""
+    across = balance[second][:, ~second]
+    enough = min(across.shape) >= MIN_PHOTOS
+    witnesses = min((across > 0).any(side).sum() for side in (0, 1)) if enough else 0
+    return bool(witnesses > 1 and across.sum() > 0)
 
 
 def _compared(

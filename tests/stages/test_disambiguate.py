@@ -90,11 +90,12 @@ def test_what_lies_behind_or_is_not_looked_at_is_no_conflict() -> None:
 
 def test_odds_are_those_of_the_squares() -> None:
     views = model_views(folded(*rooms()))
-    same = contradiction(views["a1.jpg"], views["a2.jpg"], ConflictConfig())
-    other = contradiction(views["a1.jpg"], views["b1.jpg"], ConflictConfig())
+    same, one = contradiction(views["a1.jpg"], views["a2.jpg"], ConflictConfig())
+    other, shared = contradiction(views["a1.jpg"], views["b1.jpg"], ConflictConfig())
     assert same < 0 < 10 < other
-    assert other == contradiction(views["b1.jpg"], views["a1.jpg"], ConflictConfig())
-    assert same / np.log(0.5 / 0.95) == pytest.approx(round(same / np.log(0.5 / 0.95)))
+    assert other == contradiction(views["b1.jpg"], views["a1.jpg"], ConflictConfig())[0]
+    assert 0 < shared < one
+    assert one / np.log(0.95 / 0.5) == pytest.approx(round(one / np.log(0.95 / 0.5)))
 
 
 def test_two_photos_in_conflict_with_the_others_are_no_place() -> None:
