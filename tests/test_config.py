@@ -42,7 +42,7 @@ OUTSIDE_OF_FINGERPRINTS = {
     },
     "what its parts are given, which count": {
         *("TogetherConfig.max_edge", "TogetherConfig.max_keypoints"),
-        *("TogetherConfig.multiscale", "TogetherConfig.weights"),
+        *("TogetherConfig.multiscale", "TogetherConfig.levels", "TogetherConfig.weights"),
         *("TogetherConfig.tiles", "TogetherConfig.fp16"),
     },
     "where weights, which count by content, are looked for": {
