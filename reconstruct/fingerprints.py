@@ -82,9 +82,7 @@ def database_hash(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        ) as db:
+        with contextlib.closing(_read_only(path)) as db:
             select = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
             for (table,) in db.execute(select).fetchall():
                 digest.update(table.encode())
@@ -99,5 +97,17 @@ def database_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _read_only(path: Path) -> sqlite3.Connection:
+    """A database as it stands, with what another program logged beside it.
+
+    Without such a log, nothing is written to the folder: a reader makes an empty log and a
+    ``-shm``, and is not allowed to remove them.
+    """
+    log = path.with_name(path.name + "-wal")
+    logged = log.is_file() and log.stat().st_size > 0
+    settings = "mode=ro" if logged else "mode=ro&immutable=1"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{settings}", uri=True)
+
+
 _DISK_ERRORS = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
-"""Reading a database takes room too, beside it."""
+"""Reading a database with a log takes room too, beside it."""

@@ -14,7 +14,13 @@ import pytest
 
 from reconstruct.atomic import TEMPORARY, aside_of, atomic_path, reserve
 from reconstruct.errors import UsageError, WorkspaceBusyError
-from reconstruct.fingerprints import fingerprint, fingerprinter, json_text, tree_hash
+from reconstruct.fingerprints import (
+    database_hash,
+    fingerprint,
+    fingerprinter,
+    json_text,
+    tree_hash,
+)
 from reconstruct.workspace import Workspace
 
 HOLD = """
@@ -113,6 +119,19 @@ def test_what_sqlite_logged_of_a_database_does_not_spoil_the_next(tmp_path: Path
         write(temporary, 7)
     with contextlib.closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT count(*) FROM t").fetchone() == (7,)
+
+
+def test_reading_a_database_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "database.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")  # as COLMAP's are
+        database.execute("CREATE TABLE t (x)")
+    before = database_hash(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["database.db"]
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("INSERT INTO t VALUES (1)")
+        database.commit()
+        assert database_hash(path) != before, "rows that are only logged count"
 
 
 def test_what_killed_runs_left_goes_when_the_folder_is_opened(tmp_path: Path) -> None:
