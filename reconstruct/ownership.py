@@ -21,6 +21,9 @@ MARKER = ".reconstruct"
 """Marks a folder as made by this program."""
 STAMPS = ".fingerprints.json"
 """Marks one that was made before there were markers; see stamps.py."""
+LOCK = ".lock"
+LOG = "log.txt"
+SETTINGS = "run.yaml"
 HOLDER = ".lock.holder"
 """Names the run that holds the lock: its process, for the message to others, and a mark of its own,
 for workers on other machines."""
@@ -85,16 +88,18 @@ def _without_data(folder: str, names: Sequence[str]) -> list[str]:
 def hold(folder: Path, marked: Callable[[], None]) -> Iterator[None]:
     """Hold a folder for one run.
 
-    Released by the system if the run is killed. marked: makes and marks the folder; raises
-    UsageError if it is somebody else's.
+    Released by the system if the run is killed. A folder that is made here goes again if the run
+    was asked for something wrong before it made anything. marked: makes and marks the folder;
+    raises UsageError if it is somebody else's.
 
     Raises:
         WorkspaceBusyError: Another run holds it; names the process.
         UsageError: There can be no such folder.
     """
     try:
+        new = not folder.exists()
         marked()
-        held = filelock.FileLock(folder / ".lock", blocking=False)
+        held = filelock.FileLock(folder / LOCK, blocking=False)
         held.acquire()
     except filelock.Timeout as error:
         raise WorkspaceBusyError(
@@ -113,9 +118,23 @@ def hold(folder: Path, marked: Callable[[], None]) -> Iterator[None]:
             (folder / HOLDER).unlink(missing_ok=True)
             (folder / HOLDER).write_text(f"{os.getpid()}\n{uuid.uuid4()}\n", encoding="utf-8")
         yield
+    except UsageError:
+        if new:
+            _take_back(folder)
+        raise
     finally:
         (folder / HOLDER).unlink(missing_ok=True)
         held.release()
+
+
+def _take_back(folder: Path) -> None:
+    """Remove a folder in which nothing was made yet."""
+    with contextlib.suppress(OSError):
+        files = list(folder.iterdir())
+        if {file.name for file in files} <= {MARKER, LOCK, HOLDER, LOG, SETTINGS}:
+            for file in files:
+                file.unlink()
+            folder.rmdir()
 
 
 def _holder(folder: Path) -> str:

@@ -70,7 +70,7 @@ def write_stamps(path: Path, stamps: Mapping[str, Stamp]) -> None:
 
 def read_stamps(path: Path) -> dict[str, Stamp]:
     """The stamps in a file; none if there is no such file, or none that can be read: everything is
-    then made anew."""
+    then made anew, unless it may be somebody's work."""
     try:
         stamps = read_json(path)
         # Older folders have fingerprint and size alone.

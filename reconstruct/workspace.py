@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reconstruct.atomic import aside_of, remove, sweep
 from reconstruct.errors import UsageError
-from reconstruct.ownership import hold, keep_copy, mark
+from reconstruct.ownership import LOG, SETTINGS, hold, keep_copy, mark
 from reconstruct.stamps import (
     BEING_MADE,
     Stamp,
@@ -36,8 +36,8 @@ class Workspace:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
-        self.config = self.root / "run.yaml"
-        self.log = self.root / "log.txt"
+        self.config = self.root / SETTINGS
+        self.log = self.root / LOG
         self.dataset = self.root / "dataset"
         self.features = self.root / "features"
         self.global_ = self.root / "global"

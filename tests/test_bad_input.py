@@ -198,6 +198,7 @@ WRONG_USE = [
     (["--set", "map={method: triangulate, reference: nowhere}"], "nowhere: no COLMAP model here"),
     (["--set", "dataset.cameras=nowhere"], "nowhere: no COLMAP model here"),
     (["--set", "evaluate.reference=nowhere"], "nowhere: no COLMAP model here"),
+    (["--set", "map.start=nowhere"], "nowhere: no COLMAP model here"),
     (["--set", "evaluate={}"], "evaluate.reference: required"),
     (["--set", "map.options={no_such: 1}"], "has no option 'no_such'"),
     (["--set", "map.threads=-2147483648"], "map.threads: expected greater than or equal to -1"),
@@ -214,7 +215,13 @@ def test_wrong_use_is_told_before_any_work(
     found = run(*arguments)
     assert found.status == 2
     assert message in error_lines(found)[0]
-    assert not (tmp_path / "out" / "features").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_was_there_stays_after_wrong_use(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run("--set", "map.start=nowhere").status == 2
+    assert (tmp_path / "out").is_dir()
 
 
 def test_an_output_folder_in_use(run: Command, tmp_path: Path) -> None:
