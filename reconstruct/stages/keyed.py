@@ -185,6 +185,10 @@ class KeyedStage(ABC):
         """Stores beside `store` that the same worker fills, with the fingerprints of their keys."""
         return []
 
+    def count_wanted(self) -> int | None:
+        """How many keys are wanted, where that is known without their fingerprints."""
+        return None
+
     def fingerprints(self) -> Mapping[str, str] | None:
         """`find_fingerprints`, computed once a run."""
         if self._fingerprints is None:
@@ -222,10 +226,15 @@ class KeyedStage(ABC):
 
     def complete(self) -> bool:
         """Whether no record is missing."""
+        if self.count_wanted() and not self.store.fingerprints():
+            return False
         return self.fingerprints() is not None and not any(self._missing_by_store())
 
     def plan(self) -> Plan:
         """How many records are missing, and whether old ones are stale."""
+        count = self.count_wanted()
+        if count and not self.store.fingerprints():
+            return Plan("missing", f"0 changed (inputs or settings), {count} new", count, count)
         wanted = self.fingerprints()
         if wanted is None:
             return Plan("waiting", "follows what the stages before it bring")

@@ -74,6 +74,11 @@ class Match(KeyedStage):
         keys = pair_keys(pairs)
         return {key: found(texts[a], texts[b]) for key, (a, b) in zip(keys, pairs, strict=True)}
 
+    def count_wanted(self) -> int | None:
+        """How many pairs; None where they are not chosen yet."""
+        pairs = self.pair.pairs()
+        return None if pairs is None else len(pairs)
+
     def pairs(self) -> list[ImagePair]:
         """The pairs that are matched, sorted."""
         return self.pair.pairs() or []

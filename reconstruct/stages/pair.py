@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,10 @@ class Pair(WholeStage):
             stamp = self.workspace.stamp(self.artifact)
             if stamp is not None and stamp == self._fingerprint_of(self.extract.available()):
                 return Plan("waiting", "the list of images may change with extract")
-        return super().plan()
+        planned, advice = super().plan(), self.advice()
+        if planned.state == "done" or advice is None:
+            return planned
+        return replace(planned, why=f"{planned.why}; {advice.removeprefix('pair: ')}")
 
     def make(self) -> None:
         """Write pairs.txt. Raises EstimationError if there is no pair at all."""

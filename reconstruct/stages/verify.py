@@ -140,6 +140,10 @@ class Verify(KeyedStage):
                 found[key] = of(json_text(value), *pair_cameras)
         return found
 
+    def count_wanted(self) -> int | None:
+        """How many pairs, where no photo is a query."""
+        return None if self.context.dataset.query_names else self.match.count_wanted()
+
     def order(self, keys: Sequence[str]) -> list[str]:
         """The order of matching, in which keypoints are read seldom."""
         return self.match.order(keys)

@@ -67,12 +67,15 @@ class WholeStage(ABC):
 
     def plan(self) -> Plan:
         """Whether the artifact has to be made."""
+        missing = Plan("missing", f"no {self.artifact.name} yet")
+        if not self.artifact.exists() and not all(stage.current() for stage in self.before):
+            return missing  # of what: that takes long to say, of millions of pairs
         if self.fingerprint() is None:
             return Plan("waiting", "follows what the stages before it bring")
         if self.artifact_current():
             return Plan("done", "up to date", 0)
         if self.workspace.stamp(self.artifact) is None:
-            return Plan("missing", f"no {self.artifact.name} yet")
+            return missing
         return Plan("stale", f"settings or inputs changed since {self.artifact.name} was made")
 
     def run(self) -> None:
