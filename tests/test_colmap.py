@@ -271,7 +271,7 @@ def _text_model(folder: Path, camera: str, pose: str) -> Path:
         ("SIMPLE_PINHOLE 10 10 -5 5 5", "1 0 0 0 0 0 0", "camera 1: its focal length is not above"),
         ("PINHOLE 10 10 5 0 5 5", "1 0 0 0 0 0 0", "camera 1: its focal length is not above 0"),
         ("SIMPLE_PINHOLE 10 10 nan 5 5", "1 0 0 0 0 0 0", "not a readable COLMAP model"),
-        ("SIMPLE_PINHOLE 10 10 5 inf 5", "1 0 0 0 0 0 0", "not a readable COLMAP model"),
+        ("SIMPLE_PINHOLE 10 10 5 inf 5", "1 0 0 0 0 0 0", "one that is not a finite number"),
         ("SIMPLE_PINHOLE 0 10 5 5 5", "1 0 0 0 0 0 0", "0 x 10 pixels is no size"),
         ("SIMPLE_PINHOLE 10 10 1e-308 5 5", "1 0 0 0 0 0 0", "camera 1: no lens has these"),
         ("PINHOLE 10 10 5 1e7 5 5", "1 0 0 0 0 0 0", "camera 1: no lens has these"),
@@ -287,7 +287,7 @@ def _text_model(folder: Path, camera: str, pose: str) -> Path:
             "2 0 0 0 0 0 0",
             r"a b\.jpg: its quaternion has length 2",
         ),
-        ("SIMPLE_PINHOLE 10 10 5 5 5", "1 0 0 0 nan 0 0", "not a readable COLMAP model"),
+        ("SIMPLE_PINHOLE 10 10 5 5 5", "1 0 0 0 nan 0 0", "one that is not a finite number"),
     ],
 )
 def test_impossible_cameras_and_poses_of_a_model_are_named(

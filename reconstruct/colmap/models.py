@@ -53,9 +53,18 @@ def read_model(path: Path) -> Reconstruction:
                 model.images[image_id].name = name
         check_content(model)
     except (ValueError, RuntimeError, OSError, LookupError, MemoryError) as error:
-        reason = str(error).strip()[:300] or type(error).__name__
-        raise UsageError(f"{path}: not a readable COLMAP model ({reason})") from error
+        raise UsageError(f"{path}: not a readable COLMAP model ({_reason(error)})") from error
     return model
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    if "Check failed" in text:  # then follows a line of COLMAP's source
+        return (
+            "a line of its text files has too few or too many values, or one that is not a finite "
+            "number"
+        )
+    return text[:300] or type(error).__name__
 
 
 def _names_in_text(path: Path) -> dict[int, str]:
