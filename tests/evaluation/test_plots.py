@@ -25,7 +25,9 @@ def test_panels_and_labels_are_there_and_equal_input_gives_equal_text() -> None:
 
 @pytest.mark.parametrize("panels", [{}, {"overall": {}}, {"overall": {"a": {"1": math.nan}}}])
 def test_nothing_to_draw(panels: dict[str, dict[str, dict[str, float]]]) -> None:
-    ElementTree.fromstring(draw_curves(panels, xlabel="x", ylabel="y", y=None))
+    drawn = ElementTree.fromstring(draw_curves(panels, xlabel="x", ylabel="y", y=None))
+    assert drawn.tag.endswith("svg")
+    assert not list(drawn.iter("{*}polyline"))
 
 
 def test_data_lies_where_the_axes_say() -> None:
