@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from reconstruct.report.content import Settings
 
@@ -52,7 +53,6 @@ def _names_a_kind(annotation: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json", by_alias=True)
-    dumped = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    plain = to_jsonable_python(value, by_alias=True)  # sections, paths
+    dumped = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10_000)
     return dumped.removesuffix("\n...\n").strip()

@@ -166,6 +166,12 @@ def test_of_methods_what_was_set_is_told() -> None:
     assert changed["methods 1"] == "{label: a, local: {name: sift, upright: true}}"
 
 
+def test_of_folders_the_path_is_told(chain: Path, tmp_path: Path) -> None:
+    local = {"name": "d2net", "cache_dir": str(tmp_path)}
+    changed = report_settings(load_config(chain, {"extract.local": local})).changed
+    assert ("extract.local.cache_dir", str(tmp_path), "null") in changed
+
+
 def test_thumbnails_keep_to_their_budget(square: SyntheticDataset, tmp_path: Path) -> None:
     photo = square.images / square.names[0]
     for budget in (2_000, 8_000):
