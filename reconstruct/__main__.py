@@ -13,6 +13,7 @@ import argparse
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -98,10 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted; run again to go on", file=sys.stderr)
-        return 130
+        return STATUS[signal.SIGINT]
     except Terminated:
         print("terminated; run again to go on", file=sys.stderr)
-        return STATUS
+        return STATUS[signal.SIGTERM]
 
 
 if __name__ == "__main__":

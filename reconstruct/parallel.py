@@ -26,12 +26,15 @@ def ahead(function: Callable[[T], R], items: Iterable[T], threads: int) -> Itera
     ``items`` is advanced by the caller's thread only.
     """
     source = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         waiting: list[Future[R]] = [pool.submit(function, x) for x in islice(source, 2 * threads)]
         while waiting:
             done = waiting.pop(0)
             waiting.extend(pool.submit(function, x) for x in islice(source, 1))
             yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # of what nobody waits for any more
 
 
 def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -1,7 +1,8 @@
-"""SIGTERM, as a cluster or `docker stop` sends it: end as with Ctrl-C, but with status 143.
+"""Ctrl-C, and SIGTERM as a cluster or `docker stop` sends it: end cleanly, with status 130 or 143.
 
-COLMAP's library answers the signal with a C++ stack dump, as if it had crashed; and Python alone
-would hear of it only when a long computation in C++ is over.
+COLMAP's library answers SIGTERM with a C++ stack dump, as if it had crashed; Python alone would
+hear of a signal only when a long computation in C++ is over, and leave threads behind that crash
+where a second Ctrl-C cuts its waiting for them short.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
-STATUS = 128 + signal.SIGTERM
+STATUS: dict[int, int] = {signal.SIGINT: 128 + signal.SIGINT, signal.SIGTERM: 128 + signal.SIGTERM}
 GRACE_S = 10.0
-"""After so long, the process leaves a computation that cannot be interrupted: what is committed is
-complete."""
+"""So long after SIGTERM, the process leaves a computation that cannot be interrupted: what is
+committed is complete."""
 
 
 class Terminated(BaseException):
@@ -25,42 +27,55 @@ class Terminated(BaseException):
 
 
 @contextmanager
-def stopping_on_sigterm() -> Iterator[None]:
-    """Within it, SIGTERM raises `Terminated` in the main thread.
+def stopping_cleanly() -> Iterator[None]:
+    """Within it, SIGTERM raises `Terminated` in the main thread, and Ctrl-C KeyboardInterrupt.
 
-    To be entered after COLMAP's library is loaded, which puts its own handler in place. Does
-    nothing in other threads, where Python lets no handler be set.
+    A second signal ends the process at once, also while it leaves after the first. To be entered
+    after COLMAP's library is loaded, which puts its own handler in place. Does nothing in other
+    threads, where Python lets no handler be set, and leaves Ctrl-C alone where it is ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
-    before = signal.signal(signal.SIGTERM, _raise)
+    before = {n: signal.signal(n, _stop) for n in STATUS if signal.getsignal(n) != signal.SIG_IGN}
     wakeup = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(receiver,), daemon=True).start()
     try:
         yield
     finally:
-        signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
-        sender.close()  # ends the thread
+        if all(signal.getsignal(number) is _stop for number in before):
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            sender.close()  # ends the thread
+        else:
+            sender.detach()  # the process is ending: a second signal is still heard
 
 
-def _raise(*_: object) -> None:
-    raise Terminated
+def _stop(number: int, _: FrameType | None) -> None:
+    for each in STATUS:
+        signal.signal(each, _heard)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _heard(*_: object) -> None:
+    """Of a second signal, which `_watch` answers."""
 
 
 def _watch(receiver: socket.socket) -> None:
-    """Leave the process some time after SIGTERM if the main thread did not."""
+    """Leave the process at a second signal, and some time after SIGTERM."""
+    seen = 0
     with receiver:
-        while received := receiver.recv(1):  # the number of a signal; nothing: the block has ended
-            if received[0] == signal.SIGTERM:
-                receiver.settimeout(GRACE_S)
-                try:
-                    while receiver.recv(1):
-                        pass
-                except TimeoutError:
-                    print("terminated; run again to go on", file=sys.stderr, flush=True)
-                    os._exit(STATUS)
-                return
+        try:
+            while received := receiver.recv(1):  # number of a signal; nothing: the block has ended
+                status = STATUS.get(received[0])
+                seen += status is not None
+                if status is not None and seen == 2:
+                    os._exit(status)
+                if received[0] == signal.SIGTERM:
+                    receiver.settimeout(GRACE_S)
+        except TimeoutError:
+            print("terminated; run again to go on", file=sys.stderr, flush=True)
+            os._exit(STATUS[signal.SIGTERM])

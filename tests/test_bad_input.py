@@ -307,6 +307,35 @@ def test_sigterm_ends_cleanly(arguments: list[str]) -> None:
     assert found.stderr == "terminated; run again to go on\n", "and no C++ stack dump"
 
 
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from reconstruct.__main__ import main
+from reconstruct.pipeline import run
+
+def wait(*arguments, **settings):
+    for seconds in (0.5, 1.0):
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+    ThreadPoolExecutor().submit(time.sleep, 50)  # as work ahead, which Python's end waits for
+    time.sleep(60)
+
+run.run = wait
+sys.exit(main(["run", "sfm"]))
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+    assert found.returncode == 130
+    assert found.stderr == "interrupted; run again to go on\n", "and no traceback"
+
+
 FULL_DISK = """
 import json, resource, sys
 from reconstruct.__main__ import main

@@ -17,7 +17,7 @@ from reconstruct.command.arguments import (
     print_json,
 )
 from reconstruct.shipped import find_pipeline, pipeline_names
-from reconstruct.stopping import stopping_on_sigterm
+from reconstruct.stopping import stopping_cleanly
 
 PARTIAL = 3
 """Exit status of a run that is done, but left some inputs out."""
@@ -86,7 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     from reconstruct.storage.summary import read_summary
     from reconstruct.workspace import Workspace
 
-    with stopping_on_sigterm():  # after the import of COLMAP: see stopping.py
+    with stopping_cleanly():  # after the import of COLMAP: see stopping.py
         finished = run(
             pipeline,
             images=args.images,
@@ -137,7 +137,7 @@ def _compare(args: argparse.Namespace) -> int:
     from reconstruct.comparison.compare import compare
     from reconstruct.comparison.terminal import print_comparison
 
-    with stopping_on_sigterm():
+    with stopping_cleanly():
         found = compare(
             pipeline,
             args.methods,
