@@ -21,7 +21,7 @@ from typing import Any
 from reconstruct.command import explaining, results, running, training
 from reconstruct.command.arguments import add_command
 from reconstruct.errors import ReconstructError, UsageError
-from reconstruct.stopping import STATUS, Terminated
+from reconstruct.stopping import STATUS, Terminated, stopping_cleanly
 
 _WRONG_PATH = {
     *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM),
@@ -73,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a photo's name may not fit its encoding
     args = parser().parse_args(arguments)
     try:
-        status: int = args.run(args)
+        with stopping_cleanly():
+            status: int = args.run(args)
         if sys.stdout is not None:  # closed, as by `>&-`
             sys.stdout.flush()
         return status

@@ -1,6 +1,6 @@
 """Ctrl-C, and SIGTERM as a cluster or `docker stop` sends it: end cleanly, with status 130 or 143.
 
-COLMAP's library answers SIGTERM with a C++ stack dump, as if it had crashed; Python alone would
+COLMAP's library answers SIGTERM with a C++ stack dump, as if it had crashed. Python alone would
 hear of a signal only when a long computation in C++ is over, and leave threads behind that crash
 where a second Ctrl-C cuts its waiting for them short.
 """
@@ -30,11 +30,10 @@ class Terminated(BaseException):
 def stopping_cleanly() -> Iterator[None]:
     """Within it, SIGTERM raises `Terminated` in the main thread, and Ctrl-C KeyboardInterrupt.
 
-    A second signal ends the process at once, also while it leaves after the first. To be entered
-    after COLMAP's library is loaded, which puts its own handler in place. Does nothing in other
-    threads, where Python lets no handler be set, and leaves Ctrl-C alone where it is ignored.
+    A second signal ends the process at once, also while it leaves after the first. Does nothing in
+    other threads, where Python lets no handler be set, and leaves alone what is ignored.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if not _handlers_can_be_set():
         yield
         return
     receiver, sender = socket.socketpair()
@@ -52,6 +51,19 @@ def stopping_cleanly() -> Iterator[None]:
             sender.close()  # ends the thread
         else:
             sender.detach()  # the process is ending: a second signal is still heard
+
+
+@contextmanager
+def keeping_sigterm() -> Iterator[None]:
+    """SIGTERM does after it what it did before: COLMAP's library, loaded in it, has an own idea."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and _handlers_can_be_set():
+        signal.signal(signal.SIGTERM, before)
+
+
+def _handlers_can_be_set() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _stop(number: int, _: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -305,6 +306,14 @@ def test_sigterm_ends_cleanly(arguments: list[str]) -> None:
     )
     assert found.returncode == 143
     assert found.stderr == "terminated; run again to go on\n", "and no C++ stack dump"
+
+
+def test_colmaps_library_does_not_answer_sigterm() -> None:
+    program = "import os, signal, reconstruct.colmap; os.kill(os.getpid(), signal.SIGTERM)"
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert (found.returncode, found.stderr) == (-signal.SIGTERM, "")
 
 
 INTERRUPTED = """

@@ -12,7 +12,11 @@ from __future__ import annotations
 # numpy 2.4, Linux).
 import numpy  # noqa: F401
 import PIL.Image  # noqa: F401
-import pycolmap
+
+from reconstruct.stopping import keeping_sigterm
+
+with keeping_sigterm():
+    import pycolmap
 
 if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
     raise ImportError(

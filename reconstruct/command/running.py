@@ -17,7 +17,6 @@ from reconstruct.command.arguments import (
     print_json,
 )
 from reconstruct.shipped import find_pipeline, pipeline_names
-from reconstruct.stopping import stopping_cleanly
 
 PARTIAL = 3
 """Exit status of a run that is done, but left some inputs out."""
@@ -86,18 +85,17 @@ def _run(args: argparse.Namespace) -> int:
     from reconstruct.storage.summary import read_summary
     from reconstruct.workspace import Workspace
 
-    with stopping_cleanly():  # after the import of COLMAP: see stopping.py
-        finished = run(
-            pipeline,
-            images=args.images,
-            output=args.output,
-            overrides=_overrides(args.set),
-            device=args.device,
-            only=_names(args.only),
-            force=_names(args.force),
-            verbosity=int(args.verbose) - int(args.quiet),
-            cluster=args.cluster,
-        )
+    finished = run(
+        pipeline,
+        images=args.images,
+        output=args.output,
+        overrides=_overrides(args.set),
+        device=args.device,
+        only=_names(args.only),
+        force=_names(args.force),
+        verbosity=int(args.verbose) - int(args.quiet),
+        cluster=args.cluster,
+    )
     summary = finished.summary
     skipped = len(summary.skipped)
     if skipped:
@@ -137,17 +135,16 @@ def _compare(args: argparse.Namespace) -> int:
     from reconstruct.comparison.compare import compare
     from reconstruct.comparison.terminal import print_comparison
 
-    with stopping_cleanly():
-        found = compare(
-            pipeline,
-            args.methods,
-            images=args.images,
-            output=args.output,
-            reference=args.reference,
-            overrides=_overrides(args.set),
-            device=args.device,
-            verbosity=int(args.verbose) - int(args.quiet),
-        )
+    found = compare(
+        pipeline,
+        args.methods,
+        images=args.images,
+        output=args.output,
+        reference=args.reference,
+        overrides=_overrides(args.set),
+        device=args.device,
+        verbosity=int(args.verbose) - int(args.quiet),
+    )
     if args.json:
         print_json(found.as_dict())
     elif not args.quiet:
