@@ -173,6 +173,13 @@ def opened_exif(path: Path | str) -> Iterator[Image.Exif]:
         yield _exif(image)
 
 
+def read_xmp(path: Path | str) -> str:
+    """The XMP data of a photo, empty where there are none. Raises ImageError as `read_image`."""
+    with _naming(str(path)), open_regular(path) as file, _open(file, float("inf")) as image:
+        found = image.info.get("xmp", b"")
+        return found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+
+
 def _exif(image: Image.Image) -> Image.Exif:
     if image.format == "PNG" and not _EXIF_SOURCES & set(image.info):
         return Image.Exif()  # Pillow would decode all pixels to look for a tag behind them

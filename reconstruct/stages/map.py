@@ -15,7 +15,7 @@ from reconstruct import colmap
 from reconstruct.atomic import TEMPORARY, atomic_path, remove
 from reconstruct.datasets.gps import GpsPositions
 from reconstruct.errors import ConfigError, EstimationError
-from reconstruct.fingerprints import file_hash, fingerprint, tree_hash
+from reconstruct.fingerprints import fingerprint, tree_hash
 from reconstruct.parallel import cores
 from reconstruct.stages import Context
 from reconstruct.stages.database import Database
@@ -37,7 +37,7 @@ from reconstruct.stages.growing import (
 from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.map_uncertainty import uncertainty_figures, write_model_uncertainty
 from reconstruct.stages.second_pass import pairs_to_align, second_pass
-from reconstruct.stages.upright import read_gravity, turn_upright
+from reconstruct.stages.upright import gravity_identity, read_gravity, turn_upright
 from reconstruct.stages.whole import WholeStage
 
 logger = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ class Map(WholeStage):
             return None
         reference = self.reference and tree_hash(self.reference)
         more = [self._unknown_rigs.content] if self._unknown_rigs is not None else []
-        if self.config.upright is not None and self.config.upright.gravity is not None:
-            more.append(file_hash(Path(self.config.upright.gravity)))
+        if self._gravity is not None:
+            more.append(gravity_identity(self._gravity))
         start = start_identity(self.config.start, self._start, self.workspace)
         settings = self.config.identity()
         return fingerprint("map", settings, reference, start, self.context.seed, before, *more)

@@ -14,6 +14,8 @@ import numpy as np
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets import Dataset
+from reconstruct.datasets.gimbal import noted_gravity
+from reconstruct.datasets.gps import EXIF
 from reconstruct.errors import EstimationError, UsageError
 from reconstruct.evaluation.upright import (
     HeldCameras,
@@ -22,6 +24,7 @@ from reconstruct.evaluation.upright import (
     up_of_level_cameras,
 )
 from reconstruct.files import read_text
+from reconstruct.fingerprints import fingerprint
 from reconstruct.geometry import Float64
 from reconstruct.stages.georegister import DOWN, orientation
 
@@ -36,8 +39,9 @@ class UprightConfig(Section):
 
     gravity: Annotated[str | None, NotIdentity] = None
     """CSV file ``name,x,y,z``: the direction of gravity in the axes of a photo's camera as the
-    picture is stored (x right, y down, z ahead), of any length. null: most photos were held level
-    from left to right, turned as their EXIF orientation says."""
+    picture is stored (x right, y down, z ahead), of any length. `exif`: the pitch of the gimbal
+    that DJI's drones note in their photos. null: most photos were held level from left to right,
+    turned as their EXIF orientation says."""
 
 
 def turn_upright(
@@ -78,12 +82,14 @@ def _held(dataset: Dataset, poses: Mapping[str, Float64]) -> HeldCameras:
 
 
 def read_gravity(config: UprightConfig, dataset: Dataset) -> dict[str, Float64] | None:
-    """The table of a section, by the names of the photos; None: it has none.
+    """The table of a section, or what photos note, by the names of the photos; None: neither.
 
     Raises UsageError naming the line that is wrong, or if it is about other photos.
     """
     if config.gravity is None:
         return None
+    if config.gravity == EXIF:
+        return _noted(dataset)
     path = Path(config.gravity)
     try:
         lines = csv.reader(read_text(path, LIMIT_BYTES).removeprefix("\ufeff").splitlines())
@@ -98,6 +104,23 @@ def read_gravity(config: UprightConfig, dataset: Dataset) -> dict[str, Float64] 
             f"relative to the folder of the photos, e.g. {dataset.original(dataset.names[0])}"
         )
     return found
+
+
+def _noted(dataset: Dataset) -> dict[str, Float64]:
+    noted = {name: noted_gravity(dataset.path(name)) for name in dataset.names}
+    found = {name: vector for name, vector in noted.items() if vector is not None}
+    if not found:
+        raise UsageError(
+            "map.upright.gravity: exif, but none of the photos notes how a gimbal held its camera, "
+            "as those of DJI's drones do; give a table, or leave `gravity` out"
+        )
+    return found
+
+
+def gravity_identity(gravity: Mapping[str, Float64] | None) -> str:
+    """Fingerprint of what `read_gravity` found."""
+    rows = [] if gravity is None else [[name, *v.tolist()] for name, v in sorted(gravity.items())]
+    return fingerprint("gravity", rows)
 
 
 def _row(path: Path, cells: list[str], number: int) -> tuple[str, Float64 | None]:

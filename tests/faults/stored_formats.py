@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from reconstruct import colmap
 from reconstruct.datasets.cameras import exif_camera
 from reconstruct.datasets.conversion import convert_photos
+from reconstruct.datasets.gimbal import noted_gravity
 from reconstruct.datasets.gps import exif_position
 from reconstruct.datasets.inloc import read_xyz
 from reconstruct.errors import ArtifactError
@@ -142,7 +144,9 @@ def _texts(path: Path) -> None:
 def _from_outside(folder: Path) -> dict[str, Format]:
     photos, tags = {}, Image.Exif()
     tags[0x0110] = "Model"
-    tags.get_ifd(0x8769).update({0x920A: 4.25})
+    pitch_and_roll = [struct.pack("<HHIf", tag, 11, 1, value) for tag, value in ((9, -30), (11, 0))]
+    note = struct.pack("<HHHI4s", 3, 1, 2, 4, b"DJI") + b"".join(pitch_and_roll)
+    tags.get_ifd(0x8769).update({0x920A: 4.25, 0x927C: note})
     tags.get_ifd(0x8825).update({1: "N", 2: (47.0, 0.0, 0.0), 3: "E", 4: (8.0, 0.0, 0.0)})
     for name, kind in (("a.jpg", "JPEG"), ("b.png", "PNG"), ("c.tif", "TIFF")):
         file = io.BytesIO()
@@ -176,8 +180,9 @@ def _depth(path: Path) -> None:
 
 
 def _tags(path: Path) -> None:
-    if exif_position(path) is None or not isinstance(exif_camera(path), str | None):
-        raise ArtifactError("tells no position")
+    unknown = exif_position(path) is None or noted_gravity(path) is None
+    if unknown or not isinstance(exif_camera(path), str | None):
+        raise ArtifactError("tells no position, or no pitch")
 
 
 def _develop(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command
+from PIL import Image
 
 from reconstruct import colmap
 from reconstruct.datasets import Dataset
@@ -20,10 +21,15 @@ from reconstruct.stages.upright import UprightConfig, read_gravity
 
 
 def run(
-    command: Command, chain: Path, square: SyntheticDataset, out: Path, upright: str
+    command: Command,
+    chain: Path,
+    square: SyntheticDataset,
+    out: Path,
+    upright: str,
+    images: Path | None = None,
 ) -> Float64:
     """The poses of the square with a setting ``map.upright``: where their z axis truly points."""
-    arguments = ["run", chain, "--images", square.images, "--output", out, "-q"]
+    arguments = ["run", chain, "--images", images or square.images, "--output", out, "-q"]
     arguments += ["--set", f"dataset.cameras={json.dumps(str(square.reference))}"]
     assert command(*arguments, "--set", f"map.upright={upright}").status == 0
     poses = [colmap.model_poses(colmap.read_model(m)) for m in (out / "sparse", square.reference)]
@@ -57,6 +63,24 @@ def test_the_square_stands_upright(
     write_gravity(table, aside)
     z = run(command, chain, square, tmp_path / "out", setting)
     np.testing.assert_allclose(z, [-1, 0, 0], atol=0.02, err_msg="its content counts")
+
+
+def test_gravity_is_read_from_photos_of_drones(
+    command: Command, chain: Path, square: SyntheticDataset, tmp_path: Path
+) -> None:
+    true = colmap.model_poses(colmap.read_model(square.reference))
+    for name, pose in true.items():  # all of them held level from left to right
+        pitch = np.degrees(np.arcsin(pose[2, 2]))
+        noted = f'drone-dji:GimbalRollDegree="+0.00" drone-dji:GimbalPitchDegree="{pitch:.2f}"'
+        with Image.open(square.images / name) as image:
+            image.save(tmp_path / name, quality=95, xmp=noted.encode())
+    setting = "{gravity: exif}"
+    z = run(command, chain, square, tmp_path / "out", setting, images=tmp_path)
+    assert tilt_deg(z) < 0.5
+    plain = ["run", chain, "--images", square.images, "--output", tmp_path / "other", "-q"]
+    outcome = command(*plain, "--set", f"map.upright={setting}")
+    assert outcome.status == 2
+    assert "none of the photos notes how a gimbal held its camera" in outcome.err
 
 
 def test_up_has_one_source(
