@@ -1,8 +1,8 @@
 """Extractors of the library kornia: HesAffNet + HardNet, DISK, ALIKED, XFeat (optional extra).
 
-kornia downloads trained weights from its authors' addresses when they are first used, and keeps
-them in torch's hub folder; without a network, the file that the authors publish can be used. Its
-keypoints count from the first pixel's centre.
+Trained weights are downloaded when they are first used: those of ALIKED as the authors publish them
+(`PUBLISHED`), the others by kornia, which keeps them in torch's hub folder. Without a network, the
+file that the authors publish can be used. kornia's keypoints count from the first pixel's centre.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from reconstruct.config import Section
 from reconstruct.errors import MissingLibraryError, WeightsError
+from reconstruct.features.download import cached_download
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
 from reconstruct.features.weights import UNREADABLE, read_checkpoint, tensors_hash
@@ -33,6 +34,17 @@ MIN_EDGE = 32
 """Smaller images yield no features: the networks require between 17 and 32 pixels."""
 
 Model = Literal["hesaffnet_hardnet", "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "xfeat"]
+
+PUBLISHED: Mapping[str, str] = {
+    "aliked-n16": "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
+    "aliked-n16rot": "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332",
+    "aliked-n32": "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890",
+}
+"""Model -> SHA-256 of ``MODEL.pth`` in the authors' repository, which every copy must have."""
+ADDRESSES = (
+    "https://github.com/Shiaoming/ALIKED/raw/main/models/",
+    "https://huggingface.co/kornia/aliked/resolve/main/",
+)
 
 DERIVED = ("dkd.hw_grid",)
 """Entries of kornia's state dicts that are not learned, and are not in the authors' files."""
@@ -120,8 +132,9 @@ class Kornia:
             from reconstruct.torch_device import resolve_device
 
             network = build(self.config)
-            if self.config.weights is not None:
-                _fill(network, Path(self.config.weights).expanduser())
+            weights = weights_file(self.config)
+            if weights is not None:
+                _fill(network, weights)
             self._network = network.eval().to(resolve_device(self.device))
         return self._network
 
@@ -166,7 +179,7 @@ SEARCHES: Mapping[str, Any] = {"hesaffnet_hardnet": _affine_regions, "xfeat": _x
 
 
 def build(config: KorniaConfig) -> torch.nn.Module:
-    """The model: with kornia's weights, or with random ones if the settings name a file of weights.
+    """The model: with kornia's weights, or with random ones if there is a file (`weights_file`).
 
     Raises MissingLibraryError without kornia, WeightsError if its weights cannot be downloaded.
     """
@@ -179,12 +192,25 @@ def build(config: KorniaConfig) -> torch.nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one for each source that fails: the error says it
-            return _make(library, config, pretrained=config.weights is None)
+            pretrained = config.weights is None and config.model not in PUBLISHED
+            return _make(library, config, pretrained=pretrained)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         raise WeightsError(
             f"{config.model}: kornia cannot fetch its weights ({error}); run once with a network, "
             "or give the path of a state dict as `weights`"
         ) from error
+
+
+def weights_file(config: KorniaConfig) -> Path | None:
+    """The file that the settings name, or the one that the authors publish, downloaded once; None:
+    kornia has its own. Raises WeightsError if it cannot be had, or is not the one that is known."""
+    if config.weights is not None:
+        return Path(config.weights).expanduser()
+    if config.model not in PUBLISHED:
+        return None
+    name = f"{config.model}.pth"
+    urls = [address + name for address in ADDRESSES]
+    return cached_download(name, urls, sha256=PUBLISHED[config.model])
 
 
 def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Module:

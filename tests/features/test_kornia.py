@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from reconstruct.errors import UsageError, WeightsError
-from reconstruct.features import load_extractor
-from reconstruct.features.kornia import MIN_EDGE, KorniaConfig, build
+from reconstruct.features import kornia, load_extractor
+from reconstruct.features.kornia import MIN_EDGE, PUBLISHED, KorniaConfig, build
 
 MODELS = ["hesaffnet_hardnet", "disk", "aliked-n16", "xfeat"]
 
@@ -37,7 +37,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         load_extractor("kornia")(np.zeros((32, 32, 3), np.uint8))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [model for model in MODELS if model not in PUBLISHED])
 def test_offline(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*args: Any, **kwargs: Any) -> None:
         raise urllib.error.URLError("no network")
@@ -52,6 +52,20 @@ def test_offline(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kornia.geometry", geometry)
     with pytest.raises(WeightsError, match=f"{model}: kornia cannot fetch.*no network.*weights"):
         load_extractor("kornia", model=model)(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_what_the_authors_publish_is_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RECONSTRUCT_CACHE", str(tmp_path))
+    monkeypatch.setattr(kornia, "ADDRESSES", ())
+    config = KorniaConfig(model="aliked-n16")
+    with pytest.raises(WeightsError, match=r"aliked-n16.pth: not in the cache"):
+        kornia.weights_file(config)
+    (tmp_path / "aliked-n16.pth").write_bytes(b"other weights")
+    with pytest.raises(WeightsError, match="the file of that name has 5be8704840ed"):
+        kornia.weights_file(config)
+    assert kornia.weights_file(KorniaConfig(model="disk")) is None
 
 
 @pytest.mark.parametrize("model", MODELS)
