@@ -159,6 +159,12 @@ def guess_camera(path: Path, model: str) -> Camera:
         raise DataError(f"{path}: COLMAP cannot infer a camera ({error})") from error
 
 
+def lacks_focal_length(camera: Camera) -> bool:
+    """Whether it is of a fisheye lens whose focal length is a guess: COLMAP then finds no two-view
+    geometry, from which it could not be recovered."""
+    return bool(camera.model.name.endswith("FISHEYE") and not camera.has_prior_focal_length)
+
+
 def pinhole_matrix(camera: Camera) -> NDArray[np.float64]:
     """(3, 3) calibration matrix. Raises UsageError for a camera with distortion."""
     if camera.model.name not in ("PINHOLE", "SIMPLE_PINHOLE"):

@@ -6,6 +6,7 @@ by the pair's names), so one more photo costs its own pairs.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pydantic import Field
 
 from reconstruct import colmap
 from reconstruct.datasets import cameras
-from reconstruct.errors import ArtifactError, ConfigError, EstimationError
+from reconstruct.errors import ArtifactError, ConfigError, EstimationError, UsageError
 from reconstruct.fingerprints import fingerprinter, json_text, tree_hash
 from reconstruct.parallel import side_by_side
 from reconstruct.stages import Context
@@ -29,6 +30,8 @@ from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
 from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.types import ImagePair, TwoViewGeometry
+
+logger = logging.getLogger(__name__)
 
 
 class VerifyConfig(colmap.TwoViewOptions):
@@ -149,9 +152,28 @@ class Verify(KeyedStage):
         return self.match.order(keys)
 
     def worker(self) -> Worker:
-        """Estimates the geometry of pairs."""
+        """Estimates the geometry of pairs. Raises UsageError where no camera allows one."""
+        if self.poses is None:
+            self._check_focal_lengths()
         inputs = StoredInputs(self.extract.features, self.match.matches)
         return VerifyWorker(estimate=self.estimator(), inputs=inputs)
+
+    def _check_focal_lengths(self) -> None:
+        given, ids = self.cameras.assignment.cameras, self.cameras.assignment.camera_ids
+        unknown = sorted(name for name in ids if colmap.lacks_focal_length(given[ids[name]]))
+        if unknown and len(unknown) == len(ids):
+            raise UsageError(
+                f"dataset.camera_model: {given[ids[unknown[0]]].model.name}, but the photos do not "
+                "tell their focal length, which COLMAP needs of fisheye lenses; give it as "
+                "dataset.cameras, e.g. {model: OPENCV_FISHEYE, params: [fx, fy, cx, cy, k1, k2, "
+                "k3, k4]}"
+            )
+        if unknown:
+            logger.warning(
+                "verify: %d photos of fisheye lenses do not tell their focal length, e.g. %s: "
+                "their pairs have no geometry, see dataset.cameras",
+                *(len(unknown), unknown[0]),
+            )
 
     def estimator(self) -> Estimator:
         """What finds the geometry of a pair from its keypoints and matches."""
