@@ -219,6 +219,20 @@ def test_wrong_use_is_told_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "setting", ["dataset.cameras={}", "map={{method: triangulate, reference: {}}}"]
+)
+def test_impossible_intrinsics_are_told_before_any_work(
+    run: Command, tmp_path: Path, setting: str
+) -> None:
+    (tmp_path / "cameras.txt").write_text("1 PINHOLE 320 240 -300 300 160 120\n")
+    (tmp_path / "images.txt").write_text("")
+    found = run("--set", setting.format(tmp_path))
+    assert found.status == 2
+    assert "camera 1: its focal length is not above 0" in error_lines(found)[0]
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_was_there_stays_after_wrong_use(run: Command, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert run("--set", "map.start=nowhere").status == 2

@@ -24,11 +24,18 @@ from reconstruct.types import Intrinsics
 Reconstruction = pycolmap.Reconstruction
 
 
-def check_model(path: Path) -> str:
-    """The format of the COLMAP model in a folder, ``bin`` or ``txt``.
+def check_model(path: Path) -> None:
+    """Check before any work that there is a COLMAP model in a folder, and that its intrinsics are
+    possible. Raises UsageError."""
+    kind = _kind(path)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path / f"cameras.{kind}", folder)
+        for part in ("images", "points3D"):
+            _write_empty(Path(folder) / f"{part}.{kind}")
+        _read(Path(folder), kind, path)
 
-    Raises UsageError if there is none.
-    """
+
+def _kind(path: Path) -> str:
     for kind in ("bin", "txt"):
         if all((path / f"{part}.{kind}").is_file() for part in ("cameras", "images")):
             return kind
@@ -41,15 +48,20 @@ def read_model(path: Path) -> Reconstruction:
     Quaternions are brought to unit length. Raises UsageError if there is no model, or if it is
     damaged or holds impossible intrinsics or poses.
     """
-    kind = check_model(path)
+    kind = _kind(path)
+    with _with_points(path, kind) as folder:
+        return _read(folder, kind, path)
+
+
+def _read(folder: Path, kind: str, path: Path) -> Reconstruction:
+    """The model of all three files in ``folder``, which errors call ``path``."""
     model = pycolmap.Reconstruction()
     try:
-        with _with_points(path, kind) as folder:
-            if kind == "bin":
-                check_files(folder)
-            (model.read_binary if kind == "bin" else model.read_text)(folder)
+        if kind == "bin":
+            check_files(folder)
+        (model.read_binary if kind == "bin" else model.read_text)(folder)
         if kind == "txt":  # where COLMAP cuts names at their first space
-            for image_id, name in _names_in_text(path / "images.txt").items():
+            for image_id, name in _names_in_text(folder / "images.txt").items():
                 model.images[image_id].name = name
         check_content(model)
     except (ValueError, RuntimeError, OSError, LookupError, MemoryError) as error:
@@ -87,9 +99,14 @@ def _with_points(path: Path, kind: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as copy:
         for file in path.glob(f"*.{kind}"):
-            shutil.copy(file, copy)
-        (Path(copy) / f"points3D.{kind}").write_bytes(bytes(8) if kind == "bin" else b"")
+            if file.is_file():
+                shutil.copy(file, copy)
+        _write_empty(Path(copy) / f"points3D.{kind}")
         yield Path(copy)
+
+
+def _write_empty(path: Path) -> None:
+    path.write_bytes(bytes(8) if path.suffix == ".bin" else b"")
 
 
 def write_model(model: Reconstruction, folder: Path) -> None:
