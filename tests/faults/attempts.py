@@ -39,6 +39,7 @@ from faults.tampering import tamper
 from reconstruct.__main__ import main
 from reconstruct.atomic import is_temporary
 from reconstruct.comparison import compare  # noqa: F401
+from reconstruct.errors import ArtifactError
 from reconstruct.fingerprints import database_hash, file_hash
 from reconstruct.pipeline.config import load_config  # noqa: F401
 from reconstruct.stages.keyed import KeyedStage
@@ -102,7 +103,10 @@ class Spec:
 
 
 def _hash(path: Path) -> str:
-    return database_hash(path) if path.suffix == ".db" else file_hash(path)
+    try:
+        return database_hash(path) if path.suffix == ".db" else file_hash(path)
+    except ArtifactError:  # a database that was edited
+        return file_hash(path)
 
 
 @dataclass(frozen=True)
