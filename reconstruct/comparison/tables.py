@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reconstruct.comparison.agreement import Agreement
@@ -79,9 +79,9 @@ def comparison_verdict(comparison: Comparison) -> Verdict:
     notes = [f"{m.label} made no map: {m.error}" for m in comparison.methods if m.error]
     for (first, second), found in comparison.agreements.items():
         if found is not None and found.apart:
-            shown = ", ".join(found.apart[:NAMED])
-            more = f" and {len(found.apart) - NAMED} more" if len(found.apart) > NAMED else ""
-            notes.append(f"{first} and {second} put these in different places: {shown}{more}.")
+            notes.append(
+                f"{first} and {second} put these in different places: {_few(found.apart)}."
+            )
     return Verdict(
         level="partial" if notes else "good", headline=_headline(done), notes=tuple(notes)
     )
@@ -99,9 +99,14 @@ def _headline(done: list[MethodOutcome]) -> str:
     )
     rated = sorted(((m.metrics.auc_percent["1"], m.label) for m in done if m.metrics), reverse=True)
     if rated:
-        told = ", ".join(f"{label} {auc:.1f} %" for auc, label in rated[:NAMED])
-        mapped += f"; poses, AUC at 1°: {told}"
+        mapped += f"; poses, AUC at 1°: {_few([f'{label} {auc:.1f} %' for auc, label in rated])}"
     return mapped
+
+
+def _few(texts: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return ", ".join(texts[:NAMED]) + more
 
 
 def _registered(method: MethodOutcome) -> str:
@@ -131,7 +136,7 @@ def _agreement_row(pair: tuple[str, str], found: Agreement | None) -> list[str]:
         str(found.common),
         f"{found.rotation_median_deg:.3f}",
         f"{found.rotation_max_deg:.3f}",
-        f"{found.position_median_percent:.2f}",
-        f"{found.position_max_percent:.2f}",
+        f"{found.position_median_percent:.3f}",
+        f"{found.position_max_percent:.3f}",
         str(len(found.apart)),
     ]

@@ -6,14 +6,22 @@ import errno
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import reconstruct
+from reconstruct.comparison.agreement import Agreement
 from reconstruct.comparison.outcome import Comparison, MethodOutcome
-from reconstruct.comparison.tables import comparison_verdict, method_table, photo_table
+from reconstruct.comparison.tables import (
+    agreement_table,
+    comparison_verdict,
+    method_table,
+    photo_table,
+)
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.errors import DataError, UsageError
 
@@ -180,6 +188,29 @@ def test_who_maps_most_is_said_first() -> None:
         ["b", "9 of 9", "1,234"],
         ["c", "failed", "-"],
     ]
+
+
+def test_a_sentence_about_many_methods_says_how_many_it_leaves_out() -> None:
+    methods = tuple(
+        replace(outcome(label, 9), metrics=SimpleNamespace(auc_percent={"1": 90.0 - i}))
+        for i, label in enumerate("abcdefg")
+    )
+    apart = Agreement(
+        common=9,
+        rotation_median_deg=0.01234,
+        rotation_max_deg=0.02,
+        position_median_percent=0.00567,
+        position_max_percent=0.01,
+        apart=tuple("123456"),
+    )
+    comparison = Comparison(
+        output=Path(), methods=methods, settings={}, agreements={("a", "b"): apart}
+    )
+    told = comparison_verdict(comparison)
+    assert told.headline.endswith("a 90.0 %, b 89.0 %, c 88.0 %, d 87.0 %, e 86.0 % and 2 more")
+    assert told.notes == ("a and b put these in different places: 1, 2, 3, 4, 5 and 1 more.",)
+    # Good maps agree to some thousandths of a percent.
+    assert agreement_table(comparison)[1][2:6] == ["0.012", "0.020", "0.006", "0.010"]
 
 
 def test_photos_in_dispute_come_first() -> None:
