@@ -1,8 +1,10 @@
-"""Extractors of the library kornia: HesAffNet + HardNet, DISK, ALIKED, XFeat (optional extra).
+"""Extractors of the library kornia: HesAffNet and Key.Net with HardNet, DISK, ALIKED, XFeat
+(optional extra).
 
 Trained weights are downloaded when they are first used: those of ALIKED as the authors publish them
 (`PUBLISHED`), the others by kornia, which keeps them in torch's hub folder. Without a network, the
-file that the authors publish can be used. kornia's keypoints count from the first pixel's centre.
+files that the authors publish can be used (see `kornia_weights`). kornia's keypoints count from the
+first pixel's centre.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from pydantic import Field
 from reconstruct.config import Section
 from reconstruct.errors import MissingLibraryError, WeightsError
 from reconstruct.features.download import cached_download
+from reconstruct.features.kornia_weights import fill
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
-from reconstruct.features.weights import UNREADABLE, read_checkpoint, tensors_hash
+from reconstruct.features.weights import tensors_hash
 from reconstruct.geometry import rescale_points
 from reconstruct.types import ImageArray, LocalFeatures
 
@@ -33,7 +36,15 @@ if TYPE_CHECKING:
 MIN_EDGE = 32
 """Smaller images yield no features: the networks require between 17 and 32 pixels."""
 
-Model = Literal["hesaffnet_hardnet", "disk", "aliked-n16", "aliked-n16rot", "aliked-n32", "xfeat"]
+Model = Literal[
+    "hesaffnet_hardnet",
+    "keynet_affnet_hardnet",
+    "disk",
+    "aliked-n16",
+    "aliked-n16rot",
+    "aliked-n32",
+    "xfeat",
+]
 
 PUBLISHED: Mapping[str, str] = {
     "aliked-n16": "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
@@ -46,8 +57,8 @@ ADDRESSES = (
     "https://huggingface.co/kornia/aliked/resolve/main/",
 )
 
-DERIVED = ("dkd.hw_grid",)
-"""Entries of kornia's state dicts that are not learned, and are not in the authors' files."""
+KEYNET_SIZE = 22.0
+"""Scale of a region around a Key.Net keypoint, in pixels of the level where it was found."""
 
 
 class KorniaConfig(Section):
@@ -56,15 +67,17 @@ class KorniaConfig(Section):
     name: Literal["kornia"] = "kornia"
     model: Model = "hesaffnet_hardnet"
     """`hesaffnet_hardnet`: Hessian regions shaped by AffNet, HardNet descriptors (Mishkin et al.,
-    ECCV 2018); `disk` (Tyszkiewicz et al., NeurIPS 2020), trained on depth; `aliked-*` (Zhao et
-    al., 2023); `xfeat` (Potje et al., CVPR 2024)."""
+    ECCV 2018); `keynet_affnet_hardnet`: the same around keypoints of Key.Net (Barroso-Laguna et
+    al., ICCV 2019); `disk` (Tyszkiewicz et al., NeurIPS 2020), trained on depth; `aliked-*` (Zhao
+    et al., 2023); `xfeat` (Potje et al., CVPR 2024)."""
     weights: str | None = None
     """Path of the authors' file (disk: depth-save.pth, aliked-n16: aliked-n16.pth ..., xfeat:
-    xfeat.pt), or of a state dict of the whole model; null: kornia's, downloaded once."""
+    xfeat.pt), of the folder of their files (AffNet.pth, HardNet++.pth, keynet_pytorch.pth), or of a
+    state dict of the whole model; null: kornia's, downloaded once."""
     max_keypoints: int = Field(4096, ge=1)
     """Keep at most this many keypoints, the best by score."""
     upright: bool = True
-    """hesaffnet_hardnet: one orientation, along gravity; false: that of the gradients."""
+    """*_hardnet: one orientation, along gravity; false: that of the gradients."""
     max_edge: int | None = Field(1600, ge=16)
     """Longest edge in pixels to which larger images are shrunk first; null: as stored."""
 
@@ -134,7 +147,7 @@ class Kornia:
             network = build(self.config)
             weights = weights_file(self.config)
             if weights is not None:
-                _fill(network, weights)
+                fill(network, weights)
             self._network = network.eval().to(resolve_device(self.device))
         return self._network
 
@@ -147,6 +160,14 @@ def _affine_regions(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor
     area = frames[0, :, :, :2].det().abs()
     filled = area > 0
     return frames[0, filled, :, 2], area[filled].sqrt(), scores[0, filled], descriptors[0, filled]
+
+
+def _keynet_regions(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same as `_affine_regions`, for Key.Net, whose keypoints are whole pixels of a level."""
+    xy, scales, scores, descriptors = _affine_regions(network, image)
+    # Pixel i of a level is given as i * ratio; its centre is half such a pixel farther.
+    ratio = scales / KEYNET_SIZE
+    return xy + (ratio - 1)[:, None] / 2, scales, scores, descriptors
 
 
 def _points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -175,7 +196,11 @@ def _xfeat_points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     return xy, xy.new_ones(len(xy)), output["scores"], output["descriptors"]
 
 
-SEARCHES: Mapping[str, Any] = {"hesaffnet_hardnet": _affine_regions, "xfeat": _xfeat_points}
+SEARCHES: Mapping[str, Any] = {
+    "hesaffnet_hardnet": _affine_regions,
+    "keynet_affnet_hardnet": _keynet_regions,
+    "xfeat": _xfeat_points,
+}
 
 
 def build(config: KorniaConfig) -> torch.nn.Module:
@@ -215,8 +240,8 @@ def weights_file(config: KorniaConfig) -> Path | None:
 
 def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Module:
     model: torch.nn.Module
-    if config.model == "hesaffnet_hardnet":
-        model = _hesaffnet_hardnet(library, config, pretrained)
+    if config.model in ("hesaffnet_hardnet", "keynet_affnet_hardnet"):
+        model = _affnet_hardnet(library, config, pretrained)
     elif config.model == "disk":
         model = library.DISK.from_pretrained() if pretrained else library.DISK()
     elif config.model == "xfeat":
@@ -227,34 +252,26 @@ def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Modu
     return model
 
 
-def _hesaffnet_hardnet(library: Any, config: KorniaConfig, pretrained: bool) -> Any:
-    """Like kornia's preset, except for the weights, which the preset would always download."""
-    pyramid = importlib.import_module("kornia.geometry").ScalePyramid
-    detector = library.ScaleSpaceDetector(
-        config.max_keypoints,
-        resp_module=library.BlobHessian(),
-        scale_pyr_module=pyramid(3, 1.6, 32, double_image=True, extra_levels=2),
-        ori_module=library.PassLAF() if config.upright else library.LAFOrienter(19),
-        aff_module=library.LAFAffNetShapeEstimator(pretrained, preserve_orientation=False),
-        scale_space_response=False,
-        minima_are_also_good=False,
-        mr_size=6.0,
-    )
+def _affnet_hardnet(library: Any, config: KorniaConfig, pretrained: bool) -> Any:
+    """Like kornia's presets, except for the weights, which the presets would always download, and
+    for orientations, which are those of the gradients with both detectors."""
+    ori = library.PassLAF() if config.upright else library.LAFOrienter(19)
+    aff = library.LAFAffNetShapeEstimator(pretrained, preserve_orientation=False)
+    if config.model == "keynet_affnet_hardnet":
+        detector = library.KeyNetDetector(
+            pretrained, config.max_keypoints, ori_module=ori, aff_module=aff
+        )
+    else:
+        pyramid = importlib.import_module("kornia.geometry").ScalePyramid
+        detector = library.ScaleSpaceDetector(
+            config.max_keypoints,
+            resp_module=library.BlobHessian(),
+            scale_pyr_module=pyramid(3, 1.6, 32, double_image=True, extra_levels=2),
+            ori_module=ori,
+            aff_module=aff,
+            scale_space_response=False,
+            minima_are_also_good=False,
+            mr_size=6.0,
+        )
     describe = library.LAFDescriptor(library.HardNet(pretrained), 32, grayscale_descriptor=True)
     return library.LocalFeature(detector, describe)
-
-
-def _fill(network: torch.nn.Module, path: Path) -> None:
-    """Load the weights in a file. Raises WeightsError if they are not those of the model."""
-    entries = read_checkpoint(path)
-    if isinstance(entries, Mapping) and isinstance(entries.get("extractor"), Mapping):
-        entries = entries["extractor"]  # the layout of DISK's own checkpoints
-    own = network.state_dict()
-    if isinstance(entries, Mapping):
-        if not set(entries) & set(own):  # XFeat's authors publish the network alone
-            entries = {f"net.{name}": value for name, value in entries.items()}
-        entries = {**{name: own[name] for name in DERIVED if name in own}, **entries}
-    try:
-        network.load_state_dict(entries)
-    except UNREADABLE as error:
-        raise WeightsError(f"{path}: not a state dict of this model ({error})") from error

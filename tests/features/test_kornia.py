@@ -15,8 +15,9 @@ import torch
 from reconstruct.errors import UsageError, WeightsError
 from reconstruct.features import kornia, load_extractor
 from reconstruct.features.kornia import MIN_EDGE, PUBLISHED, KorniaConfig, build
+from reconstruct.features.kornia_weights import PARTS
 
-MODELS = ["hesaffnet_hardnet", "disk", "aliked-n16", "xfeat"]
+MODELS = ["hesaffnet_hardnet", "keynet_affnet_hardnet", "disk", "aliked-n16", "xfeat"]
 
 
 def random_weights(model: str, folder: Path) -> str:
@@ -27,6 +28,8 @@ def random_weights(model: str, folder: Path) -> str:
     entries = network.state_dict()
     if model == "xfeat":  # else no pixel of a cell stands out, and none is a keypoint
         entries["net.keypoint_head.3.weight"] *= 300
+    if model == "keynet_affnet_hardnet":  # else the last ReLU leaves nothing
+        entries["detector.model.last_conv.0.weight"].abs_()
     torch.save(entries, path)
     return str(path)
 
@@ -44,7 +47,7 @@ def test_offline(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     networks = SimpleNamespace(from_pretrained=unreachable)
     library = SimpleNamespace(DISK=networks, ALIKED=networks, XFeat=networks)
-    library.ScaleSpaceDetector = unreachable
+    library.ScaleSpaceDetector = library.KeyNetDetector = unreachable
     for name in ("BlobHessian", "PassLAF", "LAFAffNetShapeEstimator"):
         setattr(library, name, lambda *args, **kwargs: None)
     geometry = SimpleNamespace(ScalePyramid=lambda *args, **kwargs: None)
@@ -100,6 +103,40 @@ def test_regions_are_in_colmap_pixels(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.keypoints, [[60.5, 30.5]], atol=0.3)
 
 
+@pytest.mark.parametrize("model", ["hesaffnet_hardnet", "keynet_affnet_hardnet"])
+def test_the_folder_of_the_authors_files(model: str, tmp_path: Path) -> None:
+    """A checkpoint for each network, older than the counters of batches."""
+    pytest.importorskip("kornia")
+    path = Path(random_weights(model, tmp_path))
+    entries = torch.load(path)
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for place, names in PARTS.items():
+        theirs = {
+            key.removeprefix(f"{place}."): value
+            for key, value in entries.items()
+            if key.startswith(f"{place}.") and not key.endswith("num_batches_tracked")
+        }
+        if theirs:
+            torch.save({"epoch": 3, "state_dict": theirs}, folder / names[0])
+    ours, found = (
+        load_extractor("kornia", model=model, weights=str(p)).identity()["weights"]
+        for p in (path, folder)
+    )
+    assert found == ours
+    with pytest.raises(WeightsError, match="one file"):
+        load_extractor("kornia", model="disk", weights=str(folder)).identity()
+    (folder / "HardNet++.pth").unlink()
+    with pytest.raises(WeightsError, match=r"no HardNet\+\+\.pth or HardNetPP\.pth"):
+        load_extractor("kornia", model=model, weights=str(folder)).identity()
+    (folder / "AffNet.pth").rename(folder / "HardNetPP.pth")
+    with pytest.raises(WeightsError, match="holds no AffNet"):
+        load_extractor("kornia", model=model, weights=str(folder)).identity()
+    torch.save({"state_dict": {"features.0.weight": torch.zeros(3)}}, folder / "AffNet.pth")
+    with pytest.raises(WeightsError, match=r"AffNet\.pth: not a state dict of this model"):
+        load_extractor("kornia", model=model, weights=str(folder)).identity()
+
+
 @pytest.mark.parametrize("model", ["disk", "aliked-n16", "xfeat"])
 def test_the_authors_own_files(model: str, tmp_path: Path) -> None:
     """They differ from kornia's state dicts: in a level above, in what is not learned, in names."""
@@ -129,6 +166,17 @@ def test_points_of_a_shrunk_input_are_where_they_were(tmp_path: Path) -> None:
     shrunk = extractor(image).keypoints * [96 / 101, 64 / 75]
     assert len(shrunk) > 0
     np.testing.assert_allclose(shrunk % 1, 0.5, atol=1e-3)
+
+
+def test_keynets_keypoints_are_centres_of_pixels_of_their_levels(tmp_path: Path) -> None:
+    pytest.importorskip("kornia")
+    model = "keynet_affnet_hardnet"
+    weights = random_weights(model, tmp_path)
+    extractor = load_extractor("kornia", model=model, weights=weights)
+    found = extractor(np.random.default_rng(0).integers(0, 255, (128, 128, 3), np.uint8))
+    ratio = found.scales[:, None] / 22  # photo pixels a pixel of the level
+    assert len(np.unique(ratio.round(3))) > 2
+    np.testing.assert_allclose((found.keypoints / ratio) % 1, 0.5, atol=1e-3)
 
 
 def test_weights_of_another_model(tmp_path: Path) -> None:
