@@ -147,7 +147,7 @@ class Kornia:
             network = build(self.config)
             weights = weights_file(self.config)
             if weights is not None:
-                fill(network, weights)
+                fill(network, self.config.model, weights)
             self._network = network.eval().to(resolve_device(self.device))
         return self._network
 

@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reconstruct.errors import WeightsError
 from reconstruct.features.weights import UNREADABLE, read_checkpoint
+from reconstruct.features.weights_file import checked_tensors
 
 if TYPE_CHECKING:
     import torch
 
-DERIVED: Final = ("dkd.hw_grid",)
-"""Entries of kornia's state dicts that are not learned, and are not in the authors' files."""
+FILES: Final[dict[str, str]] = {
+    "disk": "depth-save.pth (cvlab-epfl/disk)",
+    "aliked-n16": "aliked-n16.pth (Shiaoming/ALIKED)",
+    "aliked-n16rot": "aliked-n16rot.pth (Shiaoming/ALIKED)",
+    "aliked-n32": "aliked-n32.pth (Shiaoming/ALIKED)",
+    "xfeat": "xfeat.pt (verlab/accelerated_features)",
+}
+"""Model -> its authors' one file."""
 
 PARTS: Final[dict[str, tuple[str, ...]]] = {
     "detector.model": ("keynet_pytorch.pth",),
@@ -29,56 +36,63 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
 HardNet++ is the D2-Net paper's; Liberty with augmentation is what kornia downloads.
 """
 
+NOT_LEARNED: Final = ("dkd.hw_grid", "detector.scale_pyr.", "detector.ori.", "num_batches_tracked")
+"""Parts of the names of entries that kornia's state dicts have and the authors' files may lack."""
 
-def fill(network: torch.nn.Module, path: Path) -> None:
+
+def fill(network: torch.nn.Module, model: str, path: Path) -> None:
     """Load the weights in a file, or in the files of a folder.
 
     Args:
-        network: One of kornia's, as `reconstruct.features.kornia.build` makes them.
-        path: The authors' file, a state dict of the whole, or a folder with files of `PARTS`.
+        network: kornia's, as `reconstruct.features.kornia.build` makes it.
+        model: Its name in the settings.
+        path: The authors' file (`FILES`), folder of files (`PARTS`), or a state dict of the whole.
 
     Raises:
         WeightsError: They are missing, or are not those of the network.
     """
+    if not path.exists():
+        raise WeightsError(f"{path}: no such weights file; give the path of {_wanted(model)}")
     if path.is_dir():
+        if model in FILES:
+            raise WeightsError(f"{path}: is a folder; give the path of {FILES[model]}")
         _fill_parts(network, path)
         return
     entries = read_checkpoint(path)
     if isinstance(entries, Mapping) and isinstance(entries.get("extractor"), Mapping):
         entries = entries["extractor"]  # the layout of DISK's own checkpoints
-    own = network.state_dict()
-    if isinstance(entries, Mapping):
-        if not set(entries) & set(own):  # XFeat's authors publish the network alone
-            entries = {f"net.{name}": value for name, value in entries.items()}
-        entries = {**{name: own[name] for name in DERIVED if name in own}, **entries}
-    _load(network, entries, path)
+    if isinstance(entries, Mapping) and not set(entries) & set(network.state_dict()):
+        entries = {f"net.{name}": value for name, value in entries.items()}  # XFeat's have no net.
+    _load(network, entries, path, _wanted(model))
+
+
+def _wanted(model: str) -> str:
+    return FILES.get(model, "a state dict of the whole, or a folder with its authors' files")
 
 
 def _fill_parts(network: torch.nn.Module, folder: Path) -> None:
     modules = dict(network.named_modules())
-    parts = {place: names for place, names in PARTS.items() if _learned(modules.get(place))}
-    if not parts:
-        raise WeightsError(f"{folder}: is a folder; this model's weights are one file")
-    for place, names in parts.items():
+    for place, names in PARTS.items():
+        if place not in modules:
+            continue
         path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
             raise WeightsError(f"{folder}: holds no {' or '.join(names)}, which this model needs")
         checkpoint = read_checkpoint(path)
         entries = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
-        if isinstance(entries, Mapping):
-            # Files of before torch 0.4.1 do not count batches, which only training needs.
-            own = modules[place].state_dict()
-            counts = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
-            entries = {**counts, **entries}
-        _load(modules[place], entries, path)
+        _load(modules[place], entries, path, names[0])
 
 
-def _learned(module: torch.nn.Module | None) -> bool:
-    return module is not None and any(True for _ in module.parameters())
-
-
-def _load(module: torch.nn.Module, entries: Any, path: Path) -> None:
+def _load(module: torch.nn.Module, entries: Any, path: Path, wanted: str) -> None:
+    own = module.state_dict()
+    learned = {
+        name: tuple(value.shape)
+        for name, value in own.items()
+        if not any(part in name for part in NOT_LEARNED)
+    }
+    found = checked_tensors(entries, learned, path, wanted)
+    rest = {name: entries.get(name, own[name]) for name in own.keys() - learned.keys()}
     try:
-        module.load_state_dict(entries)
+        module.load_state_dict(found | rest)
     except UNREADABLE as error:
-        raise WeightsError(f"{path}: not a state dict of this model ({error})") from error
+        raise WeightsError(f"{path}: not in the layout of {wanted} ({error})") from error

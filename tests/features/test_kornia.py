@@ -124,7 +124,7 @@ def test_the_folder_of_the_authors_files(model: str, tmp_path: Path) -> None:
         for p in (path, folder)
     )
     assert found == ours
-    with pytest.raises(WeightsError, match="one file"):
+    with pytest.raises(WeightsError, match=r"is a folder; give the path of depth-save\.pth"):
         load_extractor("kornia", model="disk", weights=str(folder)).identity()
     (folder / "HardNet++.pth").unlink()
     with pytest.raises(WeightsError, match=r"no HardNet\+\+\.pth or HardNetPP\.pth"):
@@ -133,7 +133,9 @@ def test_the_folder_of_the_authors_files(model: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no AffNet"):
         load_extractor("kornia", model=model, weights=str(folder)).identity()
     torch.save({"state_dict": {"features.0.weight": torch.zeros(3)}}, folder / "AffNet.pth")
-    with pytest.raises(WeightsError, match=r"AffNet\.pth: not a state dict of this model"):
+    with pytest.raises(
+        WeightsError, match=r"AffNet\.pth: no tensor 'features\.0\.weight' of shape"
+    ):
         load_extractor("kornia", model=model, weights=str(folder)).identity()
 
 
@@ -181,9 +183,26 @@ def test_keynets_keypoints_are_centres_of_pixels_of_their_levels(tmp_path: Path)
 
 def test_weights_of_another_model(tmp_path: Path) -> None:
     pytest.importorskip("kornia")
-    weights = random_weights("disk", tmp_path)
-    with pytest.raises(WeightsError, match="not a state dict of this model"):
-        load_extractor("kornia", model="aliked-n16", weights=weights).identity()
+
+    def told(model: str, path: Path | str) -> str:
+        with pytest.raises(WeightsError) as caught:
+            load_extractor("kornia", model=model, weights=str(path)).identity()
+        return str(caught.value).removeprefix(f"{path}: ")
+
+    disk = random_weights("disk", tmp_path)
+    expected = (
+        "no tensor 'block1.conv1.weight' of shape (16, 3, 3, 3), so this is not in the layout of "
+    )
+    assert told("aliked-n16", disk) == f"{expected}aliked-n16.pth (Shiaoming/ALIKED)"
+    n16 = random_weights("aliked-n16", tmp_path)
+    assert told("aliked-n32", n16).startswith("no tensor 'desc_head.agg_weights' of shape (32,")
+    assert told("hesaffnet_hardnet", n16).endswith(
+        "the layout of a state dict of the whole, or a folder with its authors' files"
+    )
     (tmp_path / "bad.pth").write_bytes(b"nonsense")
-    with pytest.raises(WeightsError, match="not a readable"):
-        load_extractor("kornia", model="disk", weights=str(tmp_path / "bad.pth")).identity()
+    assert "not a readable" in told("disk", tmp_path / "bad.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    assert "no tensor 'unet." in told("disk", tmp_path / "list.pth")
+    assert told("xfeat", tmp_path / "absent.pt") == (
+        "no such weights file; give the path of xfeat.pt (verlab/accelerated_features)"
+    )
