@@ -98,7 +98,9 @@ class Kornia:
         """The settings, the library's version, and the weights by content."""
         weights = tensors_hash(self._load().state_dict())
         version = metadata.version("kornia")
-        return {**self.config.identity(), "kornia": version, "weights": weights}
+        own = {**self.config.identity(), "kornia": version, "weights": weights}
+        # In 0.1.0 it saw zeros beside photos whose sides are no multiples of 16.
+        return {**own, "input": "whole"} if self.config.model.startswith("aliked") else own
 
     def __call__(self, image: ImageArray) -> LocalFeatures:
         """Features of one (H, W, 3) uint8 RGB image."""
@@ -172,18 +174,24 @@ def _keynet_regions(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def _points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same as `_affine_regions`, for networks whose keypoints all have one scale."""
-    import torch.nn.functional as F
-
-    height, width = image.shape[2:]
-    # DISK halves the image four times, and wants that to come out even.
-    padded = F.pad(image, (0, -width % 16, 0, -height % 16))
-    output = network(padded)[0]
+    output = network(image)[0]
     scores = getattr(output, "keypoint_scores", None)
     if scores is None:
         scores = output.detection_scores
     xy = output.keypoints.float()
+    return xy, xy.new_ones(len(xy)), scores, output.descriptors
+
+
+def _disk_points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same, for DISK, which halves the image four times and wants that to come out even."""
+    import torch.nn.functional as F
+
+    height, width = image.shape[2:]
+    found = _points(network, F.pad(image, (0, -width % 16, 0, -height % 16)))
+    xy = found[0]
     inside = (xy[:, 0] <= width - 1) & (xy[:, 1] <= height - 1)
-    return xy[inside], xy.new_ones(int(inside.sum())), scores[inside], output.descriptors[inside]
+    xy, scales, scores, descriptors = (values[inside] for values in found)
+    return xy, scales, scores, descriptors
 
 
 def _xfeat_points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -199,6 +207,7 @@ def _xfeat_points(network: Any, image: Tensor) -> tuple[Tensor, Tensor, Tensor, 
 SEARCHES: Mapping[str, Any] = {
     "hesaffnet_hardnet": _affine_regions,
     "keynet_affnet_hardnet": _keynet_regions,
+    "disk": _disk_points,
     "xfeat": _xfeat_points,
 }
 

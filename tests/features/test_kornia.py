@@ -158,6 +158,24 @@ def test_the_authors_own_files(model: str, tmp_path: Path) -> None:
     assert found == ours
 
 
+def test_alikeds_input_gets_no_border(tmp_path: Path) -> None:
+    """It repeats the outer pixels itself where the size is not a multiple of 32."""
+    kornia = pytest.importorskip("kornia.feature")
+    weights = random_weights("aliked-n16", tmp_path)
+    network = kornia.ALIKED("aliked-n16").eval()
+    network.load_state_dict(torch.load(weights))
+    image = np.random.default_rng(0).integers(0, 255, (75, 101, 3), np.uint8)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(image.transpose(2, 0, 1)[None]).float() / 255)[0]
+    found = load_extractor("kornia", model="aliked-n16", weights=weights)(image)
+    order = np.argsort(-expected.keypoint_scores.numpy(), kind="stable")
+    assert len(found) == len(order) > 0
+    by_score = np.argsort(-found.scores, kind="stable")
+    np.testing.assert_allclose(
+        found.keypoints[by_score], expected.keypoints.numpy()[order] + 0.5, atol=1e-3
+    )
+
+
 def test_points_of_a_shrunk_input_are_where_they_were(tmp_path: Path) -> None:
     """XFeat shrinks 101 x 75 to 96 x 64; a pixel's centre goes with its pixel."""
     pytest.importorskip("kornia")
