@@ -5,13 +5,14 @@
     3D-models/synthetic.nvm  3D-models/database_intrinsics.txt
     queries/{day,night}_time_queries_with_intrinsics.txt
     ground_truth.txt                                  name qw qx qy qz tx ty tz of every query
+    image_pairs_to_match.txt                          pairs of the map, and of night queries with it
 
 All cameras have one radial parameter (SIMPLE_RADIAL). Equal arguments give equal bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def write_aachen(
     size: tuple[int, int] = (640, 480),
     seed: int = 0,
     texels_per_m: float = 96.0,
+    far: bool = False,
 ) -> Path:
     """Render photos of the map and queries; returns the folder.
 
@@ -71,6 +73,8 @@ def write_aachen(
         size: (width, height) of the photos.
         seed: Seed of the scene and of the poses.
         texels_per_m: See `reconstruct.datasets.synthetic.build_scene`.
+        far: Queries stand in turn well inside and outside of the map's arcs, and up to 20 degrees
+            beyond their ends.
     """
     root, scene = Path(folder), build_scene(seed, texels_per_m=texels_per_m)
     rng = np.random.default_rng(seed)
@@ -80,14 +84,40 @@ def write_aachen(
     _write_reference(root, mapped, depths, rng)
     truth = {}
     for group, lit in (("day", day), ("night", night)):
-        shots = _query_shots(group, queries, size, rng)
+        shots = _query_shots(group, queries, size, rng, far)
         for shot in shots:
             _take(root, lit, shot, seed)
             truth[shot.view.name] = shot.view.cam_from_world
         path = root / "queries" / f"{group}_time_queries_with_intrinsics.txt"
         write_intrinsics(path, [(shot.view.name, shot.intrinsics) for shot in shots])
     write_poses(root / "ground_truth.txt", truth)
+    _write_pairs(root, {shot.view.name: shot.view.cam_from_world for shot in mapped}, truth)
     return root
+
+
+def _write_pairs(root: Path, mapped: Mapping[str, Float64], truth: Mapping[str, Float64]) -> None:
+    """Each photo of the map with 7 others, each query by night with 8."""
+    night = {name: pose for name, pose in truth.items() if "night" in name}
+    pairs = {
+        tuple(sorted((name, other))) for name in mapped for other in _near(name, mapped, mapped, 7)
+    }
+    asked = [(name, other) for name in sorted(night) for other in _near(name, night, mapped, 8)]
+    lines = "".join(f"{first} {second}\n" for first, second in [*sorted(pairs), *asked])
+    (root / "image_pairs_to_match.txt").write_text(lines, encoding="utf-8")
+
+
+def _near(
+    name: str, views: Mapping[str, Float64], mapped: Mapping[str, Float64], count: int
+) -> list[str]:
+    """Photos of the map that look the most as a view does; a metre counts as 3 degrees."""
+    pose = views[name]
+
+    def cost(other: Float64) -> float:
+        turn = np.degrees(np.arccos(np.clip(pose[2, :3] @ other[2, :3], -1.0, 1.0)))
+        away = np.linalg.norm(pose[:, :3].T @ pose[:, 3] - other[:, :3].T @ other[:, 3])
+        return float(turn + 3.0 * away)
+
+    return sorted(mapped.keys() - {name}, key=lambda n: (cost(mapped[n]), n))[:count]
 
 
 def _shot(
@@ -119,12 +149,14 @@ def _database_shots(count: int, size: tuple[int, int]) -> list[_Shot]:
 
 
 def _query_shots(
-    group: str, count: int, size: tuple[int, int], rng: np.random.Generator
+    group: str, count: int, size: tuple[int, int], rng: np.random.Generator, far: bool
 ) -> list[_Shot]:
-    """Positions between the two arcs, with random directions."""
+    """Positions between the two arcs, or far from them, with random directions."""
     shots = []
-    for number, angle_deg in enumerate(np.linspace(-48, 48, count) + rng.uniform(-2, 2, count)):
-        radius, turn = rng.uniform(8.0, 9.4), rng.uniform([-1.2, 0.0, 1.7], [1.2, 1.2, 2.6])
+    end = 78 if far else 48
+    for number, angle_deg in enumerate(np.linspace(-end, end, count) + rng.uniform(-2, 2, count)):
+        radius = rng.uniform(*((4.5, 5.5), (12.0, 13.0))[number % 2] if far else (8.0, 9.4))
+        turn = rng.uniform([-1.2, 0.0, 1.7], [1.2, 1.2, 2.6])
         name = f"query/{group}/synthetic/{group}-{number:02d}.jpg"
         shots.append(_shot(name, size, np.radians(angle_deg), radius, turn, RADIAL_QUERY))
     return shots
