@@ -343,6 +343,7 @@ def wait(*arguments, **settings):
     time.sleep(60)
 
 run.run = wait
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of a shell script
 sys.exit(main(["run", "sfm"]))
 """
 
