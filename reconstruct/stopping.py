@@ -73,7 +73,7 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 def _heard(*_: object) -> None:
-    """Of a second signal, which `_watch` answers."""
+    """Do nothing: the thread of `_watch` answers a second signal by leaving the process."""
 
 
 def _watch(receiver: socket.socket) -> None:

@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 
 from reconstruct import colmap
+from reconstruct.atomic import TEMPORARY
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.images import read_image
 from reconstruct.storage.features import open_features
@@ -290,6 +291,14 @@ def test_a_name_with_brackets_and_backslashes_is_shown_as_it_is(run: Command, ph
         assert name in found.out
 
 
+def in_a_process(
+    program: str, *arguments: object, timeout: float = 100
+) -> subprocess.CompletedProcess[str]:
+    """What a Python program of its own came to."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+
+
 STOPPED = """
 import hashlib, os, signal, sys, threading, time
 from reconstruct import stopping
@@ -311,22 +320,14 @@ sys.exit(main(["run", "sfm"]))
 
 @pytest.mark.parametrize("arguments", [[], ["in C"]], ids=["between steps", "in a computation"])
 def test_sigterm_ends_cleanly(arguments: list[str]) -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", STOPPED, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    found = in_a_process(STOPPED, *arguments)
     assert found.returncode == 143
     assert found.stderr == "terminated; run again to go on\n", "and no C++ stack dump"
 
 
 def test_colmaps_library_does_not_answer_sigterm() -> None:
     program = "import os, signal, reconstruct.colmap; os.kill(os.getpid(), signal.SIGTERM)"
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=100
-    )
+    found = in_a_process(program)
     assert (found.returncode, found.stderr) == (-signal.SIGTERM, "")
 
 
@@ -349,13 +350,7 @@ sys.exit(main(["run", "sfm"]))
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=40,
-    )
+    found = in_a_process(INTERRUPTED, timeout=40)
     assert found.returncode == 130
     assert found.stderr == "interrupted; run again to go on\n", "and no traceback"
 
@@ -385,9 +380,7 @@ def test_a_full_disk_leaves_nothing_half_done(
     """A limit on the size of files stands for the disk: features, database and model fail in
     turn, early and late, and each time the next run completes."""
     arguments = [str(chain), "--images", str(photos), "--output", str(tmp_path / "out")]
-    found = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, *arguments], capture_output=True, text=True, check=False
-    )
+    found = in_a_process(FULL_DISK, *arguments, timeout=600)
     assert "Traceback" not in found.stderr
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout) == [1, 1, 1, 0, 1, 1, 1, 0, 1, 1]
@@ -397,7 +390,7 @@ def test_a_full_disk_leaves_nothing_half_done(
         assert line.startswith("error: ")
         assert "run again to go on" in line
         assert str(tmp_path / "out") in line, "the file is named"
-    assert not [path for path in (tmp_path / "out").rglob("*.tmp*") if path.is_file()]
+    assert not list((tmp_path / "out").rglob(f"*{TEMPORARY}"))
     assert run().status == 0
     assert run(output=tmp_path / "fresh").status == 0
     sparse = [colmap.read_model(tmp_path / name / "sparse") for name in ("out", "fresh")]

@@ -66,7 +66,7 @@ class Rounded:
 
     @classmethod
     def of(cls, vectors: Tensor) -> Rounded:
-        """Of (N, D) float32 vectors on the CPU."""
+        """Round (N, D) float32 vectors that are on the CPU."""
         values = vectors.bfloat16()
         moved = float((vectors - values).norm(dim=1).max())
         length = float(values.norm(dim=1).max()) + moved

@@ -150,3 +150,4 @@ def test_many_damaged_files(
     outcome = attack(name, by_name[name], tmp_path, -(-CASES // len(NAMES)))
     with capsys.disabled():
         print(f"\n{name}: {sum(outcome.values())} cases, {dict(sorted(outcome.items()))}")
+    assert outcome["refused"] > 0
