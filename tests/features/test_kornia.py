@@ -108,7 +108,7 @@ def test_the_folder_of_the_authors_files(model: str, tmp_path: Path) -> None:
     """A checkpoint for each network, older than the counters of batches."""
     pytest.importorskip("kornia")
     path = Path(random_weights(model, tmp_path))
-    entries = torch.load(path)
+    entries = torch.load(path, weights_only=True)
     folder = tmp_path / "theirs"
     folder.mkdir()
     for place, names in PARTS.items():
@@ -144,7 +144,7 @@ def test_the_authors_own_files(model: str, tmp_path: Path) -> None:
     """They differ from kornia's state dicts: in a level above, in what is not learned, in names."""
     pytest.importorskip("kornia")
     path = Path(random_weights(model, tmp_path))
-    entries = torch.load(path)
+    entries = torch.load(path, weights_only=True)
     theirs = {
         "disk": lambda: {"extractor": entries, "optimizer": {"step": 3}},
         "aliked-n16": lambda: {k: v for k, v in entries.items() if k != "dkd.hw_grid"},
@@ -163,7 +163,7 @@ def test_alikeds_input_gets_no_border(tmp_path: Path) -> None:
     kornia = pytest.importorskip("kornia.feature")
     weights = random_weights("aliked-n16", tmp_path)
     network = kornia.ALIKED("aliked-n16").eval()
-    network.load_state_dict(torch.load(weights))
+    network.load_state_dict(torch.load(weights, weights_only=True))
     image = np.random.default_rng(0).integers(0, 255, (75, 101, 3), np.uint8)
     with torch.inference_mode():
         expected = network(torch.from_numpy(image.transpose(2, 0, 1)[None]).float() / 255)[0]
