@@ -22,6 +22,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError, features
 
 from reconstruct.atomic import atomic_path, remove
+from reconstruct.datasets.accelerometer import NOTE
 from reconstruct.datasets.scratch import claim
 from reconstruct.errors import ArtifactError, DataError, ImageError, UsageError
 from reconstruct.files import read_json
@@ -40,11 +41,12 @@ RAW = frozenset(
 CONVERTED = HEIF | PILLOW | RAW
 """Extensions of what is converted."""
 
-VERSION = 1
+VERSION = 2
 """To be increased when originals should be converted again."""
 QUALITY = 97
 """Of JPEG: what it loses is far below the noise of a photo."""
 THREADS = 2
+LARGEST_NOTE_BYTES = 1 << 14
 MAKER_NOTE, ORIENTATION, EXIF_IFD = 0x927C, 0x0112, 0x8769
 
 
@@ -257,7 +259,10 @@ def _check_size(source: Path, size: tuple[int, int]) -> None:
 
 def _save(image: Image.Image, exif: Image.Exif, target: Path) -> None:
     tags = exif.get_ifd(EXIF_IFD)
-    tags.pop(MAKER_NOTE, None)  # may be larger than a JPEG file takes, and points into its old file
+    note = tags.pop(MAKER_NOTE, b"")
+    # Most are larger than a JPEG file takes, or point into their old file. Apple's do not.
+    if isinstance(note, bytes) and note.startswith(NOTE) and len(note) <= LARGEST_NOTE_BYTES:
+        tags[MAKER_NOTE] = note
     options: dict[str, Any] = {"exif": exif.tobytes()} if len(exif) else {}
     if image.info.get("icc_profile"):
         options["icc_profile"] = image.info["icc_profile"]

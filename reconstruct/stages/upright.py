@@ -14,6 +14,7 @@ import numpy as np
 from reconstruct import colmap
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets import Dataset
+from reconstruct.datasets.accelerometer import gravity_at_rest
 from reconstruct.datasets.gimbal import noted_gravity
 from reconstruct.datasets.gps import EXIF
 from reconstruct.errors import EstimationError, UsageError
@@ -39,9 +40,9 @@ class UprightConfig(Section):
 
     gravity: Annotated[str | None, NotIdentity] = None
     """CSV file ``name,x,y,z``: the direction of gravity in the axes of a photo's camera as the
-    picture is stored (x right, y down, z ahead), of any length. `exif`: the pitch of the gimbal
-    that DJI's drones note in their photos. null: most photos were held level from left to right,
-    turned as their EXIF orientation says."""
+    picture is stored (x right, y down, z ahead), of any length. `exif`: what photos note, the pitch
+    of the gimbal of DJI's drones or the acceleration of an iPhone. null: most photos were held
+    level from left to right, turned as their EXIF orientation says."""
 
 
 def turn_upright(
@@ -107,12 +108,17 @@ def read_gravity(config: UprightConfig, dataset: Dataset) -> dict[str, Float64] 
 
 
 def _noted(dataset: Dataset) -> dict[str, Float64]:
-    noted = {name: noted_gravity(dataset.path(name)) for name in dataset.names}
-    found = {name: vector for name, vector in noted.items() if vector is not None}
+    found: dict[str, Float64] = {}
+    for name in dataset.names:
+        for noted in (noted_gravity, gravity_at_rest):
+            vector = noted(dataset.path(name))
+            if vector is not None:
+                found[name] = vector
+                break
     if not found:
         raise UsageError(
-            "map.upright.gravity: exif, but none of the photos notes how a gimbal held its camera, "
-            "as those of DJI's drones do; give a table, or leave `gravity` out"
+            "map.upright.gravity: exif, but none of the photos notes gravity, as those of DJI's "
+            "drones and of iPhones do; give a table, or leave `gravity` out"
         )
     return found
 
