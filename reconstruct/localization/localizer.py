@@ -2,6 +2,7 @@
 
 localizer = Localizer("out")                 # a folder that `reconstruct.run` mapped
 estimate = localizer("photo.jpg", camera)    # PoseEstimate
+left, right = localizer.frame(["left.jpg", "right.jpg"], cameras, cams_from_rig)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from reconstruct.datasets.loading import DatasetConfig, load_dataset
 from reconstruct.errors import DataError, UsageError
 from reconstruct.features.compaction import compact, read_basis
 from reconstruct.images import decode_image, exif_orientation, read_image_bytes
+from reconstruct.localization.frame import localize_frame
 from reconstruct.localization.pose import LocalizeConfig
 from reconstruct.localization.query import MatchedQuery, QueryLocalizer
 from reconstruct.localization.refine_query import RefineQueryConfig
@@ -78,7 +80,8 @@ class _MapSettings(Section):
 class Localizer:
     """A map with its extractor, loaded once for many photos.
 
-    A photo is treated exactly as a query of the run: same settings, same pose.
+    A photo is treated exactly as a query of the run: same settings, same pose. Those that cameras
+    mounted together took at once are localized together by `frame`.
 
     Args:
         run_or_output: A `Run` or its output folder; it needs ``features/`` and ``sparse/``.
@@ -157,6 +160,43 @@ class Localizer:
             ImageError: The file cannot be read.
             UsageError: An array without a camera, or a camera of another size.
         """
+        return self._localize(self._query(image, camera))
+
+    def frame(
+        self,
+        images: Sequence[ImageArray | Path | str],
+        cameras: Sequence[colmap.Camera | Intrinsics],
+        cams_from_rig: Sequence[NDArray[np.float64]],
+    ) -> list[PoseEstimate]:
+        """The poses of photos that cameras mounted together took at once, by the matches of all.
+
+        They are found as one pose, so that a photo that shows little has one too.
+
+        Args:
+            images: The photos, as for a single one.
+            cameras: The intrinsics of each.
+            cams_from_rig: (3, 4) pose in the rig of each photo's camera, in the unit of the map;
+                `colmap.Rigs.cam_from_rig` reads those of a rig configuration.
+
+        Raises:
+            ImageError: A file cannot be read.
+            UsageError: A camera is of another size, there are not as many cameras and poses as
+                photos, or the settings are for single photos (``clusters``, ``refine_focal``).
+        """
+        if not len(images) == len(cameras) == len(cams_from_rig) > 0:
+            raise UsageError(
+                f"a frame needs a camera and a pose in the rig for each photo, got {len(images)} "
+                f"photos, {len(cameras)} cameras and {len(cams_from_rig)} poses"
+            )
+        if self.config.clusters or self.config.refine_focal:
+            raise UsageError("photos of a frame: leave `clusters` and `refine_focal` out")
+        queries = [self._query(*photo) for photo in zip(images, cameras, strict=True)]
+        return localize_frame(self._localize, queries, cams_from_rig)
+
+    def _query(
+        self, image: ImageArray | Path | str, camera: colmap.Camera | Intrinsics | None
+    ) -> MatchedQuery:
+        """A photo, matched with images of the map."""
         orientation = AS_STORED
         if isinstance(image, np.ndarray):
             pixels = image
@@ -169,17 +209,15 @@ class Localizer:
         local = stored_features(local, size, orientation)
         others = self._candidates(descriptor)
         keypoints = {name: self._store.keypoints(name) for name in others}
-        return self._localize(
-            MatchedQuery(
-                name="query" if isinstance(image, np.ndarray) else str(image),
-                image=pixels,
-                keypoints=local.keypoints,
-                camera=_as_camera(image, camera, size),
-                camera_known=camera is not None,
-                matches=self._match_with(local, others),
-                map_keypoints=keypoints,
-                input_scale=features.input_scale(self._local, local.image_size),
-            )
+        return MatchedQuery(
+            name="query" if isinstance(image, np.ndarray) else str(image),
+            image=pixels,
+            keypoints=local.keypoints,
+            camera=_as_camera(image, camera, size),
+            camera_known=camera is not None,
+            matches=self._match_with(local, others),
+            map_keypoints=keypoints,
+            input_scale=features.input_scale(self._local, local.image_size),
         )
 
     def _match_with(

@@ -12,6 +12,7 @@ import pytest
 from conftest import Command
 from PIL import Image
 
+import reconstruct
 from reconstruct import colmap
 from reconstruct.datasets.rendering import illuminate, render
 from reconstruct.datasets.synthetic import (
@@ -21,6 +22,7 @@ from reconstruct.datasets.synthetic import (
     write_model,
     write_photo,
 )
+from reconstruct.errors import UsageError
 from reconstruct.evaluation.poses import similarity
 from reconstruct.geometry import projection_center
 from reconstruct.storage.poses import read_poses
@@ -244,6 +246,14 @@ def test_queries_that_were_taken_at_once_are_localized_together(
     together = errors_m("--set", f"localize.rigs={rigs}")
     assert set(together) == set(names)
     assert max(together.values()) < 0.05
+    localizer = reconstruct.Localizer(tmp_path / "out", device="cpu")
+    poses = [colmap.Rigs(rigs).cam_from_rig(name) for name in names]
+    frame = localizer.frame([photos / name for name in names], [camera, camera], poses)
+    expected = read_poses(tmp_path / "out" / "poses.txt")
+    for name, found in zip(names, frame, strict=True):
+        np.testing.assert_allclose(found.cam_from_world, expected[name], atol=1e-6)
+    with pytest.raises(UsageError, match="2 photos, 1 cameras and 2 poses"):
+        localizer.frame([photos / name for name in names], [camera], poses)
     write_rigs(rigs, calibrated=False)
     outcome = command(*arguments, "--set", f"localize.rigs={rigs}")
     assert outcome.status == 2
