@@ -7,18 +7,22 @@ rotation, as along a straight road, cameras are assumed to be held level.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
+from scipy.special import ndtri
 
 from reconstruct.errors import EstimationError
 from reconstruct.geometry import Float64
 
 LEAST = 3
 """Positions below which a similarity is not determined."""
-OUTLIER_SIGMAS = 3.0
+DISAGREEING_SIGMAS = 3.0
+FALSE_ALARM = 0.05
+"""Probability that of positions which are all as good as they claim any is called an outlier."""
 MOST_OUTLIERS = 0.5
 """Share of positions that may be outliers: with more, the right ones cannot be told."""
 CONTRADICTING = 0.2
@@ -107,18 +111,18 @@ def georegister(
         problem = replace(problem, level=True)
         found = _best(problem, [found, *_turned(problem, found), *_starts(problem, seed)])
     residuals = problem.residuals(found)
-    outliers = _too_far(residuals, problem.sigma)
-    if outliers.mean() > MOST_OUTLIERS:
+    disagreeing = _further(residuals, problem.sigma, DISAGREEING_SIGMAS, DISAGREEING_SIGMAS)
+    if disagreeing.mean() > MOST_OUTLIERS:
         raise EstimationError(
-            f"only {int((~outliers).sum())} of {len(outliers)} positions agree with the model: are "
-            "they of other photos, or less accurate than dataset.gps.accuracy_m?"
+            f"only {int((~disagreeing).sum())} of {len(disagreeing)} positions agree with the "
+            "model: are they of other photos, or less accurate than dataset.gps.accuracy_m?"
         )
     return Georegistration(
         scale=found.scale,
         rotation=found.rotation,
         translation=found.translation,
         residuals=residuals,
-        outliers=outliers,
+        outliers=_further(residuals, problem.sigma, *_chance_limits(len(residuals))),
         altitudes=altitudes,
         level=level,
     )
@@ -257,18 +261,28 @@ def _turned(problem: _Problem, found: _Similarity) -> list[_Similarity]:
 def _contradiction(found: _Similarity, problem: _Problem) -> float | None:
     """How far altitudes are off, one standard deviation, where many are that should not be."""
     residuals = np.abs(problem.residuals(found)) / problem.sigma
-    in_plane = np.hypot(residuals[:, 0], residuals[:, 1]) <= OUTLIER_SIGMAS
-    off = in_plane & (residuals[:, 2] > OUTLIER_SIGMAS)
+    in_plane = np.hypot(residuals[:, 0], residuals[:, 1]) <= DISAGREEING_SIGMAS
+    off = in_plane & (residuals[:, 2] > DISAGREEING_SIGMAS)
     if off.sum() <= CONTRADICTING * max(in_plane.sum(), 1):
         return None
     heights = problem.residuals(found)[in_plane, 2]
     return float(np.sqrt(np.mean((heights - np.median(heights)) ** 2)))
 
 
-def _too_far(residuals: Float64, sigma: Float64) -> NDArray[np.bool_]:
+def _chance_limits(count: int) -> tuple[float, float]:
+    """Standard deviations in plan and in altitude that none of ``count`` normal errors exceeds,
+    with a probability of 1 - `FALSE_ALARM`; half of it falls to each (Bonferroni)."""
+    each = FALSE_ALARM / (2 * count)
+    return math.sqrt(-2 * math.log(each)), float(-ndtri(each / 2))
+
+
+def _further(
+    residuals: Float64, sigma: Float64, in_plan: float, in_altitude: float
+) -> NDArray[np.bool_]:
+    """(N,) of residuals that are larger than so many standard deviations."""
     away = np.abs(residuals) / sigma
-    far = np.hypot(away[:, 0], away[:, 1]) > OUTLIER_SIGMAS
-    return np.asarray(far | (away[:, 2] > OUTLIER_SIGMAS))
+    far = np.hypot(away[:, 0], away[:, 1]) > in_plan
+    return np.asarray(far | (away[:, 2] > in_altitude))
 
 
 def _cross(vectors: Float64) -> Float64:
