@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 from reconstruct.datasets.accelerometer import gravity_at_rest
+from reconstruct.datasets.conversion import convert_photos
 
 LENS = "iPhone 6 back camera 4.15mm f/2.2"
 HALF, COS_30 = 0.5, math.sqrt(0.75)
@@ -81,6 +82,19 @@ def test_gravity_is_along_the_lower_side_of_the_picture(
 )
 def test_what_tells_nothing(tmp_path: Path, note: bytes, orientation: int, lens: str) -> None:
     assert gravity_at_rest(photo(tmp_path / "a.jpg", note, orientation, lens)) is None
+
+
+def test_a_converted_photo_tells_the_same(tmp_path: Path) -> None:
+    """HEIC of a phone held upright: its pixels are turned, its note is not."""
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra `heif`")
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6
+    exif.get_ifd(IFD.Exif)[Base.MakerNote] = maker_note((0, -COS_30, -HALF))
+    picture = pillow_heif.from_pillow(Image.new("RGB", (64, 48)))
+    picture.save(tmp_path / "a.heic", exif=exif.tobytes())
+    found = convert_photos(tmp_path, ["a.heic"], tmp_path / "out")
+    gravity = gravity_at_rest(found.root / "a.heic.jpg")
+    np.testing.assert_allclose(gravity, (0, COS_30, HALF), atol=1e-5)
 
 
 def test_no_photo(tmp_path: Path) -> None:
