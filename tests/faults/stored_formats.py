@@ -10,11 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.io
+from datasets.test_accelerometer import maker_note
 from datasets.test_conversion import write_dng
 from faults.formats import Format
 from PIL import Image
 
 from reconstruct import colmap
+from reconstruct.datasets.accelerometer import gravity_at_rest
 from reconstruct.datasets.cameras import exif_camera
 from reconstruct.datasets.conversion import convert_photos
 from reconstruct.datasets.gimbal import noted_gravity
@@ -152,6 +154,10 @@ def _from_outside(folder: Path) -> dict[str, Format]:
         file = io.BytesIO()
         Image.new("RGB", (16, 12)).save(file, kind, exif=tags.tobytes())
         photos[name] = file.getvalue()
+    tags.get_ifd(0x8769)[0x927C] = maker_note((-0.8, 0.0, -0.6))
+    file = io.BytesIO()
+    Image.new("RGB", (16, 12)).save(file, "JPEG", exif=tags.tobytes())
+    phone = {"a.jpg": file.getvalue()}
     with h5py.File(folder / "depth.h5", "w") as hdf5:
         hdf5["depth"] = np.ones((6, 8), np.float32)
         hdf5["XYZcut"] = np.ones((3, 8, 6), np.float32)
@@ -168,6 +174,7 @@ def _from_outside(folder: Path) -> dict[str, Format]:
             {"a.dng": write_dng(folder / "a.dng", (32, 24), {}).read_bytes()}, _develop
         ),
         "tags of a photo": Format(photos, _tags),
+        "tags of a phone": Format(phone, _note),
     }
 
 
@@ -183,6 +190,11 @@ def _tags(path: Path) -> None:
     unknown = exif_position(path) is None or noted_gravity(path) is None
     if unknown or not isinstance(exif_camera(path), str | None):
         raise ArtifactError("tells no position, or no pitch")
+
+
+def _note(path: Path) -> None:
+    if gravity_at_rest(path) is None:
+        raise ArtifactError("tells no acceleration")
 
 
 def _develop(path: Path) -> None:

@@ -57,7 +57,8 @@ NAMES = [
     *("basis", "database", "global index", "texts of a run"),
     *(f"shard of {kind}" for kind in ("candidates", "estimates", "features", "geometries")),
     *("shard of matches", "shard of scores"),
-    *("depth in HDF5", "depth of COLMAP", "netvlad", "raw photo", "tags of a photo"),
+    *("depth in HDF5", "depth of COLMAP", "netvlad", "raw photo"),
+    *("tags of a phone", "tags of a photo"),
 ]
 SECONDS = 20.0
 """Of processor time that a file of some kilobytes may take."""
