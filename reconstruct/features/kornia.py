@@ -1,10 +1,10 @@
 """Extractors of the library kornia: HesAffNet and Key.Net with HardNet, DISK, ALIKED, XFeat
 (optional extra).
 
-Trained weights are downloaded when they are first used: those of ALIKED as the authors publish them
-(`PUBLISHED`), the others by kornia, which keeps them in torch's hub folder. Without a network, the
-files that the authors publish can be used (see `kornia_weights`). kornia's keypoints count from the
-first pixel's centre.
+Trained weights are downloaded when they are first used: those of ALIKED, DISK and XFeat as the
+authors publish them (`PUBLISHED`), the others by kornia, which keeps them in torch's hub folder.
+Without a network, the files that the authors publish can be used (see `kornia_weights`). kornia's
+keypoints count from the first pixel's centre.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,16 +47,51 @@ Model = Literal[
     "xfeat",
 ]
 
-PUBLISHED: Mapping[str, str] = {
-    "aliked-n16": "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
-    "aliked-n16rot": "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332",
-    "aliked-n32": "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890",
-}
-"""Model -> SHA-256 of ``MODEL.pth`` in the authors' repository, which every copy must have."""
-ADDRESSES = (
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A file as its authors publish it."""
+
+    file: str
+    """Its name in the cache."""
+    sha256: str
+    """What every copy must have."""
+    folders: tuple[str, ...]
+    """Addresses of folders that hold a copy under its own name."""
+
+
+_ALIKED = (
     "https://github.com/Shiaoming/ALIKED/raw/main/models/",
     "https://huggingface.co/kornia/aliked/resolve/main/",
 )
+PUBLISHED: Mapping[str, Published] = {
+    "aliked-n16": Published(
+        "aliked-n16.pth",
+        "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
+        _ALIKED,
+    ),
+    "aliked-n16rot": Published(
+        "aliked-n16rot.pth",
+        "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332",
+        _ALIKED,
+    ),
+    "aliked-n32": Published(
+        "aliked-n32.pth",
+        "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890",
+        _ALIKED,
+    ),
+    "disk": Published(
+        "depth-save.pth",
+        "9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe",
+        ("https://github.com/cvlab-epfl/disk/raw/master/",),
+    ),
+    "xfeat": Published(
+        "xfeat.pt",
+        "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
+        ("https://github.com/verlab/accelerated_features/raw/main/weights/",),
+    ),
+}
+"""Model -> its file. Hashes are of files whose git object is the one in the authors' repository."""
 
 KEYNET_SIZE = 22.0
 """Scale of a region around a Key.Net keypoint, in pixels of the level where it was found."""
@@ -242,9 +278,9 @@ def weights_file(config: KorniaConfig) -> Path | None:
         return Path(config.weights).expanduser()
     if config.model not in PUBLISHED:
         return None
-    name = f"{config.model}.pth"
-    urls = [address + name for address in ADDRESSES]
-    return cached_download(name, urls, sha256=PUBLISHED[config.model])
+    known = PUBLISHED[config.model]
+    urls = [folder + known.file for folder in known.folders]
+    return cached_download(known.file, urls, sha256=known.sha256)
 
 
 def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Module:
@@ -252,12 +288,11 @@ def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Modu
     if config.model in ("hesaffnet_hardnet", "keynet_affnet_hardnet"):
         model = _affnet_hardnet(library, config, pretrained)
     elif config.model == "disk":
-        model = library.DISK.from_pretrained() if pretrained else library.DISK()
+        model = library.DISK()
     elif config.model == "xfeat":
-        make = library.XFeat.from_pretrained if pretrained else library.XFeat
-        model = make(top_k=config.max_keypoints)
+        model = library.XFeat(top_k=config.max_keypoints)
     else:
-        model = (library.ALIKED.from_pretrained if pretrained else library.ALIKED)(config.model)
+        model = library.ALIKED(config.model)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,8 +46,7 @@ def test_offline(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*args: Any, **kwargs: Any) -> None:
         raise urllib.error.URLError("no network")
 
-    networks = SimpleNamespace(from_pretrained=unreachable)
-    library = SimpleNamespace(DISK=networks, ALIKED=networks, XFeat=networks)
+    library = SimpleNamespace()
     library.ScaleSpaceDetector = library.KeyNetDetector = unreachable
     for name in ("BlobHessian", "PassLAF", "LAFAffNetShapeEstimator"):
         setattr(library, name, lambda *args, **kwargs: None)
@@ -57,18 +57,20 @@ def test_offline(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         load_extractor("kornia", model=model)(np.zeros((32, 32, 3), np.uint8))
 
 
+@pytest.mark.parametrize("model", PUBLISHED)
 def test_what_the_authors_publish_is_checked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("RECONSTRUCT_CACHE", str(tmp_path))
-    monkeypatch.setattr(kornia, "ADDRESSES", ())
-    config = KorniaConfig(model="aliked-n16")
-    with pytest.raises(WeightsError, match=r"aliked-n16.pth: not in the cache"):
+    known = replace(PUBLISHED[model], folders=())
+    monkeypatch.setattr(kornia, "PUBLISHED", {model: known})
+    config = KorniaConfig.model_validate({"model": model})
+    with pytest.raises(WeightsError, match=rf"{known.file}: not in the cache"):
         kornia.weights_file(config)
-    (tmp_path / "aliked-n16.pth").write_bytes(b"other weights")
-    with pytest.raises(WeightsError, match="the file of that name has 5be8704840ed"):
+    (tmp_path / known.file).write_bytes(b"other weights")
+    with pytest.raises(WeightsError, match=f"the file of that name has {known.sha256}"):
         kornia.weights_file(config)
-    assert kornia.weights_file(KorniaConfig(model="disk")) is None
+    assert kornia.weights_file(KorniaConfig(model="hesaffnet_hardnet")) is None
 
 
 @pytest.mark.parametrize("model", MODELS)
