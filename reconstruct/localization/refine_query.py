@@ -16,7 +16,8 @@ from pydantic import Field
 
 from reconstruct import colmap
 from reconstruct.images import read_image
-from reconstruct.refinement import Anchors, Pyramid, RefineConfig, build_pyramid, refine_against
+from reconstruct.refinement import Anchors, Pyramid, RefineConfig, refine_against
+from reconstruct.stages.pyramids import pyramid_of
 from reconstruct.storage.cache import Cache
 from reconstruct.torch_device import resolve_device
 from reconstruct.types import FloatArray, ImageArray, PointMap, PoseEstimate
@@ -134,4 +135,4 @@ class QueryRefiner:
 
     def _pyramid(self, image: ImageArray | Path) -> Pyramid:
         pixels = image if isinstance(image, np.ndarray) else self._read(image)
-        return build_pyramid(pixels, self.config.max_edge, self._device)
+        return pyramid_of(pixels, self.config, self._device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,7 +14,8 @@ from reconstruct.geometry import Float64
 from reconstruct.lazy import lazily
 from reconstruct.refinement.affinities import local_affinities
 from reconstruct.refinement.alignment import Warp, align
-from reconstruct.refinement.patches import Pyramid
+from reconstruct.refinement.patches import MAP_CELL_PX, Pyramid
+from reconstruct.refinement.search import search
 from reconstruct.refinement.settings import RefineConfig
 
 if TYPE_CHECKING:
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
 else:
     torch = lazily("torch")
 
+Levels = tuple["Tensor", ...]
 WINDOWS: Final = ((2, 8), (1, 10), (0, 12))
 """(pyramid level, radius in its pixels), from coarse to fine: 32, 20 and 12 pixels of the photo."""
+SEARCH_NEIGHBORS: Final = 2
+"""Where no grey values align, affinities are less exact: so many times as many neighbours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,7 +66,7 @@ def align_pair(
 
     The template comes from the image that shows a patch coarser: the finer one can be blurred to
     match it, but not the other way round. Where grey values do not align, the strength of edges may
-    (``min_edge_correlation``).
+    (``min_edge_correlation``), or what a network says of the surroundings (``min_map_similarity``).
 
     Args:
         pyramid0: Of image 0.
@@ -74,20 +80,35 @@ def align_pair(
     """
     first = keypoints0[matches[:, 0]].astype(np.float64) * pyramid0.scale
     second = keypoints1[matches[:, 1]].astype(np.float64) * pyramid1.scale
-    if affinity is None:
-        affinity = local_affinities(first, second, config.neighbors)
-    by_grey = _align(pyramid0, pyramid1, first, second, affinity, config)
-    accepted = by_grey.accepted(config.min_correlation, config)
-    if config.min_edge_correlation is None or accepted.all():
-        return by_grey.judged(accepted)
-    left = np.flatnonzero(~accepted)
-    edges = pyramid0.edges, pyramid1.edges
-    by_edges = _align(*edges, first[left], second[left], affinity[left], config)
-    better = by_edges.accepted(config.min_edge_correlation, config)
-    by_edges.covariance[:] += config.edge_sigma_px**2 * np.eye(2)
-    by_grey.put(left[better], by_edges.select(better))
-    accepted[left[better]] = True
-    return by_grey.judged(accepted)
+    start = affinity
+    if start is None:
+        start = local_affinities(first, second, config.neighbors)
+    found = _align(pyramid0, pyramid1, first, second, start, config)
+    accepted = found.accepted(config.min_correlation, config)
+
+    def accept(index: NDArray[Any], part: _Columns, least: float, sigma_px: float = 0.0) -> None:
+        """Take those of ``part``, alignments of the matches ``index``, that are good enough.
+
+        sigma_px: error of such an alignment beyond image noise.
+        """
+        good = part.accepted(least, config)
+        part.covariance[:] += sigma_px**2 * np.eye(2)
+        found.put(index[good], part.select(good))
+        accepted[index[good]] = True
+
+    if config.min_map_similarity is not None and not accepted.all():
+        left = np.flatnonzero(~accepted)
+        if affinity is None:  # more exact where neighbours are aligned by now
+            moved = second + np.where(accepted[:, None], found.displacement, 0.0)
+            start = local_affinities(first, moved, SEARCH_NEIGHBORS * config.neighbors)
+        by_maps = _search(pyramid0, pyramid1, first[left], second[left], start[left], config)
+        accept(left, by_maps, config.min_map_similarity, config.map_sigma_px)
+    if config.min_edge_correlation is not None and not accepted.all():
+        left = np.flatnonzero(~accepted)
+        edges = pyramid0.edges, pyramid1.edges
+        by_edges = _align(*edges, first[left], second[left], start[left], config)
+        accept(left, by_edges, config.min_edge_correlation, config.edge_sigma_px)
+    return found.judged(accepted)
 
 
 def _align(
@@ -99,18 +120,41 @@ def _align(
     config: RefineConfig,
 ) -> _Columns:
     """Alignments of the patches at matching positions in both level 0, from ``1 from 0`` on."""
+    levels = pyramid0.levels, pyramid1.levels
+    step = partial(_align_patches, iterations=config.iterations)
+    return _from_coarser(step, levels, first, second, affinity, config.chunk)
+
+
+def _search(
+    pyramid0: Pyramid,
+    pyramid1: Pyramid,
+    first: Float64,
+    second: Float64,
+    affinity: Float64,
+    config: RefineConfig,
+) -> _Columns:
+    """As `_align`, by search in the maps; similarities stand for correlations."""
+    levels = pyramid0.map_levels(), pyramid1.map_levels()
+    return _from_coarser(_search_patches, levels, first, second, affinity, config.chunk)
+
+
+def _from_coarser(
+    step: Callable[[Levels, Levels, Float64, Float64, Float64], _Columns],
+    levels: tuple[Levels, Levels],
+    first: Float64,
+    second: Float64,
+    affinity: Float64,
+    chunk: int,
+) -> _Columns:
+    """Alignments by ``step``, which takes the templates' image before the sources'."""
     alignments = _Columns.start(affinity)
     finer = np.linalg.det(affinity) >= 1  # image 1 shows the patch finer: image 0 is the template
     inverse = np.linalg.inv(affinity)
-    for index in _same_level(np.flatnonzero(finer), affinity, pyramid1, config.chunk):
-        part = _align_patches(
-            pyramid0, pyramid1, first[index], second[index], affinity[index], config
-        )
+    for index in _same_level(np.flatnonzero(finer), affinity, len(levels[1]), chunk):
+        part = step(*levels, first[index], second[index], affinity[index])
         alignments.put(index, part)
-    for index in _same_level(np.flatnonzero(~finer), inverse, pyramid0, config.chunk):
-        part = _align_patches(
-            pyramid1, pyramid0, second[index], first[index], inverse[index], config
-        )
+    for index in _same_level(np.flatnonzero(~finer), inverse, len(levels[0]), chunk):
+        part = step(*levels[::-1], second[index], first[index], inverse[index])
         alignments.put(index, part.reversed())
     return alignments
 
@@ -174,46 +218,51 @@ class _Columns:
 
 
 def _same_level(
-    index: NDArray[Any], source_from_template: NDArray[Any], source: Pyramid, chunk: int
+    index: NDArray[Any], source_from_template: NDArray[Any], levels: int, chunk: int
 ) -> list[NDArray[Any]]:
-    """Chunks of matches whose source patches come from one pyramid level: the one on which they are
-    about as large as their templates."""
-    scale = np.sqrt(np.linalg.det(source_from_template[index]))
-    level = np.clip(np.round(np.log2(scale)), 0, len(source.levels) - 1).astype(int)
+    """Chunks of matches whose source patches come from one of so many levels: the one on which they
+    are about as large as their templates."""
+    level = np.array([_base(each, levels) for each in source_from_template[index]], int)
     groups = [index[level == each] for each in np.unique(level)]
     return [group[i : i + chunk] for group in groups for i in range(0, len(group), chunk)]
 
 
+def _base(source_from_template: Float64, levels: int) -> int:
+    """The level of the source on which a patch is about as large as its template."""
+    scale = np.sqrt(np.linalg.det(source_from_template))
+    return int(np.clip(np.round(np.log2(scale)), 0, levels - 1))
+
+
+def _tensors(device: torch.device, *values: Float64) -> list[Tensor]:
+    return [torch.from_numpy(value.astype(np.float32)).to(device) for value in values]
+
+
 def _align_patches(
-    template: Pyramid,
-    source: Pyramid,
+    template: Levels,
+    source: Levels,
     positions: Float64,
     start: Float64,
     affinity: Float64,
-    config: RefineConfig,
+    *,
+    iterations: int,
 ) -> _Columns:
     """Alignments of patches at ``positions`` in the template's level 0, ``start`` in the source's;
     all belong to one level of the source (see `_same_level`)."""
-    scale = float(np.sqrt(np.linalg.det(affinity[0])))
-    base = int(np.clip(np.round(np.log2(scale)), 0, len(source.levels) - 1))
-    device = template.levels[0].device
-
-    def tensor(values: Float64) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(device)
-
-    at, begin = tensor(positions), tensor(start / 2**base)
-    warp = Warp(center=begin, affinity=tensor(affinity / 2**base))
+    base = _base(affinity[0], len(source))
+    scaled = positions, start / 2**base, affinity / 2**base
+    at, begin, shape = _tensors(template[0].device, *scaled)
+    warp = Warp(center=begin, affinity=shape)
     for wanted, radius in WINDOWS:
         # A shift by whole levels on both sides: the affinity between them stays.
-        level = min(wanted, len(template.levels) - 1, len(source.levels) - 1 - base)
+        level = min(wanted, len(template) - 1, len(source) - 1 - base)
         factor = 2**level
         fit = align(
-            template.levels[level],
+            template[level],
             at / factor,
-            source.levels[base + level],
+            source[base + level],
             Warp(center=warp.center / factor, affinity=warp.affinity),
             radius=radius,
-            iterations=config.iterations,
+            iterations=iterations,
         )
         warp = Warp(center=fit.warp.center * factor, affinity=fit.warp.affinity)
     return _Columns(
@@ -221,4 +270,21 @@ def _align_patches(
         (warp.affinity * 2**base).cpu().numpy().astype(np.float64),
         (fit.covariance * 4**base).cpu().numpy().astype(np.float64),
         fit.correlation.cpu().numpy().astype(np.float64),
+    )
+
+
+def _search_patches(
+    template: Levels, source: Levels, positions: Float64, start: Float64, affinity: Float64
+) -> _Columns:
+    """As `_align_patches`, by search in the levels of maps."""
+    base = _base(affinity[0], len(source))
+    pixels = MAP_CELL_PX * 2**base  # a cell of the source
+    scaled = positions / MAP_CELL_PX, start / pixels, affinity / 2**base
+    at, begin, shape = _tensors(template[0].device, *scaled)
+    found = search(template, at, source[base:], Warp(center=begin, affinity=shape))
+    return _Columns(
+        (pixels * (found.center - begin)).cpu().numpy().astype(np.float64),
+        affinity.copy(),
+        np.zeros_like(affinity),
+        found.similarity.cpu().numpy().astype(np.float64),
     )

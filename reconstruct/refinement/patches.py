@@ -6,6 +6,7 @@ pixel, so a position at level l is that at level 0 divided by 2 ** l, without an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,10 @@ BLUR_SIGMA_PX: Final = 0.7
 """A slight blur makes interpolation between the pixels of a photo more accurate."""
 CONTRAST_SIGMA_PX: Final = 3.0
 """Width of the neighbourhood in which brightness and contrast are normalised, on every level."""
+MAP_CELL_PX: Final = 2
+"""Width of a cell of the maps, in pixels of level 0."""
+MIN_MAP_EDGE: Final = 16
+"""Shorter edge of the smallest level of the maps, in cells."""
 NOISE: Final = 3.0
 """Contrast, in grey values, that is not amplified: noise must not become texture."""
 
@@ -42,10 +47,13 @@ class Pyramid:
     Attributes:
         levels: float32 (1, H_l, W_l), zero mean and about unit deviation locally, level 0 first.
         scale: Pixels of level 0 per pixel of the photo, x then y.
+        maps: int8 (C, H_0 // 2, W_0 // 2), what a network says of every 2 x 2 pixels of level 0:
+            127 times a unit vector. None where the settings ask for none.
     """
 
     levels: tuple[Tensor, ...]
     scale: tuple[float, float]
+    maps: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -54,8 +62,9 @@ class Pyramid:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the levels in bytes, and of as many `edges`."""
-        return 2 * sum(level.nbytes for level in self.levels)
+        """Memory of the levels in bytes, of as many `edges`, and of the maps."""
+        maps = 0 if self.maps is None else self.maps.nbytes
+        return 2 * sum(level.nbytes for level in self.levels) + maps
 
     @cached_property
     def edges(self) -> Pyramid:
@@ -65,6 +74,18 @@ class Pyramid:
         """
         levels = tuple(_gradient_lengths(level) for level in self.levels)
         return Pyramid(levels=levels, scale=self.scale)
+
+    def map_levels(self) -> tuple[Tensor, ...]:
+        """The maps as float32, each level half the size of the one before; none without maps.
+
+        They take four times the memory, so they are made for a pair and dropped after it.
+        """
+        if self.maps is None:
+            return ()
+        levels = [self.maps.float() / 127]
+        while min(levels[-1].shape[-2:]) >= 2 * MIN_MAP_EDGE:
+            levels.append(_halve(levels[-1]))
+        return tuple(levels)
 
 
 def level0_scale(size: tuple[int, int], max_edge: int | None) -> tuple[float, float]:
@@ -79,7 +100,11 @@ def level0_scale(size: tuple[int, int], max_edge: int | None) -> tuple[float, fl
 
 
 def build_pyramid(
-    image: ImageArray, max_edge: int | None, device: torch.device, min_edge: int = 64
+    image: ImageArray,
+    max_edge: int | None,
+    device: torch.device,
+    min_edge: int = 64,
+    describe: Callable[[ImageArray], Tensor] | None = None,
 ) -> Pyramid:
     """The pyramid of a photo.
 
@@ -88,6 +113,7 @@ def build_pyramid(
         max_edge: The photo is shrunk to this longest edge first; None: never.
         device: Device of the levels.
         min_edge: Levels are added while the shorter edge stays at least this long.
+        describe: (H, W, 3) uint8 -> `Pyramid.maps`, called with the shrunk photo; None: no maps.
     """
     height, width = image.shape[:2]
     grey: NDArray[Any] = shrink(to_grey(image).astype(np.float32), max_edge)
@@ -96,7 +122,8 @@ def build_pyramid(
     while min(levels[-1].shape[-2:]) >= 2 * min_edge:
         levels.append(_halve(levels[-1]))
     even = tuple(_even_contrast(level) for level in levels)
-    return Pyramid(levels=even, scale=level0_scale((width, height), max_edge))
+    maps = None if describe is None else describe(shrink(image, max_edge))
+    return Pyramid(levels=even, scale=level0_scale((width, height), max_edge), maps=maps)
 
 
 def _even_contrast(level: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,14 @@ class RefineConfig(Section):
     edge_sigma_px: float = Field(default=1.0, gt=0)
     """Error of an alignment of edges: added to its covariance."""
 
+    min_map_similarity: float | None = Field(default=None, ge=-1, le=1)
+    """Where grey values do not align, as between day and night, maps of the network's first layers
+    are searched for the patch; what is found is accepted at this similarity (0.1 suits). null:
+    nothing is searched."""
+
+    map_sigma_px: float = Field(default=0.7, gt=0)
+    """Error of what was found in the maps: its standard deviation."""
+
     max_move_px: float = Field(default=12.0, gt=0)
     """It is accepted only if it moves the match by no more than this (D2-Net's cells are 4 network
     pixels wide)."""
@@ -61,6 +69,16 @@ class RefineConfig(Section):
 
     chunk: Annotated[int, NotIdentity] = Field(default=256, ge=1)
     """Matches aligned at once: bounds the memory, and should fit a CPU's cache."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `Section.identity`; without the maps where they are not searched, so that older
+        alignments stay valid."""
+        settings = super().identity()
+        if self.min_map_similarity is None:
+            del settings["min_map_similarity"]
+            if self.map_sigma_px == type(self).model_fields["map_sigma_px"].default:
+                del settings["map_sigma_px"]
+        return settings
 
     cache_mb: Annotated[int, NotIdentity] = Field(default=1024, ge=1)
     """Memory for image pyramids that are kept for later pairs (10 MB each at 1600 pixels)."""
