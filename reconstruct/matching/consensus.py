@@ -105,6 +105,12 @@ def _normalised(points: NDArray[Any]) -> Complex:
     return np.asarray(z / np.sqrt(area) if area > 0 else z)
 
 
+def extent(points: NDArray[Any]) -> float:
+    """The side of a square as large as the smallest upright rectangle that holds (M, 2) positions;
+    0 without any."""
+    return float(np.sqrt(_area(points)))
+
+
 def _area(points: NDArray[Any]) -> float:
     """The area of the smallest upright rectangle that holds (M, 2) positions; 0 without any."""
     return float(np.prod(np.ptp(np.asarray(points, np.float64), axis=0))) if len(points) else 0.0

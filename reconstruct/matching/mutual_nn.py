@@ -1,6 +1,6 @@
 """Mutual nearest neighbours of descriptors; where it is asked for, with Lowe's ratio test, and
 only those that agree with the matches around them (`reconstruct.matching.consensus`), which may
-choose among several near ones."""
+choose among several near ones, and say where to look for more (`reconstruct.matching.guided`)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from reconstruct.lazy import lazily
 from reconstruct.matching import MatcherConfig
 from reconstruct.matching.consensus import ConsensusConfig, consistent
+from reconstruct.matching.guided import GuidedConfig, guided
 from reconstruct.matching.nearest import (
     Best,
     nearest_both_ways,
@@ -45,10 +46,16 @@ class MutualNNConfig(MatcherConfig):
     """Match keypoints that are among each other's this many nearest, and let the filter choose. Of
     the matches of a keypoint that it keeps, the one with the most similar descriptors stays."""
 
+    guided: GuidedConfig | None = None
+    """After the filter, look for the keypoints that have no match near where its matches put them
+    ({}: with the default settings)."""
+
     @model_validator(mode="after")
     def _a_filter_chooses(self) -> Self:
         if self.candidates > 1 and (self.filter is None or self.ratio is not None):
             raise ValueError("`candidates` above 1 needs `filter`, and takes no `ratio`")
+        if self.guided is not None and self.filter is None:
+            raise ValueError("`guided` needs `filter`")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -61,6 +68,8 @@ class MutualNNConfig(MatcherConfig):
             del own["filter"]
         if self.candidates == 1:
             del own["candidates"]
+        if self.guided is None:
+            del own["guided"]
         shared = {"coarse": 4, "margin": 2}
         both_ways = {} if self.ratio is None else {"ratio_test": "both ways"}
         return {**own, **shared, **both_ways}
@@ -142,16 +151,49 @@ class MutualNN:
         rows0, rows1 = found.indices.T
         keep = consistent(first.keypoints[rows0], second.keypoints[rows1], self.config.filter)
         kept = Matches(indices=found.indices[keep], scores=found.scores[keep])
-        return kept if self.config.candidates == 1 else one_to_one(kept)
+        if self.config.candidates > 1:
+            kept = one_to_one(kept)
+        if self.config.guided is None:
+            return kept
+        return _joined([kept, *(self._guided(first, second, kept, k) for k in shared)])
+
+    def _guided(self, first: Prepared, second: Prepared, kept: Matches, kind: int) -> Matches:
+        """Further matches of one kind, near where those ``kept`` of all kinds put them."""
+        assert self.config.guided is not None
+        assert self.config.filter is not None
+        a, b = first.kinds[kind], second.kinds[kind]
+        rows0, rows1 = kept.indices.T
+        found = guided(
+            (first.keypoints[a.rows], second.keypoints[b.rows]),
+            _in_common(a, b),
+            (_without(a.rows, rows0), _without(b.rows, rows1)),
+            (first.keypoints[rows0], second.keypoints[rows1]),
+            self.config.guided,
+            self.config.filter,
+        )
+        return _of_rows(one_to_one(found), a, b)
 
     def _of_one_kind(self, a: Kind, b: Kind) -> Matches:
-        start = max(a.first, b.first)
-        stop = max(start, min(a.last, b.last))  # zeros elsewhere add nothing to a product
-        vectors = a.columns(start, stop), b.columns(start, stop)
-        found = _mutual(*vectors, self.config)
-        rows0, rows1 = found.indices.T
-        indices = np.column_stack([a.rows[rows0], b.rows[rows1]]).astype(np.uint32)
-        return Matches(indices=indices, scores=found.scores)
+        return _of_rows(_mutual(*_in_common(a, b), self.config), a, b)
+
+
+def _in_common(a: Kind, b: Kind) -> tuple[Tensor, Tensor]:
+    """The columns that descriptors of both may have: zeros elsewhere add nothing to a product."""
+    start = max(a.first, b.first)
+    stop = max(start, min(a.last, b.last))
+    return a.columns(start, stop), b.columns(start, stop)
+
+
+def _of_rows(found: Matches, a: Kind, b: Kind) -> Matches:
+    """Matches of the keypoints of a kind, as those of the images' keypoints."""
+    rows0, rows1 = found.indices.T
+    indices = np.column_stack([a.rows[rows0], b.rows[rows1]]).astype(np.uint32)
+    return Matches(indices=indices, scores=found.scores)
+
+
+def _without(rows: NDArray[np.int64], matched: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Which of a kind's keypoints, ``rows`` of an image, are not among those that are matched."""
+    return np.flatnonzero(~np.isin(rows, matched))
 
 
 def _mutual(first: Tensor, second: Tensor, config: MutualNNConfig) -> Matches:

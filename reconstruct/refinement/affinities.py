@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -48,6 +49,49 @@ def local_affinities(points0: Float64, points1: Float64, neighbors: int) -> Floa
     wrong |= (stretch[:, 1] < MIN_STRETCH) | (stretch[:, 0] > MAX_STRETCH)
     affinity[wrong] = np.eye(2)
     return affinity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predicted:
+    """Where the matches around N points of image 0 put them in image 1.
+
+    Attributes:
+        positions: (N, 2) in image 1.
+        deviation: (N,) root of the weighted mean square by which these matches miss their own.
+        farthest: (N,) distance of the farthest of them, in image 0.
+    """
+
+    positions: Float64
+    deviation: Float64
+    farthest: Float64
+
+
+def predicted_positions(
+    points: Float64, points0: Float64, points1: Float64, neighbors: int
+) -> Predicted:
+    """Where points of image 0 lie in image 1, by the affinity of the nearest matches (fitted as in
+    `local_affinities`, whatever its stretch).
+
+    Args:
+        points: (N, 2) in image 0, in pixels.
+        points0: (M, 2) positions of the matches in image 0, one at least.
+        points1: (M, 2) positions of the matches in image 1.
+        neighbors: Number of nearest matches.
+    """
+    nearest = np.arange(1, min(neighbors, len(points0)) + 1)
+    distance, near = cKDTree(points0).query(points, nearest)
+    x, y = points0[near], points1[near]
+    weights = np.ones(near.shape)
+    for _ in range(ROUNDS):
+        affinity, residual = _fit(x, y, weights)
+        weights = 1.0 / (1.0 + (residual / RESIDUAL_PX) ** 2)
+    share = weights / weights.sum(1, keepdims=True)
+    middle0, middle1 = (np.einsum("nk,nki->ni", share, side) for side in (x, y))
+    return Predicted(
+        positions=middle1 + np.einsum("nij,nj->ni", affinity, points - middle0),
+        deviation=np.sqrt((share * residual**2).sum(1)),
+        farthest=distance[:, -1],
+    )
 
 
 def _fit(x: Float64, y: Float64, weights: Float64) -> tuple[Float64, Float64]:
