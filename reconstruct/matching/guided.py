@@ -91,13 +91,9 @@ def guided(
         return Matches.empty()
     pair = free[0][rows], free[1][columns]
     score = _products(vectors, pair)
-    taken = (
-        np.maximum(
-            _chance(vectors[0], vectors[1], pair[0], score),
-            _chance(vectors[1], vectors[0], pair[1], score),
-        )
-        <= config.chance
-    )
+    sides = zip(vectors, vectors[::-1], pair, strict=True)
+    chances = [_chance(own, others, of, score) for own, others, of in sides]
+    taken = np.maximum(*chances) <= config.chance
     taken &= _is_best(pair[0], score) & _is_best(pair[1], score)
     return Matches(indices=np.column_stack(pair)[taken].astype(np.uint32), scores=score[taken])
 
