@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from builders import AFFINITIES, around_center, grid, photo
 
+from reconstruct.images import read_image, to_grey
 from reconstruct.refinement import RefineConfig, align_pair, build_pyramid
 from reconstruct.refinement.alignment import Warp
 from reconstruct.refinement.search import search
+from reconstruct.stages.pyramids import pyramid_of
 from reconstruct.types import ImageArray
 
 CPU = torch.device("cpu")
@@ -78,3 +83,22 @@ def test_patches_of_other_light_are_found(name: str) -> None:
 def test_settings_without_maps_are_what_they_were() -> None:
     assert not {"min_map_similarity", "map_sigma_px"} & RefineConfig().identity().keys()
     assert {"min_map_similarity", "map_sigma_px"} <= MAPS.identity().keys()
+
+
+@pytest.mark.real
+def test_day_is_found_by_night(shared_data: Path) -> None:
+    """Photos of a webcam: what lies somewhere by day lies there by night."""
+    folder = shared_data / "daynight" / "800x531"
+    photos = [read_image(sorted(folder.glob(f"{light}-*.jpg"))[0]) for light in ("day", "night")]
+    pyramids = [pyramid_of(photo, MAPS, CPU) for photo in photos]
+    corners = cv2.goodFeaturesToTrack(to_grey(photos[1]), 400, 0.01, 8, blockSize=5)[:, 0] + 0.5
+    off = np.random.default_rng(0).uniform(-5, 5, corners.shape)
+    rows = np.repeat(np.arange(len(corners), dtype=np.uint32)[:, None], 2, axis=1)
+    shape = np.tile(np.eye(2), (len(rows), 1, 1))
+    exact = []
+    for config in (RefineConfig(), MAPS):
+        found = align_pair(*pyramids, corners, corners + off, rows, config, shape)
+        error = np.linalg.norm(found.displacement + off, axis=1)
+        exact.append((found.aligned & (error < 2)).mean())
+    assert exact[0] < 0.05
+    assert exact[1] > 0.2
