@@ -51,6 +51,7 @@ def cached_download(
     cache_dir: Path | None = None,
     *,
     sha256: str | None = None,
+    otherwise: str = "set `mirrors` to an address that has it",
     accept: Callable[[Path], object] = lambda path: None,
 ) -> Path:
     """The path of ``name`` in the cache, downloaded from the first of ``urls`` that has it.
@@ -60,6 +61,7 @@ def cached_download(
         urls: http or https addresses, tried in this order.
         cache_dir: where it is kept; None: `default_cache_dir`.
         sha256: hash (hex) that the file must have, wherever it comes from; None: not known.
+        otherwise: what else the user can do where no address has it.
         accept: raises WeightsError for a file that is not what was meant, such as the page of a
             login; the next address is tried then.
 
@@ -82,7 +84,7 @@ def cached_download(
         f"{name}: not in the cache, and the download failed:\n"
         + "\n".join(failures)
         + f"\nDownload it on a machine that is online and put it at {path}, "
-        "or set `mirrors` to an address that has it."
+        f"or {otherwise}."
     )
 
 

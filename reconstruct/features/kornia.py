@@ -1,18 +1,14 @@
 """Extractors of the library kornia: HesAffNet and Key.Net with HardNet, DISK, ALIKED, XFeat
 (optional extra).
 
-Trained weights are downloaded when they are first used: those of ALIKED, DISK and XFeat as the
-authors publish them (`PUBLISHED`), the others by kornia, which keeps them in torch's hub folder.
-Without a network, the files that the authors publish can be used (see `kornia_weights`). kornia's
-keypoints count from the first pixel's centre.
+Trained weights are downloaded when they are first used, as their authors publish them (see
+`kornia_weights` and `published`). kornia's keypoints count from the first pixel's centre.
 """
 
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,9 +17,8 @@ import numpy as np
 from pydantic import Field
 
 from reconstruct.config import Section
-from reconstruct.errors import MissingLibraryError, WeightsError
-from reconstruct.features.download import cached_download
-from reconstruct.features.kornia_weights import fill
+from reconstruct.errors import MissingLibraryError
+from reconstruct.features.kornia_weights import fill, fill_published
 from reconstruct.features.resizing import ResizedImage
 from reconstruct.features.selection import keep_best
 from reconstruct.features.weights import tensors_hash
@@ -47,52 +42,6 @@ Model = Literal[
     "xfeat",
 ]
 
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A file as its authors publish it."""
-
-    file: str
-    """Its name in the cache."""
-    sha256: str
-    """What every copy must have."""
-    folders: tuple[str, ...]
-    """Addresses of folders that hold a copy under its own name."""
-
-
-_ALIKED = (
-    "https://github.com/Shiaoming/ALIKED/raw/main/models/",
-    "https://huggingface.co/kornia/aliked/resolve/main/",
-)
-PUBLISHED: Mapping[str, Published] = {
-    "aliked-n16": Published(
-        "aliked-n16.pth",
-        "5be8704840ed662d9d8c561bf7279c222092674e7eb05fd0feab94899e9d82f2",
-        _ALIKED,
-    ),
-    "aliked-n16rot": Published(
-        "aliked-n16rot.pth",
-        "ddf3abbf38e86f6a74540d214e1a9712c54b2d8551abc864542199f2347d7332",
-        _ALIKED,
-    ),
-    "aliked-n32": Published(
-        "aliked-n32.pth",
-        "055283fd1624d3ab46a05c3b617b1a79a3f28d1f551737eef2d653e8c8232890",
-        _ALIKED,
-    ),
-    "disk": Published(
-        "depth-save.pth",
-        "9c2ee4ded238892dfa51569941372601e35e4a74aa6f84ea80053d2ab1c07abe",
-        ("https://github.com/cvlab-epfl/disk/raw/master/",),
-    ),
-    "xfeat": Published(
-        "xfeat.pt",
-        "0f5187fd7bedd26c7fe6acc9685444493a165a35ecc087b33c2db3627f3ea10b",
-        ("https://github.com/verlab/accelerated_features/raw/main/weights/",),
-    ),
-}
-"""Model -> its file. Hashes are of files whose git object is the one in the authors' repository."""
-
 KEYNET_SIZE = 22.0
 """Scale of a region around a Key.Net keypoint, in pixels of the level where it was found."""
 
@@ -109,7 +58,7 @@ class KorniaConfig(Section):
     weights: str | None = None
     """Path of the authors' file (disk: depth-save.pth, aliked-n16: aliked-n16.pth ..., xfeat:
     xfeat.pt), of the folder of their files (AffNet.pth, HardNet++.pth, keynet_pytorch.pth), or of a
-    state dict of the whole model; null: kornia's, downloaded once."""
+    state dict of the whole model; null: the authors' files, downloaded once."""
     max_keypoints: int = Field(4096, ge=1)
     """Keep at most this many keypoints, the best by score."""
     upright: bool = True
@@ -183,9 +132,10 @@ class Kornia:
             from reconstruct.torch_device import resolve_device
 
             network = build(self.config)
-            weights = weights_file(self.config)
-            if weights is not None:
-                fill(network, self.config.model, weights)
+            if self.config.weights is None:
+                fill_published(network, self.config.model)
+            else:
+                fill(network, self.config.model, Path(self.config.weights).expanduser())
             self._network = network.eval().to(resolve_device(self.device))
         return self._network
 
@@ -249,44 +199,16 @@ SEARCHES: Mapping[str, Any] = {
 
 
 def build(config: KorniaConfig) -> torch.nn.Module:
-    """The model: with kornia's weights, or with random ones if there is a file (`weights_file`).
-
-    Raises MissingLibraryError without kornia, WeightsError if its weights cannot be downloaded.
-    """
+    """The model with random weights. Raises MissingLibraryError without kornia."""
     try:
         library: Any = importlib.import_module("kornia.feature")
     except ImportError as error:
         raise MissingLibraryError(
             "extractor kornia needs the library of that name: pip install 'reconstruct[kornia]'"
         ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one for each source that fails: the error says it
-            pretrained = config.weights is None and config.model not in PUBLISHED
-            return _make(library, config, pretrained=pretrained)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError
-        raise WeightsError(
-            f"{config.model}: kornia cannot fetch its weights ({error}); run once with a network, "
-            "or give the path of a state dict as `weights`"
-        ) from error
-
-
-def weights_file(config: KorniaConfig) -> Path | None:
-    """The file that the settings name, or the one that the authors publish, downloaded once; None:
-    kornia has its own. Raises WeightsError if it cannot be had, or is not the one that is known."""
-    if config.weights is not None:
-        return Path(config.weights).expanduser()
-    if config.model not in PUBLISHED:
-        return None
-    known = PUBLISHED[config.model]
-    urls = [folder + known.file for folder in known.folders]
-    return cached_download(known.file, urls, sha256=known.sha256)
-
-
-def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Module:
     model: torch.nn.Module
     if config.model in ("hesaffnet_hardnet", "keynet_affnet_hardnet"):
-        model = _affnet_hardnet(library, config, pretrained)
+        model = _affnet_hardnet(library, config)
     elif config.model == "disk":
         model = library.DISK()
     elif config.model == "xfeat":
@@ -296,14 +218,14 @@ def _make(library: Any, config: KorniaConfig, pretrained: bool) -> torch.nn.Modu
     return model
 
 
-def _affnet_hardnet(library: Any, config: KorniaConfig, pretrained: bool) -> Any:
+def _affnet_hardnet(library: Any, config: KorniaConfig) -> Any:
     """Like kornia's presets, except for the weights, which the presets would always download, and
     for orientations, which are those of the gradients with both detectors."""
     ori = library.PassLAF() if config.upright else library.LAFOrienter(19)
-    aff = library.LAFAffNetShapeEstimator(pretrained, preserve_orientation=False)
+    aff = library.LAFAffNetShapeEstimator(False, preserve_orientation=False)
     if config.model == "keynet_affnet_hardnet":
         detector = library.KeyNetDetector(
-            pretrained, config.max_keypoints, ori_module=ori, aff_module=aff
+            False, config.max_keypoints, ori_module=ori, aff_module=aff
         )
     else:
         pyramid = importlib.import_module("kornia.geometry").ScalePyramid
@@ -317,5 +239,5 @@ def _affnet_hardnet(library: Any, config: KorniaConfig, pretrained: bool) -> Any
             minima_are_also_good=False,
             mr_size=6.0,
         )
-    describe = library.LAFDescriptor(library.HardNet(pretrained), 32, grayscale_descriptor=True)
+    describe = library.LAFDescriptor(library.HardNet(False), 32, grayscale_descriptor=True)
     return library.LocalFeature(detector, describe)

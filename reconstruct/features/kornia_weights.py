@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from reconstruct.errors import WeightsError
+from reconstruct.features import published
+from reconstruct.features.published import published_file
 from reconstruct.features.weights import UNREADABLE, read_checkpoint
 from reconstruct.features.weights_file import checked_tensors
 
@@ -18,11 +20,11 @@ if TYPE_CHECKING:
     import torch
 
 FILES: Final[dict[str, str]] = {
-    "disk": "depth-save.pth (cvlab-epfl/disk)",
-    "aliked-n16": "aliked-n16.pth (Shiaoming/ALIKED)",
-    "aliked-n16rot": "aliked-n16rot.pth (Shiaoming/ALIKED)",
-    "aliked-n32": "aliked-n32.pth (Shiaoming/ALIKED)",
-    "xfeat": "xfeat.pt (verlab/accelerated_features)",
+    "disk": "depth-save.pth",
+    "aliked-n16": "aliked-n16.pth",
+    "aliked-n16rot": "aliked-n16rot.pth",
+    "aliked-n32": "aliked-n32.pth",
+    "xfeat": "xfeat.pt",
 }
 """Model -> its authors' one file."""
 
@@ -33,11 +35,29 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
 }
 """A network within a model of affine regions -> names of its file; the first that is there is read.
 
-HardNet++ is the D2-Net paper's; Liberty with augmentation is what kornia downloads.
+HardNet++ is the D2-Net paper's; Liberty with augmentation is kornia's, and what is downloaded.
 """
 
 NOT_LEARNED: Final = ("dkd.hw_grid", "detector.scale_pyr.", "detector.ori.", "num_batches_tracked")
 """Parts of the names of entries that kornia's state dicts have and the authors' files may lack."""
+
+
+def fill_published(network: torch.nn.Module, model: str) -> None:
+    """Load the weights that the authors publish, downloaded once.
+
+    Args:
+        network: As in `fill`.
+        model: As in `fill`.
+
+    Raises:
+        WeightsError: A file cannot be had, or is not the one that is known.
+    """
+    if model in FILES:
+        fill(network, model, published_file(FILES[model]))
+        return
+    for module, names in _parts(network):
+        name = next(name for name in names if name in published.FILES)
+        _fill_part(module, published_file(name), name)
 
 
 def fill(network: torch.nn.Module, model: str, path: Path) -> None:
@@ -55,7 +75,7 @@ def fill(network: torch.nn.Module, model: str, path: Path) -> None:
         raise WeightsError(f"{path}: no such weights file; give the path of {_wanted(model)}")
     if path.is_dir():
         if model in FILES:
-            raise WeightsError(f"{path}: is a folder; give the path of {FILES[model]}")
+            raise WeightsError(f"{path}: is a folder; give the path of {_wanted(model)}")
         _fill_parts(network, path)
         return
     entries = read_checkpoint(path)
@@ -67,20 +87,28 @@ def fill(network: torch.nn.Module, model: str, path: Path) -> None:
 
 
 def _wanted(model: str) -> str:
-    return FILES.get(model, "a state dict of the whole, or a folder with its authors' files")
+    if model not in FILES:
+        return "a state dict of the whole, or a folder with its authors' files"
+    return f"{FILES[model]} ({published.FILES[FILES[model]].source})"
+
+
+def _parts(network: torch.nn.Module) -> list[tuple[torch.nn.Module, tuple[str, ...]]]:
+    modules = dict(network.named_modules())
+    return [(modules[place], names) for place, names in PARTS.items() if place in modules]
 
 
 def _fill_parts(network: torch.nn.Module, folder: Path) -> None:
-    modules = dict(network.named_modules())
-    for place, names in PARTS.items():
-        if place not in modules:
-            continue
+    for module, names in _parts(network):
         path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
             raise WeightsError(f"{folder}: holds no {' or '.join(names)}, which this model needs")
-        checkpoint = read_checkpoint(path)
-        entries = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
-        _load(modules[place], entries, path, names[0])
+        _fill_part(module, path, names[0])
+
+
+def _fill_part(module: torch.nn.Module, path: Path, wanted: str) -> None:
+    checkpoint = read_checkpoint(path)
+    entries = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
+    _load(module, entries, path, wanted)
 
 
 def _load(module: torch.nn.Module, entries: Any, path: Path, wanted: str) -> None:

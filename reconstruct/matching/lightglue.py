@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import Field
 
 from reconstruct.errors import MissingLibraryError, UsageError, WeightsError
+from reconstruct.features.published import published_file
 from reconstruct.features.weights import UNREADABLE, read_checkpoint, tensors_hash
 from reconstruct.fingerprints import file_hash
 from reconstruct.lazy import lazily
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
 else:
     torch = lazily("torch")
 
-DOWNLOADED = ("aliked", "disk", "superpoint", "xfeat")
-"""Kinds of features whose weights kornia fetches. Others need orientations, which are not kept."""
+DOWNLOADED = {
+    "aliked": "aliked_lightglue.pth",
+    "disk": "disk_lightglue.pth",
+    "superpoint": "superpoint_lightglue.pth",
+    "xfeat": "xfeat-lighterglue.pt",
+}
+"""Kind of features -> the authors' file. Others need orientations, which are not kept."""
 INPUTS = ("kpts0", "kpts1", "desc0", "desc1")
 """Of an exported network; its outputs are ``matches``, (M, 2), and ``scores``, (M,)."""
 
@@ -47,7 +53,7 @@ class LightGlueConfig(MatcherConfig):
     method: Literal["lightglue"]
     weights: str
     """Path of a checkpoint (aliked_lightglue.pth, xfeat-lighterglue.pt ...) or of an exported
-    network (.onnx); or aliked, disk, superpoint, xfeat: kornia's, downloaded once."""
+    network (.onnx); or aliked, disk, superpoint, xfeat: the authors', downloaded once."""
     threshold: float = Field(0.1, ge=0, le=1)
     """Keep a match only if its score, a probability, is above this."""
 
@@ -174,7 +180,7 @@ def open_exported(path: Path) -> InferenceSession:
 
 
 def build(weights: str, threshold: float) -> Any:
-    """kornia's LightGlue with the weights of a file, or those that kornia fetches.
+    """kornia's LightGlue with the weights of a file, or those that the authors publish.
 
     Args:
         weights: As in `LightGlueConfig`.
@@ -182,7 +188,7 @@ def build(weights: str, threshold: float) -> Any:
 
     Raises:
         MissingLibraryError: kornia is missing.
-        WeightsError: The file is missing, or not a LightGlue; or kornia cannot fetch it.
+        WeightsError: The file is missing, cannot be downloaded, or is not a LightGlue.
     """
     try:
         library: Any = importlib.import_module("kornia.feature")
@@ -192,15 +198,14 @@ def build(weights: str, threshold: float) -> Any:
             "give an exported network (.onnx) as `weights`"
         ) from error
     path = Path(weights).expanduser()
-    if weights in DOWNLOADED and not path.is_file():
-        entries = _downloaded(library, weights)
-    elif path.is_file():
-        entries = renamed(read_checkpoint(path))
-    else:
-        raise WeightsError(
-            f"{path}: no such weights file; give the path of a LightGlue checkpoint or .onnx, or "
-            f"one of {', '.join(DOWNLOADED)}"
-        )
+    if not path.is_file():
+        if weights not in DOWNLOADED:
+            raise WeightsError(
+                f"{path}: no such weights file; give the path of a LightGlue checkpoint or .onnx, "
+                f"or one of {', '.join(DOWNLOADED)}"
+            )
+        path = published_file(DOWNLOADED[weights])
+    entries = renamed(read_checkpoint(path))
     try:
         network = library.LightGlue(
             None,
@@ -217,17 +222,6 @@ def build(weights: str, threshold: float) -> Any:
     if missing:
         raise WeightsError(f"{path}: not the weights of a LightGlue (no {min(missing)})")
     return network
-
-
-def _downloaded(library: Any, name: str) -> Mapping[str, Tensor]:
-    try:
-        state: Mapping[str, Tensor] = library.LightGlue(name).state_dict()
-    except (OSError, RuntimeError) as error:  # URLError is an OSError
-        raise WeightsError(
-            f"lightglue: kornia cannot fetch the weights for {name} ({error}); run once with a "
-            "network, or give a path as match.weights"
-        ) from error
-    return state
 
 
 def renamed(entries: Any) -> dict[str, Tensor]:

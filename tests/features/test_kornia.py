@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-import urllib.error
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,10 @@ import pytest
 import torch
 
 from reconstruct.errors import UsageError, WeightsError
-from reconstruct.features import kornia, load_extractor
-from reconstruct.features.kornia import MIN_EDGE, PUBLISHED, KorniaConfig, build
-from reconstruct.features.kornia_weights import PARTS
+from reconstruct.features import load_extractor, published
+from reconstruct.features.kornia import MIN_EDGE, KorniaConfig, build
+from reconstruct.features.kornia_weights import FILES, PARTS
+from reconstruct.fingerprints import file_hash
 
 MODELS = ["hesaffnet_hardnet", "keynet_affnet_hardnet", "disk", "aliked-n16", "xfeat"]
 
@@ -35,42 +35,66 @@ def random_weights(model: str, folder: Path) -> str:
     return str(path)
 
 
+def part_of(entries: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The entries of a network within a model, as its authors' file has them, which is older than
+    the counters of batches."""
+    return {
+        key.removeprefix(f"{place}."): value
+        for key, value in entries.items()
+        if key.startswith(f"{place}.") and not key.endswith("num_batches_tracked")
+    }
+
+
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kornia.feature", None)
     with pytest.raises(UsageError, match=r"reconstruct\[kornia\]"):
         load_extractor("kornia")(np.zeros((32, 32, 3), np.uint8))
 
 
-@pytest.mark.parametrize("model", [model for model in MODELS if model not in PUBLISHED])
-def test_offline(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*args: Any, **kwargs: Any) -> None:
-        raise urllib.error.URLError("no network")
-
-    library = SimpleNamespace()
-    library.ScaleSpaceDetector = library.KeyNetDetector = unreachable
-    for name in ("BlobHessian", "PassLAF", "LAFAffNetShapeEstimator"):
-        setattr(library, name, lambda *args, **kwargs: None)
-    geometry = SimpleNamespace(ScalePyramid=lambda *args, **kwargs: None)
-    monkeypatch.setitem(sys.modules, "kornia.feature", library)
-    monkeypatch.setitem(sys.modules, "kornia.geometry", geometry)
-    with pytest.raises(WeightsError, match=f"{model}: kornia cannot fetch.*no network.*weights"):
+@pytest.mark.parametrize("model", MODELS)
+def test_offline(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("kornia")
+    monkeypatch.setenv("RECONSTRUCT_CACHE", str(tmp_path))
+    without_addresses(monkeypatch)
+    with pytest.raises(WeightsError, match="not in the cache") as told:
         load_extractor("kornia", model=model)(np.zeros((32, 32, 3), np.uint8))
+    assert str(tmp_path) in str(told.value)
+    assert "give a path as `weights`" in str(told.value)
 
 
-@pytest.mark.parametrize("model", PUBLISHED)
-def test_what_the_authors_publish_is_checked(
+def without_addresses(monkeypatch: pytest.MonkeyPatch, **pinned: str) -> None:
+    """Nothing can be downloaded; further arguments replace the hashes of files."""
+    for name, file in published.FILES.items():
+        changed = {"urls": (), "sha256": pinned.get(name, file.sha256)}
+        monkeypatch.setitem(published.FILES, name, dataclasses.replace(file, **changed))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_the_authors_publish_is_loaded_if_it_is_what_is_known(
     model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RECONSTRUCT_CACHE", str(tmp_path))
-    known = replace(PUBLISHED[model], folders=())
-    monkeypatch.setattr(kornia, "PUBLISHED", {model: known})
-    config = KorniaConfig.model_validate({"model": model})
-    with pytest.raises(WeightsError, match=rf"{known.file}: not in the cache"):
-        kornia.weights_file(config)
-    (tmp_path / known.file).write_bytes(b"other weights")
-    with pytest.raises(WeightsError, match=f"the file of that name has {known.sha256}"):
-        kornia.weights_file(config)
-    assert kornia.weights_file(KorniaConfig(model="hesaffnet_hardnet")) is None
+    """The authors' files, each with made-up weights, in the cache."""
+    pytest.importorskip("kornia")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    monkeypatch.setenv("RECONSTRUCT_CACHE", str(cache))
+    path = random_weights(model, tmp_path)
+    entries = torch.load(path, weights_only=True)
+    if model in FILES:
+        torch.save(entries, cache / FILES[model])
+    else:
+        for place, names in PARTS.items():
+            torch.save({"state_dict": part_of(entries, place)}, cache / names[-1])
+    hashes = {file.name: file_hash(file) for file in cache.iterdir()}
+    without_addresses(monkeypatch, **hashes)
+    ours, found = (
+        load_extractor("kornia", model=model, weights=weights).identity()["weights"]
+        for weights in (path, None)
+    )
+    assert found == ours
+    without_addresses(monkeypatch, **dict.fromkeys(hashes, "0" * 64))
+    with pytest.raises(WeightsError, match=f"the file of that name has {'0' * 64}"):
+        load_extractor("kornia", model=model).identity()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -107,18 +131,14 @@ def test_regions_are_in_colmap_pixels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["hesaffnet_hardnet", "keynet_affnet_hardnet"])
 def test_the_folder_of_the_authors_files(model: str, tmp_path: Path) -> None:
-    """A checkpoint for each network, older than the counters of batches."""
+    """A checkpoint for each network."""
     pytest.importorskip("kornia")
     path = Path(random_weights(model, tmp_path))
     entries = torch.load(path, weights_only=True)
     folder = tmp_path / "theirs"
     folder.mkdir()
     for place, names in PARTS.items():
-        theirs = {
-            key.removeprefix(f"{place}."): value
-            for key, value in entries.items()
-            if key.startswith(f"{place}.") and not key.endswith("num_batches_tracked")
-        }
+        theirs = part_of(entries, place)
         if theirs:
             torch.save({"epoch": 3, "state_dict": theirs}, folder / names[0])
     ours, found = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import torch
 from onnx import TensorProto, helper
 
 from reconstruct.errors import UsageError, WeightsError
+from reconstruct.features import published
+from reconstruct.fingerprints import file_hash
 from reconstruct.matching import Matcher, create
-from reconstruct.matching.lightglue import LightGlueConfig, architecture, renamed
+from reconstruct.matching.lightglue import DOWNLOADED, LightGlueConfig, architecture, renamed
 from reconstruct.types import LocalFeatures
 
 
@@ -102,6 +105,24 @@ def test_weights_decide_what_is_up_to_date_not_their_path(tmp_path: Path) -> Non
     one, two = exported(tmp_path / "a.onnx"), exported(tmp_path / "b.onnx")
     other = exported(tmp_path / "c.onnx", dim=5)
     assert lightglue(one).identity() == lightglue(two).identity() != lightglue(other).identity()
+
+
+@pytest.mark.parametrize("kind", DOWNLOADED)
+def test_what_the_authors_publish_is_loaded_if_it_is_what_is_known(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECONSTRUCT_CACHE", str(tmp_path))
+    file = published.FILES[DOWNLOADED[kind]]
+    monkeypatch.setitem(published.FILES, DOWNLOADED[kind], replace(file, urls=()))
+    with pytest.raises(WeightsError, match="not in the cache"):
+        lightglue(kind).identity()
+    path = nearest_neighbour_weights(tmp_path / DOWNLOADED[kind], dim=16)
+    with pytest.raises(WeightsError, match=f"the file of that name has {file.sha256}"):
+        lightglue(kind).identity()
+    known = replace(file, urls=(), sha256=file_hash(path))
+    monkeypatch.setitem(published.FILES, DOWNLOADED[kind], known)
+    image = features([[10.0, 10.0], [20.0, 20.0]], dim=16)
+    assert matched(lightglue(kind), image, image).indices.tolist() == [[0, 0], [1, 1]]
 
 
 def test_descriptors_of_another_kind(tmp_path: Path) -> None:
