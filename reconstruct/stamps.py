@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ class Stamp(NamedTuple):
     """What an artifact was when it was committed.
 
     fingerprint: of all that decided it; empty while it is being made. size: bytes, of all files.
-    changed_ns: time of its last change. content: SHA-256.
+    changed_ns: time at which the system last noted a change of it. content: SHA-256.
     """
 
     fingerprint: str
@@ -37,7 +38,8 @@ def make_stamp(artifact: Path, fingerprint: str) -> Stamp:
 
 
 def unchanged(artifact: Path, stamp: Stamp) -> bool:
-    """Whether an artifact is still what was committed; read only if its time of change differs."""
+    """Whether an artifact is still what was committed; read only if its time of change differs, as
+    that of a copy does."""
     try:
         size, changed = state(artifact)
         if size != stamp.size:
@@ -55,10 +57,15 @@ def content(artifact: Path) -> str:
 
 
 def state(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change, over all files of a folder."""
+    """Size in bytes and time of the last change, over all files of a folder.
+
+    Of the times of a file it is the one that no program can set back. Stamps of older versions have
+    the other one: such an artifact is read once.
+    """
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     stats = [file.stat() for file in files]
-    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+    changed = (s.st_mtime_ns if os.name == "nt" else s.st_ctime_ns for s in stats)
+    return sum(s.st_size for s in stats), max(changed, default=0)
 
 
 def write_stamps(path: Path, stamps: Mapping[str, Stamp]) -> None:

@@ -152,7 +152,7 @@ class Workspace:
             logger.warning("%s was changed by another program; kept as %s", artifact, kept.name)
 
     def renew_stamp(self, artifact: Path) -> None:
-        """Look at an artifact again after another program has opened it to write.
+        """Look at an artifact again after another program has opened it to write, or copied it.
 
         Else it would be read whole whenever somebody asks whether it is what was committed.
         """

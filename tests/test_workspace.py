@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -157,6 +160,41 @@ def test_what_killed_runs_left_goes_when_the_folder_is_opened(tmp_path: Path) ->
         half[1].write_text("x")  # of a worker that is killed
     left = {path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] != "."}
     assert left == set(others)
+
+
+def test_bytes_changed_at_equal_size_and_time_are_noticed(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.sparse.mkdir()
+    model = workspace.sparse / "points3D.bin"
+    model.write_bytes(b"points")
+    workspace.set_stamp(workspace.sparse, "f")
+    before = model.stat()
+    time.sleep(0.02)  # the system's clock for files is that coarse
+    model.write_bytes(b"p0ints")
+    os.utime(model, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert workspace.stamp(workspace.sparse) is None
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_copied_folder_counts_and_is_read_whole_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: bool
+) -> None:
+    """So does one of an older version, whose stamps hold the time that a program can set."""
+    made, copy = Workspace(tmp_path / "made"), Workspace(tmp_path / "copy")
+    made.root.mkdir()
+    made.pairs.write_text("a b\n")
+    made.set_stamp(made.pairs, "f")
+    if older:
+        stamps = made.root / ".fingerprints.json"
+        fingerprint, size, _, content = json.loads(stamps.read_text())["pairs.txt"]
+        known = [fingerprint, size, made.pairs.stat().st_mtime_ns, content]
+        stamps.write_text(json.dumps({"pairs.txt": known}))
+    time.sleep(0.02)
+    shutil.copytree(made.root, copy.root)
+    assert copy.stamp(copy.pairs) == "f"
+    copy.renew_stamp(copy.pairs)
+    monkeypatch.setattr("reconstruct.stamps.content", lambda path: pytest.fail("read again"))
+    assert copy.stamp(copy.pairs) == "f"
 
 
 def test_a_stamp_holds_for_the_artifact_that_was_committed(tmp_path: Path) -> None:

@@ -95,6 +95,8 @@ class WholeStage(ABC):
             self.workspace.set_stamp(self.artifact, None)
             self.make()
             self.workspace.set_stamp(self.artifact, self.fingerprint())
+        else:
+            self.workspace.renew_stamp(self.artifact)
         self.seconds = time.perf_counter() - started
         self.settled, self._current = True, None
         self.context.summary.figures[self.name] = self.figures()
