@@ -55,11 +55,30 @@ def stopping_cleanly() -> Iterator[None]:
 
 @contextmanager
 def keeping_sigterm() -> Iterator[None]:
-    """SIGTERM does after it what it did before: COLMAP's library, loaded in it, has an own idea."""
+    """SIGTERM does after it what it did before: COLMAP's library, loaded in it, has an own idea.
+
+    A signal that comes meanwhile waits: in the middle of loading, that library's answer may hang.
+    Threads that start meanwhile will never hear of it, but one that was there before may, so the
+    libraries that start threads are loaded in it too (see `reconstruct.command.arguments.load`).
+    """
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if before is not None and _handlers_can_be_set():
-        signal.signal(signal.SIGTERM, before)
+    with _not_heard():
+        yield
+        if before is not None and _handlers_can_be_set():
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _not_heard() -> Iterator[None]:
+    """Within it, this thread leaves SIGTERM to others, or until later."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _handlers_can_be_set() -> bool:
@@ -79,7 +98,7 @@ def _heard(*_: object) -> None:
 def _watch(receiver: socket.socket) -> None:
     """Leave the process at a second signal, and some time after SIGTERM."""
     seen = 0
-    with receiver:
+    with receiver, _not_heard():
         try:
             while received := receiver.recv(1):  # number of a signal; nothing: the block has ended
                 status = STATUS.get(received[0])

@@ -331,6 +331,23 @@ def test_colmaps_library_does_not_answer_sigterm() -> None:
     assert (found.returncode, found.stderr) == (-signal.SIGTERM, "")
 
 
+def test_sigterm_waits_until_colmaps_library_is_loaded(tmp_path: Path) -> None:
+    """Its answer, in the middle of loading, was a stack dump, or waited for ever for a lock that
+    loading held."""
+    (tmp_path / "pycolmap.py").write_text(
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os.write(2, b'stack dump'))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(0.1)\n"
+    )
+    program = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from reconstruct.__main__ import main; sys.exit(main(['plan', 'sfm', '--images', '/tmp']))"
+    )
+    found = in_a_process(program, tmp_path)
+    assert (found.returncode, found.stderr) == (143, "terminated; run again to go on\n")
+
+
 INTERRUPTED = """
 import os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor

@@ -7,15 +7,14 @@ package, not its files.
 
 from __future__ import annotations
 
-# Before pycolmap, whose libraries would otherwise provide symbols that numpy and Pillow look for:
-# the first PNG that is written then ends Python with "free(): invalid pointer" (pycolmap 4.2.1,
-# numpy 2.4, Linux).
-import numpy  # noqa: F401
-import PIL.Image  # noqa: F401
-
 from reconstruct.stopping import keeping_sigterm
 
 with keeping_sigterm():
+    # Before pycolmap, whose libraries would otherwise provide symbols that numpy and Pillow look
+    # for: the first PNG that is written then ends Python with "free(): invalid pointer" (pycolmap
+    # 4.2.1, numpy 2.4, Linux).
+    import numpy  # noqa: F401
+    import PIL.Image  # noqa: F401
     import pycolmap
 
 if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):

@@ -1,4 +1,5 @@
-"""What the subcommands share: how one is added, paths looked at first, JSON in place of tables."""
+"""What the subcommands share: how one is added, paths looked at first, libraries loaded, JSON in
+place of tables."""
 
 from __future__ import annotations
 
@@ -26,6 +27,14 @@ def add_command(commands: Any, name: str, command: Command, text: str) -> argpar
     added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     added.set_defaults(run=command)
     return added
+
+
+def load() -> None:
+    """Load COLMAP's library, before anything else that starts threads.
+
+    Only then does SIGTERM end the program cleanly while it loads: see `keeping_sigterm`.
+    """
+    import reconstruct.colmap  # noqa: F401
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reconstruct.command.arguments import add_command, add_json, check_folder, print_json
+from reconstruct.command.arguments import add_command, add_json, check_folder, load, print_json
 from reconstruct.shipped import find_pipeline, pipeline_names
 
 
@@ -31,6 +31,7 @@ def add_to(commands: Any) -> None:
 
 def _init(args: argparse.Namespace) -> int:
     pipeline = find_pipeline(args.pipeline)
+    load()
     from reconstruct.command.template import commented
 
     print(commented(pipeline), end="")
@@ -38,6 +39,7 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> int:
+    load()
     from reconstruct.command.listing import as_text
     from reconstruct.command.settings import all_settings, find_settings, json_schema
 

@@ -11,6 +11,7 @@ from reconstruct.command.arguments import (
     add_json,
     check_exists,
     check_folder,
+    load,
     print_json,
 )
 from reconstruct.export import FORMATS
@@ -66,6 +67,7 @@ def add_to(commands: Any) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     check_folder(args.output)
     check_exists(args.reference)
+    load()
     from reconstruct.localization.evaluate import evaluate_poses
     from reconstruct.report.terminal import print_metrics, print_table
     from reconstruct.stages.evaluate import evaluate_output
@@ -88,6 +90,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _join(args: argparse.Namespace) -> int:
     for folder in args.models:
         check_folder(folder)
+    load()
     from reconstruct import colmap
     from reconstruct.joining import join
     from reconstruct.report.figures import figure
@@ -114,6 +117,7 @@ def _view(args: argparse.Namespace) -> int:
     for folder in (args.output, args.images):
         if folder is not None:
             check_folder(folder)
+    load()
     from reconstruct.report.view import view
 
     view(args.output, host=args.host, port=args.port, photos=args.images)
@@ -124,6 +128,7 @@ def _export(args: argparse.Namespace) -> int:
     for folder in (args.output, args.images):
         if folder is not None:
             check_folder(folder)
+    load()
     from reconstruct.export import export
 
     print(export(args.output, args.format, args.images))

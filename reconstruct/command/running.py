@@ -14,6 +14,7 @@ from reconstruct.command.arguments import (
     add_json,
     check_exists,
     check_folder,
+    load,
     print_json,
 )
 from reconstruct.shipped import find_pipeline, pipeline_names
@@ -80,6 +81,7 @@ def _add_compare(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     pipeline = _check_paths(args)
+    load()
     from reconstruct.pipeline.run import run
     from reconstruct.report.terminal import print_summary
     from reconstruct.storage.summary import read_summary
@@ -116,6 +118,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     pipeline = _check_paths(args)
+    load()
     from reconstruct.pipeline.plan import plan
     from reconstruct.report.terminal import print_plan
 
@@ -132,6 +135,7 @@ def _compare(args: argparse.Namespace) -> int:
     pipeline = _check_paths(args)
     if args.reference is not None:
         check_exists(args.reference)
+    load()
     from reconstruct.comparison.compare import compare
     from reconstruct.comparison.terminal import print_comparison
 

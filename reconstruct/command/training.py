@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from reconstruct.command.arguments import add_command, check_folder
+from reconstruct.command.arguments import add_command, check_folder, load
 
 
 def add_to(commands: Any) -> None:
@@ -19,6 +19,7 @@ def add_to(commands: Any) -> None:
 
 def _prepare(args: argparse.Namespace) -> int:
     check_folder(args.base)
+    load()
     from reconstruct.training.prepare import prepare_megadepth
 
     names = prepare_megadepth(args.base, args.output)
