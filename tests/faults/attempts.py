@@ -1,6 +1,6 @@
 """Commands of the program, each tried in a process of its own: killed, or on a full disk.
 
-    python attempts.py kills SPEC.json      killed at its N-th change of a folder, and run again
+    python attempts.py stops SPEC.json      killed at its N-th change of a folder, and run again
     python attempts.py growing SPEC.json    killed at its 1st change, run on, killed at its 2nd ...
                                             until one ends by itself
     python attempts.py disk SPEC.json       on a disk of N bytes, and again on a large one
@@ -23,11 +23,12 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import scipy.io  # noqa: F401 - loaded once, before the forks
@@ -46,6 +47,7 @@ from reconstruct.stages.keyed import KeyedStage
 from reconstruct.training import train
 
 PATIENCE_S = 120
+KILLED_EACH = 20
 MEMORY = 3 << 30
 LARGE_BYTES = 1 << 28
 CHANGES = ("replace", "rename", "unlink", "remove", "rmdir")
@@ -119,48 +121,77 @@ class Attempt:
     changes: int
 
 
-def attempt(arguments: list[str], killed_at: int = 0, memory: int = 0) -> Attempt:
+def attempt(
+    arguments: list[str],
+    killed_at: int = 0,
+    memory: int = 0,
+    looked_at: Callable[[int], None] | None = None,
+) -> Attempt:
     """Run a command in a fork; it dies just before its change number ``killed_at``, if it has.
 
-    memory: limit on its address space, beyond that of this process; 0: none.
+    memory: limit on its address space, beyond that of this process; 0: none. looked_at: called
+    with the number of each change just before it, while the process stands still.
     """
     counter = mmap.mmap(-1, 8)
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read_end)
-        for standard in (1, 2):
-            os.dup2(write_end, standard)
-        sys.stdout, sys.stderr = (
-            open(fd, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - until the process ends
-            for fd in (1, 2)
-        )
-        signal.alarm(PATIENCE_S)
-        if memory:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            limit = pages * resource.getpagesize() + memory
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        _count_changes(counter, killed_at)
-        try:
-            status = main(arguments)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            status = 70
-        sys.stderr.flush()
-        os._exit(status)
-    os.close(write_end)
-    with os.fdopen(read_end, encoding="utf-8", errors="replace") as pipe:
-        told = pipe.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return Attempt(status, told, struct.unpack("q", counter[:8])[0])
+    with tempfile.TemporaryFile() as output:
+        child = os.fork()
+        if child == 0:
+            _run(arguments, output.fileno(), counter, killed_at, memory, looked_at is not None)
+        status = os.waitpid(child, os.WUNTRACED)[1]
+        while os.WIFSTOPPED(status):
+            assert looked_at is not None
+            looked_at(_number(counter))
+            os.kill(child, signal.SIGCONT)
+            status = os.waitpid(child, os.WUNTRACED)[1]
+        output.seek(0)
+        told = output.read().decode(errors="replace")
+    return Attempt(os.waitstatus_to_exitcode(status), told, _number(counter))
 
 
-def _count_changes(counter: mmap.mmap, killed_at: int) -> None:
+def _run(
+    arguments: list[str],
+    output: int,
+    counter: mmap.mmap,
+    killed_at: int,
+    memory: int,
+    standing: bool,
+) -> NoReturn:
+    """The command, in this process; see `attempt`. standing: stop before each change."""
+    for standard in (1, 2):
+        os.dup2(output, standard)
+    sys.stdout, sys.stderr = (
+        open(fd, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - until the process ends
+        for fd in (1, 2)
+    )
+    signal.alarm(0 if standing else PATIENCE_S)
+    if memory:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    _count_changes(counter, killed_at, standing)
+    try:
+        status = main(arguments)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 70
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _number(counter: mmap.mmap) -> int:
+    number: int = struct.unpack("q", counter[:8])[0]
+    return number
+
+
+def _count_changes(counter: mmap.mmap, killed_at: int, standing: bool) -> None:
     def counted(change: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            (number,) = struct.unpack("q", counter[:8])
-            counter[:8] = struct.pack("q", number + 1)
-            if number + 1 == killed_at:
+            number = _number(counter) + 1
+            counter[:8] = struct.pack("q", number)
+            if standing:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if number == killed_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             return change(*args, **kwargs)
 
@@ -170,13 +201,69 @@ def _count_changes(counter: mmap.mmap, killed_at: int) -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
-def kills(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Kill a fresh run at its N-th change, and run again to the end; for every N."""
-    for number in range(spec.first, whole.changes + 1, spec.step):
-        spec.reset()
-        killed = attempt(spec.arguments, killed_at=number)
+def stops(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """What a kill at the N-th change leaves, and a run from there to the end; for every N.
+
+    One run stands still before each of its changes, as a killed one would for ever, and the folder
+    is copied. Where nothing in the folder differs from the stop before (the change was made
+    elsewhere, or came to nothing), one run answers for both. Each `KILLED_EACH`-th time a run is
+    killed indeed, and must leave the same.
+    """
+    copies = spec.folder.with_name("stops")
+    copies.mkdir()
+    seen: dict[int, list[int]] = {}  # stop at which it was copied -> those that it answers for
+    last: list[tuple[Any, ...]] = []
+
+    def look(number: int) -> None:
+        nonlocal last
+        found = _listed(spec.folder)
+        if not seen or found != last:
+            last, seen[number] = found, []
+            if spec.folder.exists():
+                shutil.copytree(spec.folder, copies / str(number), symlinks=True)
+        if number >= spec.first and (number - spec.first) % spec.step == 0:
+            seen[max(seen)].append(number)
+
+    spec.reset()
+    stood = attempt(spec.arguments, looked_at=look)
+    assert (stood.status, spec.contents()) == (whole.status, wanted), stood.told
+    cases = [number for number in seen if seen[number]]
+    for index, number in enumerate(cases):
+        copy = copies / str(number)
+        truth = _as_killed(spec, number, copy) if index % KILLED_EACH == KILLED_EACH // 2 else {}
+        shutil.rmtree(spec.folder, ignore_errors=True)
+        if copy.exists():
+            copy.rename(spec.folder)
         again = attempt(spec.arguments)
-        yield _found(spec, number, killed, again, wanted)
+        more = {"stops": len(seen[number]), **truth}
+        yield _found(spec, number, again, again, wanted) | more
+
+
+def _as_killed(spec: Spec, number: int, copy: Path) -> dict[str, Any]:
+    """How a run ends that is killed at a change, and what it leaves that a copy has not."""
+    spec.reset()
+    status = attempt(spec.arguments, killed_at=number).status
+    left, copied = (
+        {
+            (path.relative_to(folder).as_posix(), path.lstat().st_size)
+            for path in folder.rglob("*")
+            if path.name not in (*TOLD, *spec.untold) and not path.is_dir()
+        }
+        for folder in (spec.folder, copy)
+    )
+    return {"killed": status, "left": sorted(left ^ copied)}
+
+
+def _listed(folder: Path) -> list[tuple[Any, ...]]:
+    """Every path below a folder, with what tells that it was touched."""
+    if not folder.exists():
+        return []
+    listed = []
+    for path in [folder, *sorted(folder.rglob("*"))]:
+        found = path.lstat()
+        times = (found.st_mtime_ns, found.st_ctime_ns)
+        listed.append((str(path), found.st_mode, found.st_ino, found.st_size, *times))
+    return listed
 
 
 def growing(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -271,7 +358,7 @@ def try_all(kind: str, spec: Spec) -> Iterator[dict[str, Any]]:
         done = spec.folder.rename(spec.folder.with_name("done"))
         spec = dataclasses.replace(spec, template=str(done))
     yield {"changes": whole.changes, "status": whole.status, "told": whole.told}
-    kinds = {"kills": kills, "growing": growing, "disk": disk, "tampering": tampering}
+    kinds = {"stops": stops, "growing": growing, "disk": disk, "tampering": tampering}
     yield from kinds[kind](spec, whole, wanted)
 
 

@@ -69,13 +69,15 @@ def test_killed_at_one_change_more_each_time(small: Any, tmp_path: Path) -> None
 def test_killed_at_every_change(
     small: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, *cases = tried("kills", write_spec(small, tmp_path, first=FIRST, step=STRIDE))
+    whole, *cases = tried("stops", write_spec(small, tmp_path, first=FIRST, step=STRIDE))
     assert whole["status"] == 0, whole
     for found in cases:
-        assert found["status"] == -signal.SIGKILL
+        assert found.get("killed", -signal.SIGKILL) == -signal.SIGKILL, found
+        assert found.get("left", []) == [], found
         assert_same_end(found, 0)
     with capsys.disabled():
-        print(f"\n{len(cases)} kills at {whole['changes']} changes")
+        stood = sum(found["stops"] for found in cases)
+        print(f"\n{stood} of {whole['changes']} changes, {len(cases)} different folders")
 
 
 def assert_told(found: dict[str, Any]) -> None:
