@@ -13,7 +13,12 @@ Names are imported when first used: ``import reconstruct`` itself loads neither 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# onnxruntime 1.29 and newer tell their makers what is run, and give the machine a number, unless
+# this is set before they are loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from reconstruct.api import Features as Features

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -45,3 +50,12 @@ def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_backend("auto", CPU) == "torch"
     with pytest.raises(ConfigError, match="not installed"):
         choose_backend("onnxruntime", CPU)
+
+
+def test_onnxruntime_tells_nobody_what_it_runs(tmp_path: Path) -> None:
+    """It would keep a number of this machine, and what it is going to tell, in the user's cache."""
+    quiet = ("ORT_DISABLE_TELEMETRY", "CI", "GITHUB_ACTIONS", "XDG_CACHE_HOME")
+    env = {name: value for name, value in os.environ.items() if name not in quiet}
+    program = "import reconstruct, onnxruntime; onnxruntime.SessionOptions()"
+    subprocess.run([sys.executable, "-c", program], env={**env, "HOME": str(tmp_path)}, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
