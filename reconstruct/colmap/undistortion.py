@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from reconstruct.colmap.models import model_poses, read_model
-from reconstruct.errors import DataError
+from reconstruct.errors import DataError, UsageError
 
 JPEG_QUALITY = 97
 """COLMAP's own default of 75 would show in what is trained on the photos."""
@@ -49,6 +49,10 @@ def undistort(model: Path, images: Path, target: Path) -> None:
         raise DataError(f"{images}: COLMAP cannot undistort these photos ({told})")
     if done.returncode != 0:
         raise OSError(errno.EIO, "COLMAP ended while it wrote photos", str(target))
-    for name in model_poses(read_model(target / "sparse")):
+    try:
+        written = read_model(target / "sparse")
+    except UsageError as error:  # COLMAP does not notice that the disk is full
+        raise OSError(errno.EIO, "COLMAP's model was cut off", str(target)) from error
+    for name in model_poses(written):
         if not (target / "images" / name).is_file():  # COLMAP passes it over
             raise DataError(f"{images / name}: COLMAP cannot read this photo; replace or remove it")

@@ -111,3 +111,20 @@ def test_a_process_that_ends_while_it_writes_is_a_full_disk(
     monkeypatch.setattr(undistortion, "PROGRAM", "raise SystemExit(1)")  # as libjpeg does
     with pytest.raises(OSError, match="ended while it wrote"):
         colmap.undistort(distorted / "sparse", square.images, tmp_path / "target")
+
+
+CUT_OFF = """
+import pathlib, sys
+sparse = pathlib.Path(sys.argv[1]) / "sparse"
+sparse.mkdir(parents=True)
+for name in ("cameras", "images", "points3D"):
+    (sparse / f"{name}.bin").write_bytes((7).to_bytes(8, "little"))
+"""
+
+
+def test_a_model_that_colmap_cut_off_is_the_disks_matter(
+    distorted: Path, square: SyntheticDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undistortion, "PROGRAM", CUT_OFF)
+    with pytest.raises(OSError, match="cut off"):
+        colmap.undistort(distorted / "sparse", square.images, tmp_path / "target")
