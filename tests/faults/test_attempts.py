@@ -1,8 +1,9 @@
 """A run that was killed at any moment, or met a full disk, goes on and ends as any other.
 
 The whole of it takes hours, so it runs where it is asked for: RECONSTRUCT_STRIDE=1 takes every
-change of the output folder by every small run in turn (`RUNS`), disks of every size in steps of 16
-KiB, and edits of finished folders; RECONSTRUCT_STRIDE=5 takes each fifth of the cases.
+change of the output folder by every small run in turn (`RUNS`; half an hour), disks of every size
+in steps of 16 KiB (hours), and edits of finished folders; RECONSTRUCT_STRIDE=5 takes each fifth of
+the cases.
 """
 
 from __future__ import annotations
