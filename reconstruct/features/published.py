@@ -125,8 +125,9 @@ FILES: Final[dict[str, Published]] = {
     ),
 }
 """Name -> file. The hashes of AffNet, ALIKED and Key.Net were computed from the authors'
-repositories at these commits; the others are those that independent projects state in public for
-the same addresses, two at least for each file, and all of them the same."""
+repositories at these commits, those of DISK, XFeat and LighterGlue from copies whose git object is
+the one there; the others are those that independent projects state in public for the same
+addresses, two at least for each file, and all of them the same."""
 
 
 def published_file(name: str) -> Path:
