@@ -47,7 +47,7 @@ def main() -> None:
     paths = sorted(arguments.photos.glob("*.jpg"))
 
     def cells(path: Path) -> NDArray[np.float32]:
-        maps = torch.cat(conv2_2(read_image(path), torch.device("cpu")), dim=1)
+        maps = torch.cat(list(conv2_2(read_image(path), torch.device("cpu"))), dim=1)
         return F.normalize(maps, dim=0).flatten(1).T.numpy()
 
     mean, basis = principal_directions(map(cells, paths), CHANNELS)
