@@ -125,10 +125,9 @@ def _chance(
     sample = others[torch.linspace(0, len(others) - 1, min(SAMPLE, len(others))).long()]
     used, place, count = np.unique(rows, return_inverse=True, return_counts=True)
     table = own[torch.from_numpy(used).to(own.device)] @ sample.T
-    table = table.sort(dim=1).values
     at = torch.from_numpy(place).to(own.device)
     scores = torch.from_numpy(score).to(own.device)
-    above = len(sample) - torch.searchsorted(table[at], scores[:, None], right=False)[:, 0]
+    above = (table[at] >= scores[:, None]).sum(1)
     share = (above.cpu().numpy() + 1.0) / (len(sample) + 1.0)
     return np.asarray(count[place] * share)
 
