@@ -222,15 +222,15 @@ def _same_level(
 ) -> list[NDArray[Any]]:
     """Chunks of matches whose source patches come from one of so many levels: the one on which they
     are about as large as their templates."""
-    level = np.array([_base(each, levels) for each in source_from_template[index]], int)
+    level = _base(source_from_template[index], levels)
     groups = [index[level == each] for each in np.unique(level)]
     return [group[i : i + chunk] for group in groups for i in range(0, len(group), chunk)]
 
 
-def _base(source_from_template: Float64, levels: int) -> int:
-    """The level of the source on which a patch is about as large as its template."""
+def _base(source_from_template: Float64, levels: int) -> NDArray[np.int64]:
+    """(M,) the level of the source on which a patch is about as large as its template."""
     scale = np.sqrt(np.linalg.det(source_from_template))
-    return int(np.clip(np.round(np.log2(scale)), 0, levels - 1))
+    return np.asarray(np.clip(np.round(np.log2(scale)), 0, levels - 1), np.int64)
 
 
 def _tensors(device: torch.device, *values: Float64) -> list[Tensor]:
@@ -248,7 +248,7 @@ def _align_patches(
 ) -> _Columns:
     """Alignments of patches at ``positions`` in the template's level 0, ``start`` in the source's;
     all belong to one level of the source (see `_same_level`)."""
-    base = _base(affinity[0], len(source))
+    base = int(_base(affinity[0], len(source)))
     scaled = positions, start / 2**base, affinity / 2**base
     at, begin, shape = _tensors(template[0].device, *scaled)
     warp = Warp(center=begin, affinity=shape)
@@ -277,7 +277,7 @@ def _search_patches(
     template: Levels, source: Levels, positions: Float64, start: Float64, affinity: Float64
 ) -> _Columns:
     """As `_align_patches`, by search in the levels of maps."""
-    base = _base(affinity[0], len(source))
+    base = int(_base(affinity[0], len(source)))
     pixels = MAP_CELL_PX * 2**base  # a cell of the source
     scaled = positions / MAP_CELL_PX, start / pixels, affinity / 2**base
     at, begin, shape = _tensors(template[0].device, *scaled)
