@@ -40,10 +40,7 @@ def local_affinities(points0: Float64, points1: Float64, neighbors: int) -> Floa
         return np.tile(np.eye(2), (count, 1, 1))
     _, near = cKDTree(points0).query(points0, min(neighbors, count - 1) + 1)
     x, y = points0[near], points1[near]
-    weights = np.ones(near.shape)
-    for _ in range(ROUNDS):
-        affinity, residual = _fit(x, y, weights)
-        weights = 1.0 / (1.0 + (residual / RESIDUAL_PX) ** 2)
+    affinity, _, _ = _robust_fit(x, y)
     stretch = np.linalg.svd(affinity, compute_uv=False)
     wrong = np.linalg.det(affinity) <= 0
     wrong |= (stretch[:, 1] < MIN_STRETCH) | (stretch[:, 0] > MAX_STRETCH)
@@ -81,10 +78,7 @@ def predicted_positions(
     nearest = np.arange(1, min(neighbors, len(points0)) + 1)
     distance, near = cKDTree(points0).query(points, nearest)
     x, y = points0[near], points1[near]
-    weights = np.ones(near.shape)
-    for _ in range(ROUNDS):
-        affinity, residual = _fit(x, y, weights)
-        weights = 1.0 / (1.0 + (residual / RESIDUAL_PX) ** 2)
+    affinity, residual, weights = _robust_fit(x, y)
     share = weights / weights.sum(1, keepdims=True)
     middle0, middle1 = (np.einsum("nk,nki->ni", share, side) for side in (x, y))
     return Predicted(
@@ -92,6 +86,16 @@ def predicted_positions(
         deviation=np.sqrt((share * residual**2).sum(1)),
         farthest=distance[:, -1],
     )
+
+
+def _robust_fit(x: Float64, y: Float64) -> tuple[Float64, Float64, Float64]:
+    """(M, 2, 2) affinities of (M, K, 2) neighbours under Cauchy weights, their (M, K) residuals in
+    pixels, and the weights that follow from these."""
+    weights = np.ones(x.shape[:2])
+    for _ in range(ROUNDS):
+        affinity, residual = _fit(x, y, weights)
+        weights = 1.0 / (1.0 + (residual / RESIDUAL_PX) ** 2)
+    return affinity, residual, weights
 
 
 def _fit(x: Float64, y: Float64, weights: Float64) -> tuple[Float64, Float64]:

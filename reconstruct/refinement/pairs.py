@@ -41,7 +41,7 @@ class PairAlignment:
         affinity: (M, 2, 2) ``1 from 0``: the residual of two displacements is delta1 - affinity
             delta0 - displacement.
         covariance: (M, 2, 2) of the displacement, due to image noise (and, where edges were
-            aligned, to ``edge_sigma_px``).
+            aligned or maps searched, to ``edge_sigma_px`` or ``map_sigma_px``).
         correlation: (M,) of the patches, -1 where a patch cannot be aligned.
         aligned: (M,) bool, which alignments are accepted.
     """
