@@ -43,6 +43,9 @@ NULL: Final = 1e-11
 """Eigenvalues of the scaled normal matrix below this, relative to the largest, count as zero."""
 TURNS: Final = slice(3, 6)
 """Which of them turn the world."""
+FIRM: Final = 0.1
+"""A point is at a minimum if its loss bends upwards by this part of what it would at least do
+without the parts that bend downwards."""
 CHUNK: Final = 4096
 """Points that are eliminated together."""
 
@@ -177,7 +180,7 @@ def _eliminate_points(
 ) -> tuple[Float64, Float64]:
     """(D, D) normal matrix without the points, and (D, D) sum of g g^T (see the module)."""
     residuals = np.nan_to_num(model.xy - model.projections())
-    weights, curvatures = _cauchy(residuals, loss_px)
+    weights, curvatures = _curvatures(model.point, by_point, residuals, loss_px)
     gradients = (weights[:, None] * residuals).reshape(-1, 1)
     size = derivatives.shape[1]
     normal, scatter = np.zeros((size, size)), np.zeros((size, size))
@@ -199,15 +202,38 @@ def _eliminate_points(
     return normal, scatter
 
 
-def _cauchy(residuals: Float64, loss_px: float | None) -> tuple[Float64, Float64]:
+def _curvatures(
+    point: NDArray[np.int64], by_point: Float64, residuals: Float64, loss_px: float | None
+) -> tuple[Float64, Float64]:
     """(O,) weights w of residuals r under c^2 / 2 log(1 + |r|^2 / c^2), whose gradient is w r, and
-    its (O, 2, 2) second derivatives; of |r|^2 / 2 without a loss."""
+    its (O, 2, 2) second derivatives; of |r|^2 / 2 without a loss.
+
+    Beyond c the loss bends downwards along r. For a point of which most observations lie there that
+    makes no minimum, where an adjustment with steps of its own kind still came to rest: its
+    observations count as if their loss were straight.
+    """
     if loss_px is None:
         return np.ones(len(residuals)), np.tile(np.eye(2), (len(residuals), 1, 1))
-    weights = 1.0 / (1.0 + np.square(residuals).sum(1) / loss_px**2)
-    pulled = weights[:, None] * residuals / loss_px
-    outer = pulled[:, :, None] * pulled[:, None, :]
-    return weights, weights[:, None, None] * np.eye(2) - 2.0 * outer
+    ratios = np.square(residuals).sum(1) / loss_px**2
+    weights = 1.0 / (1.0 + ratios)
+    along = residuals / loss_px
+    outer = along[:, :, None] * along[:, None, :]
+
+    def curved(bend: Float64) -> Float64:
+        return np.asarray(weights[:, None, None] * (np.eye(2) - bend[:, None, None] * outer))
+
+    true = curved(2.0 * weights)
+    straight = curved(np.minimum(2.0 * weights, 1.0 / ratios.clip(min=np.finfo(float).tiny)))
+    firmness = [_firmness(point, by_point, kind) for kind in (true, straight)]
+    loose = firmness[0] < FIRM * firmness[1]
+    return weights, np.where(loose[point][:, None, None], straight, true)
+
+
+def _firmness(point: NDArray[np.int64], by_point: Float64, curvatures: Float64) -> Float64:
+    """(P,) least eigenvalue of the Hessian of each point alone."""
+    hessians = np.zeros((int(point.max()) + 1, 3, 3))
+    np.add.at(hessians, point, by_point.transpose(0, 2, 1) @ curvatures @ by_point)
+    return np.asarray(np.linalg.eigvalsh(hessians)[:, 0])
 
 
 def _block_diagonal(blocks: Float64) -> sparse.bsr_array:
