@@ -26,6 +26,7 @@ if tuple(map(int, pycolmap.__version__.split(".")[:2])) < (4, 2):
 from reconstruct.colmap.adjustment import (
     adjust_robustly,
     drop_unfounded_images,
+    efficient_loss_px,
 )
 from reconstruct.colmap.arrays import (
     ModelArrays,
@@ -175,6 +176,7 @@ __all__ = [
     "database_pairs",
     "drop_unfounded_images",
     "east_north_up",
+    "efficient_loss_px",
     "equal_cameras",
     "estimate_pose",
     "estimate_rig_pose",

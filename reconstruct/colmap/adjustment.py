@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Literal
 
 import numpy as np
 import pycolmap
 
+from reconstruct.colmap.arrays import model_arrays
 from reconstruct.colmap.gps import Prior, pose_priors, transform_model
 from reconstruct.colmap.models import Reconstruction
 from reconstruct.colmap.rigs import has_rigs, rig_size
 
 MIN_OBSERVATIONS = 10
 """An image that observes fewer points loses its pose: COLMAP's limit during mapping."""
+EFFICIENT = 2.385
+"""Scale of a Cauchy loss in standard deviations of the residuals at which, if these are normally
+distributed, it is as good as least squares with 95 % of them (Holland and Welsch, 1977)."""
+MIN_LOSS_PX = 0.02
+"""Keypoints are stored to some thousandths of a pixel."""
+NEAREST = 0.25
+"""Share of the observations that tells how exact good ones are."""
+SETTLED = 1.3
+ROUNDS = 4
+"""Adjustments, at most, until the scale of their loss changes by less than this factor."""
 
 
 def adjust_robustly(
     model: Reconstruction,
-    loss_px: float,
+    loss_px: float | Literal["auto"],
     constant_cameras: set[int],
     threads: int,
     pixel_scale: float = 1.0,
@@ -30,7 +42,7 @@ def adjust_robustly(
 
     Args:
         model: The model to adjust.
-        loss_px: Scale of the loss.
+        loss_px: Scale of the loss. auto: `efficient_loss_px` of the model itself.
         constant_cameras: Ids of cameras whose intrinsics stay as they are.
         threads: Number of threads.
         pixel_scale: Factor for ``loss_px`` and for COLMAP's own thresholds in pixels.
@@ -45,7 +57,6 @@ def adjust_robustly(
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.loss_function_scale = pixel_scale * loss_px
     options.ceres.solver_options.num_threads = threads
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
@@ -58,18 +69,28 @@ def adjust_robustly(
         for rig in model.rigs.values():
             for sensor_id in rig.non_ref_sensors:
                 config.set_constant_sensor_from_rig_pose(sensor_id)
-    if positions:
-        measured = pycolmap.PosePriorBundleAdjustmentOptions()
-        measured.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
-        measured.alignment_ransac.random_seed = 0
-        priors = pose_priors(model, positions)
-        pycolmap.create_pose_prior_bundle_adjuster(options, measured, config, priors, model).solve()
-    elif constant_rigs and has_rigs(model):  # which say how large the model is
+    priors = pose_priors(model, positions) if positions else None
+    if priors is None and constant_rigs and has_rigs(model):  # which say how large the model is
         config.set_constant_rig_from_world_pose(min(model.reg_frame_ids()))
-        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-    else:
+    elif priors is None:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-        pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+
+    def solve(scale_px: float) -> None:
+        options.ceres.loss_function_scale = scale_px
+        if priors is not None:
+            measured = pycolmap.PosePriorBundleAdjustmentOptions()
+            measured.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
+            measured.alignment_ransac.random_seed = 0
+            pycolmap.create_pose_prior_bundle_adjuster(
+                options, measured, config, priors, model
+            ).solve()
+        else:
+            pycolmap.create_default_bundle_adjuster(options, config, model).solve()
+
+    if loss_px == "auto":
+        _solve_until_settled(model, solve)
+    else:
+        solve(pixel_scale * loss_px)
     if refine_rigs:
         transform_model(model, size / rig_size(model), np.eye(3), np.zeros(3))
     # Under a robust loss, points that do not fit may drift off, even to infinity: COLMAP's own
@@ -79,6 +100,37 @@ def adjust_robustly(
     max_error_px = pixel_scale * limits.filter_max_reproj_error
     manager.filter_all_points3D(max_error_px, limits.filter_min_tri_angle)
     model.update_point_3d_errors()
+
+
+def efficient_loss_px(model: Reconstruction) -> float:
+    """The scale of a Cauchy loss that suits how exact a model's keypoints are, in pixels.
+
+    `EFFICIENT` standard deviations of a coordinate of the reprojection error, estimated from the
+    nearest quarter of the observations, which are good ones even where most are not: a quarter of a
+    normal distribution in two dimensions lies within sqrt(-2 log(3/4)) of them. A point is fitted
+    to its n keypoints, which leaves 2 n - 3 of their 2 n coordinates' errors to be seen.
+    """
+    arrays = model_arrays(model)
+    if not len(arrays.xy):
+        return MIN_LOSS_PX
+    squares = np.square(arrays.xy - arrays.projections()).sum(1)
+    track = np.bincount(arrays.point)[arrays.point].clip(min=2)
+    errors = np.nan_to_num(squares * (2 * track / (2 * track - 3)), nan=np.inf)
+    variance = float(np.quantile(errors, NEAREST)) / (-2 * np.log(1 - NEAREST))
+    return max(MIN_LOSS_PX, EFFICIENT * float(np.sqrt(variance)))
+
+
+def _solve_until_settled(model: Reconstruction, solve: Callable[[float], None]) -> None:
+    """Adjust a model, in place, with the loss that suits what the adjustment before has left.
+
+    The first scale comes from a model that squares have drawn towards its bad observations.
+    """
+    scale_px = efficient_loss_px(model)
+    for _ in range(ROUNDS):
+        solve(scale_px)
+        before, scale_px = scale_px, efficient_loss_px(model)
+        if before < SETTLED * scale_px:
+            return
 
 
 def drop_unfounded_images(model: Reconstruction, kept: Collection[str] = ()) -> list[str]:

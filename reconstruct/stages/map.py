@@ -327,9 +327,12 @@ class Map(WholeStage):
         given = self.reference is not None or self.config.fixed or self.database.rigs is not None
         if not given:
             loss_px = self.config.robust_loss_px
-            scaled_px = None if loss_px is None else loss_px * self._pixel_scale()
+            if loss_px == "auto":
+                loss_px = colmap.efficient_loss_px(model)
+            elif loss_px is not None:
+                loss_px *= self._pixel_scale()
             adjusted = set(model.cameras) - self._constant_cameras()
-            write_model_uncertainty(model, folder, scaled_px, adjusted)
+            write_model_uncertainty(model, folder, loss_px, adjusted)
 
     def figures(self) -> dict[str, Any]:
         """Figures of the models, and which photos are in none."""

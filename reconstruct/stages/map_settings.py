@@ -50,10 +50,11 @@ class MapConfig(Section):
     """What a pixel is in ``robust_loss_px`` and COLMAP's own thresholds: a pixel of the picture in
     which keypoints were found (the photo shrunk to the extractor's ``max_edge``; after `refine`, to
     that of ``refine``), or of the photo as it is stored."""
-    robust_loss_px: float | None = Field(None, gt=0)
+    robust_loss_px: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
     """End with a bundle adjustment under a Cauchy loss of this scale, in which observations with
-    larger errors count less, such as those of keypoints that `refine` could not move. null: none.
-    Ignored by `triangulate`, which adjusts no pose."""
+    larger errors count less, such as those of keypoints that `refine` could not move. auto: 2.4
+    standard deviations of the errors that the model itself shows, so that each observation counts
+    as it is exact. null: none. Ignored by `triangulate`, which adjusts no pose."""
     second_pass: SecondPassConfig | None = None
     """After that, align keypoints again, given the surfaces of the model; look for its points in
     photos where they were not matched; and adjust once more. null: no second pass. It needs a first
