@@ -12,16 +12,10 @@ from reconstruct.colmap.arrays import model_arrays
 from reconstruct.colmap.gps import Prior, pose_priors, transform_model
 from reconstruct.colmap.models import Reconstruction
 from reconstruct.colmap.rigs import has_rigs, rig_size
+from reconstruct.colmap.robust_loss import efficient_scale_px
 
 MIN_OBSERVATIONS = 10
 """An image that observes fewer points loses its pose: COLMAP's limit during mapping."""
-EFFICIENT = 2.385
-"""Scale of a Cauchy loss in standard deviations of the residuals at which, if these are normally
-distributed, it is as good as least squares with 95 % of them (Holland and Welsch, 1977)."""
-MIN_LOSS_PX = 0.02
-"""Keypoints are stored to some thousandths of a pixel."""
-NEAREST = 0.25
-"""Share of the observations that tells how exact good ones are."""
 SETTLED = 1.3
 ROUNDS = 4
 """Adjustments, at most, until the scale of their loss changes by less than this factor."""
@@ -105,19 +99,13 @@ def adjust_robustly(
 def efficient_loss_px(model: Reconstruction) -> float:
     """The scale of a Cauchy loss that suits how exact a model's keypoints are, in pixels.
 
-    `EFFICIENT` standard deviations of a coordinate of the reprojection error, estimated from the
-    nearest quarter of the observations, which are good ones even where most are not: a quarter of a
-    normal distribution in two dimensions lies within sqrt(-2 log(3/4)) of them. A point is fitted
-    to its n keypoints, which leaves 2 n - 3 of their 2 n coordinates' errors to be seen.
+    A point is fitted to its n keypoints, which leaves 2 n - 3 of their 2 n coordinates' errors to
+    be seen.
     """
     arrays = model_arrays(model)
-    if not len(arrays.xy):
-        return MIN_LOSS_PX
     squares = np.square(arrays.xy - arrays.projections()).sum(1)
     track = np.bincount(arrays.point)[arrays.point].clip(min=2)
-    errors = np.nan_to_num(squares * (2 * track / (2 * track - 3)), nan=np.inf)
-    variance = float(np.quantile(errors, NEAREST)) / (-2 * np.log(1 - NEAREST))
-    return max(MIN_LOSS_PX, EFFICIENT * float(np.sqrt(variance)))
+    return efficient_scale_px(squares * (2 * track / (2 * track - 3)))
 
 
 def _solve_until_settled(model: Reconstruction, solve: Callable[[float], None]) -> None:

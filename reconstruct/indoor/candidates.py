@@ -93,7 +93,9 @@ class Candidates(KeyedStage):
                 if whole_map is None:
                     whole_map = fingerprint("map", described, self.scans.identity(others))
                 seen = whole_map
-            found[name] = fingerprint("candidates", common, name, camera, features[name], seen)
+            found[name] = fingerprint(
+                "candidates, own loss", common, name, camera, features[name], seen
+            )
         return found
 
     def figures(self, made: int) -> dict[str, Any]:

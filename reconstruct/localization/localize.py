@@ -128,7 +128,9 @@ class Localize(KeyedStage):
             camera = shared if known is None else [known.model, known.size, known.params]
             pairs = [ordered(name, other) for other in others]
             matched = [[*pair, matches[pair_key(pair)]] for pair in pairs]
-            found[name] = fingerprint("pose", common, name, camera, features[name], matched)
+            found[name] = fingerprint(
+                "pose, own loss", common, name, camera, features[name], matched
+            )
         together, by_itself = self.frames(), dict(found)
         for name, frame in together.frames.items():
             if len(frame) > 1:
