@@ -7,14 +7,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import Camera
-from reconstruct.colmap.robust_loss import efficient_scale_px
-
-LOSS_PX = 1.0
-"""Largest scale of the Cauchy loss of a pose, COLMAP's own: in a wide limit are wrong matches."""
-GRADIENT = 1e-3
-"""At which a pose is exact to some thousandths of a pixel."""
-ROUNDS = 2
-"""Refinements of a pose, each with a loss that suits what the one before has left."""
+from reconstruct.colmap.pose_refinement import refined
 
 
 def estimate_pose(
@@ -29,10 +22,7 @@ def estimate_pose(
     min_inlier_ratio: float = 0.1,
     confidence: float = 0.99999,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64] | None, Camera] | None:
-    """Absolute pose by LO-RANSAC and refinement on the inliers.
-
-    The scale of the refinement's Cauchy loss follows the errors of the inliers: of those of a
-    refined query most are within a tenth of a pixel, and some are not.
+    """Absolute pose by LO-RANSAC and refinement on the inliers (`pose_refinement`).
 
     Args:
         points2d: (M, 2) COLMAP pixels.
@@ -61,24 +51,23 @@ def estimate_pose(
     estimation.ransac.random_seed = seed
     refinement = pycolmap.AbsolutePoseRefinementOptions()
     refinement.refine_focal_length = refine_focal
-    refined = pycolmap.Camera(camera.todict())  # it is changed in place
-    estimate = pycolmap.estimate_and_refine_absolute_pose(
-        points2d, points3d, refined, estimation, refinement, return_covariance=True
+    own = pycolmap.Camera(camera.todict())  # it is changed in place
+    found = pycolmap.estimate_and_refine_absolute_pose(
+        points2d, points3d, own, estimation, refinement, return_covariance=True
     )
-    if estimate is None:
+    if found is None:
         return None
-    inliers = np.asarray(estimate["inlier_mask"], np.bool_)
-    refinement.gradient_tolerance = GRADIENT
-    for _ in range(ROUNDS):
-        pose = estimate["cam_from_world"]
-        seen = project(refined, pose.matrix(), points3d[inliers])
-        scale_px = efficient_scale_px(np.square(points2d[inliers] - seen).sum(1))
-        refinement.loss_function_scale = min(scale_px, LOSS_PX)
-        again = pycolmap.refine_absolute_pose(
-            pose, points2d, points3d, inliers, refined, refinement, return_covariance=True
-        )
-        estimate = again if again is not None else estimate
-    return estimate["cam_from_world"].matrix(), inliers, estimate.get("covariance"), refined
+    inliers = np.asarray(found["inlier_mask"], np.bool_)
+    found = refined(
+        found,
+        "cam_from_world",
+        lambda pose: points2d[inliers] - project(own, pose, points3d[inliers]),
+        lambda pose, options: pycolmap.refine_absolute_pose(
+            pose, points2d, points3d, inliers, own, options, return_covariance=True
+        ),
+        refine_focal=refine_focal,
+    )
+    return found["cam_from_world"].matrix(), inliers, found.get("covariance"), own
 
 
 def project(

@@ -9,6 +9,8 @@ import pycolmap
 from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import Camera
+from reconstruct.colmap.estimation import project
+from reconstruct.colmap.pose_refinement import refined
 
 
 def estimate_rig_pose(
@@ -23,7 +25,7 @@ def estimate_rig_pose(
     min_inlier_ratio: float = 0.1,
     confidence: float = 0.99999,
 ) -> tuple[NDArray[np.float64], list[NDArray[np.bool_]]] | None:
-    """Generalized absolute pose by LO-RANSAC and refinement on the inliers.
+    """Generalized absolute pose by LO-RANSAC and refinement on the inliers (`pose_refinement`).
 
     Args:
         points2d: Of each photo its (M, 2) COLMAP pixels.
@@ -47,15 +49,33 @@ def estimate_rig_pose(
     options.confidence = confidence
     options.random_seed = seed
     counts = [len(points) for points in points2d]
-    estimate = pycolmap.estimate_and_refine_generalized_absolute_pose(
-        np.concatenate(points2d),
-        np.concatenate(points3d),
-        np.repeat(np.arange(len(counts)), counts).tolist(),
-        [pycolmap.Rigid3d(pose) for pose in cams_from_rig],
-        list(cameras),
-        options,
+    pixels, points = np.concatenate(points2d), np.concatenate(points3d)
+    photo = np.repeat(np.arange(len(counts)), counts).tolist()
+    rig = [pycolmap.Rigid3d(pose) for pose in cams_from_rig]
+    found = pycolmap.estimate_and_refine_generalized_absolute_pose(
+        pixels, points, photo, rig, list(cameras), options
     )
-    if estimate is None:
+    if found is None:
         return None
-    inliers = np.split(np.asarray(estimate["inlier_mask"], np.bool_), np.cumsum(counts)[:-1])
-    return estimate["rig_from_world"].matrix(), inliers
+    mask = np.asarray(found["inlier_mask"], np.bool_)
+    inliers = np.split(mask, np.cumsum(counts)[:-1])
+
+    def residuals(rig_from_world: NDArray[np.float64]) -> NDArray[np.float64]:
+        in_rig = pycolmap.Rigid3d(rig_from_world)
+        views = zip(points2d, points3d, cameras, rig, inliers, strict=True)
+        return np.concatenate(
+            [
+                xy[own] - project(camera, (pose * in_rig).matrix(), xyz[own])
+                for xy, xyz, camera, pose, own in views
+            ]
+        )
+
+    found = refined(
+        found,
+        "rig_from_world",
+        residuals,
+        lambda pose, options: pycolmap.refine_generalized_absolute_pose(
+            pose, pixels, points, mask, photo, rig, list(cameras), options
+        ),
+    )
+    return found["rig_from_world"].matrix(), inliers

@@ -37,7 +37,9 @@ class Points:
         return self._positions[ids]
 
 
-def poses_of(seen: tuple[int, int], noise_px: float = 0.5) -> list[PoseEstimate]:
+def poses_of(
+    seen: tuple[int, int], noise_px: float | NDArray[np.float64] = 0.5
+) -> list[PoseEstimate]:
     """Of a pair whose cameras see so many points of the map, and as many wrong ones."""
     random = np.random.default_rng(3)
     world = random.uniform([-4, -2, 0], [4, 2, 4], (200, 3))
@@ -86,6 +88,15 @@ def test_a_photo_with_two_points_has_the_pose_of_its_rig() -> None:
     assert rotation_angle_deg(left.cam_from_world[:, :3] @ RIG_FROM_WORLD[:, :3].T) < 0.2
     alone = poses_of((60, 0))
     assert [one.status for one in alone] == ["ok", "ok"], "none at all will do"
+
+
+def test_exact_keypoints_decide_among_others() -> None:
+    """A third of the keypoints is off by a pixel, the others by 0.02."""
+    noise_px = np.random.default_rng(0).choice([0.02, 0.02, 1.0], size=(200, 1))
+    left, _ = poses_of((60, 60), noise_px)
+    assert left.cam_from_world is not None
+    error = projection_center(left.cam_from_world) - [1.0, -9.0, 2.0]
+    assert np.linalg.norm(error) < 1.5e-3  # a loss of one pixel leaves 3 mm
 
 
 def test_too_few_in_all_are_a_failure() -> None:
