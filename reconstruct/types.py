@@ -194,8 +194,9 @@ class PoseEstimate:
         matches: Number of 2D-3D matches given to the estimator.
         inliers: How many of them agree with the pose.
         cam_from_world: (3, 4) pose.
-        covariance: (6, 6) of rotation (tangent space, radians) and translation; None where it
-            cannot be computed.
+        covariance: (6, 6) of a rotation vector, in radians, that comes after the pose's rotation,
+            and of the translation, by the errors of its inliers, as if the map were exact; None
+            where it cannot be computed.
         params: Parameters of the camera, refined if that was asked for.
     """
 

@@ -117,6 +117,7 @@ from reconstruct.colmap.rigs import (
     has_rigs,
     rig_ids,
 )
+from reconstruct.colmap.robust_loss import cauchy
 from reconstruct.colmap.sift import (
     SiftExtractor,
 )
@@ -167,6 +168,7 @@ __all__ = [
     "camera_key",
     "camera_keys",
     "camera_models",
+    "cauchy",
     "check_intrinsics",
     "check_model",
     "check_options",

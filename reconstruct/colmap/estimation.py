@@ -7,7 +7,8 @@ import pycolmap
 from numpy.typing import NDArray
 
 from reconstruct.colmap.cameras import Camera
-from reconstruct.colmap.pose_refinement import refined
+from reconstruct.colmap.pose_covariance import pose_covariance
+from reconstruct.colmap.pose_refinement import loss_px, refined
 
 
 def estimate_pose(
@@ -37,9 +38,8 @@ def estimate_pose(
             defaults are COLMAP's.
 
     Returns:
-        (3, 4) cam_from_world, the (M,) inlier mask, the (6, 6) covariance (rotation in the tangent
-            space, then translation; None where it does not exist), and the refined camera; None if
-            no pose is found.
+        (3, 4) cam_from_world, the (M,) inlier mask, the (6, 6) `pose_covariance` or None, and the
+        refined camera; None if no pose is found.
     """
     estimation = pycolmap.AbsolutePoseEstimationOptions()
     estimation.estimate_focal_length = refine_focal
@@ -53,21 +53,30 @@ def estimate_pose(
     refinement.refine_focal_length = refine_focal
     own = pycolmap.Camera(camera.todict())  # it is changed in place
     found = pycolmap.estimate_and_refine_absolute_pose(
-        points2d, points3d, own, estimation, refinement, return_covariance=True
+        points2d, points3d, own, estimation, refinement
     )
     if found is None:
         return None
     inliers = np.asarray(found["inlier_mask"], np.bool_)
+
+    def residuals(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        return points2d[inliers] - project(own, pose, points3d[inliers])
+
     found = refined(
         found,
         "cam_from_world",
-        lambda pose: points2d[inliers] - project(own, pose, points3d[inliers]),
+        residuals,
         lambda pose, options: pycolmap.refine_absolute_pose(
-            pose, points2d, points3d, inliers, own, options, return_covariance=True
+            pose, points2d, points3d, inliers, own, options
         ),
         refine_focal=refine_focal,
     )
-    return found["cam_from_world"].matrix(), inliers, found.get("covariance"), own
+    pose = found["cam_from_world"].matrix()
+    errors = residuals(pose)
+    covariance = pose_covariance(
+        own, pose, points3d[inliers], errors, loss_px(errors), refine_focal=refine_focal
+    )
+    return pose, inliers, covariance, own
 
 
 def project(

@@ -22,7 +22,12 @@ ROUNDS: Final = 2
 """Refinements, each with a loss that suits what the one before has left."""
 
 Estimate = dict[str, Any]
-"""What COLMAP says of a pose: ``cam_from_world`` or ``rig_from_world``, ``covariance``."""
+"""What COLMAP says of a pose: ``cam_from_world`` or ``rig_from_world``."""
+
+
+def loss_px(residuals: NDArray[np.float64]) -> float:
+    """The scale of the loss that suits a pose with (N, 2) reprojection errors of its inliers."""
+    return min(efficient_scale_px(np.square(residuals).sum(1)), LOSS_PX)
 
 
 def refined(
@@ -46,7 +51,6 @@ def refined(
     options.refine_focal_length = refine_focal
     options.gradient_tolerance = GRADIENT
     for _ in range(ROUNDS):
-        squares = np.square(residuals(estimate[pose].matrix())).sum(1)
-        options.loss_function_scale = min(efficient_scale_px(squares), LOSS_PX)
+        options.loss_function_scale = loss_px(residuals(estimate[pose].matrix()))
         estimate = refine(estimate[pose], options) or estimate
     return estimate

@@ -1,4 +1,4 @@
-"""The scale of a Cauchy loss, from the residuals that it is for."""
+"""Cauchy losses: their scale, from the residuals that they are for, and their derivatives."""
 
 from __future__ import annotations
 
@@ -25,3 +25,24 @@ def efficient_scale_px(squares: NDArray[np.float64]) -> float:
         return MIN_SCALE_PX
     nearest = float(np.quantile(np.nan_to_num(squares, nan=np.inf), NEAREST))
     return max(MIN_SCALE_PX, EFFICIENT * float(np.sqrt(nearest / (-2 * np.log(1 - NEAREST)))))
+
+
+def cauchy(
+    residuals: NDArray[np.float64], scale_px: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """c^2 / 2 log(1 + |r|^2 / c^2) for N residuals r in two dimensions, with c the scale.
+
+    Returns:
+        (N,) weights w of its gradients w r, (N, 2, 2) second derivatives, and these where beyond c,
+        where the loss bends downwards along r, it counts as straight.
+    """
+    ratios = np.square(residuals).sum(1) / scale_px**2
+    weights = 1.0 / (1.0 + ratios)
+    along = residuals / scale_px
+    outer = along[:, :, None] * along[:, None, :]
+
+    def curved(bend: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(weights[:, None, None] * (np.eye(2) - bend[:, None, None] * outer))
+
+    least = 1.0 / ratios.clip(min=np.finfo(float).tiny)
+    return weights, curved(2.0 * weights), curved(np.minimum(2.0 * weights, least))

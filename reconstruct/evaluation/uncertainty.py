@@ -214,16 +214,7 @@ def _curvatures(
     """
     if loss_px is None:
         return np.ones(len(residuals)), np.tile(np.eye(2), (len(residuals), 1, 1))
-    ratios = np.square(residuals).sum(1) / loss_px**2
-    weights = 1.0 / (1.0 + ratios)
-    along = residuals / loss_px
-    outer = along[:, :, None] * along[:, None, :]
-
-    def curved(bend: Float64) -> Float64:
-        return np.asarray(weights[:, None, None] * (np.eye(2) - bend[:, None, None] * outer))
-
-    true = curved(2.0 * weights)
-    straight = curved(np.minimum(2.0 * weights, 1.0 / ratios.clip(min=np.finfo(float).tiny)))
+    weights, true, straight = colmap.cauchy(residuals, loss_px)
     firmness = [_firmness(point, by_point, kind) for kind in (true, straight)]
     loose = firmness[0] < FIRM * firmness[1]
     return weights, np.where(loose[point][:, None, None], straight, true)
