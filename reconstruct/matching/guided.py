@@ -79,17 +79,17 @@ def guided(
     scales = [PIXELS / max(extent(positions), 1e-9) for positions in known]
     first, second = (points[i][free[i]].astype(np.float64) * scales[i] for i in (0, 1))
     anchors = [known[i].astype(np.float64) * scales[i] for i in (0, 1)]
-    predicted = predicted_positions(first, anchors[0], anchors[1], config.neighbors)
+    reach = config.reach * PIXELS
+    predicted = predicted_positions(first, anchors[0], anchors[1], config.neighbors, reach)
     radius = np.clip(
         config.deviations * predicted.deviation,
         limits.tolerance * PIXELS,
         limits.max_tolerance * PIXELS,
     )
-    near = predicted.farthest <= config.reach * PIXELS
-    rows, columns = _within(predicted.positions, np.where(near, radius, -1.0), second)
+    rows, columns = _within(predicted.positions, radius, second)
     if not len(rows):
         return Matches.empty()
-    pair = free[0][rows], free[1][columns]
+    pair = free[0][predicted.index[rows]], free[1][columns]
     score = _products(vectors, pair)
     sides = zip(vectors, vectors[::-1], pair, strict=True)
     chances = [_chance(own, others, of, score) for own, others, of in sides]
@@ -102,11 +102,10 @@ def _within(
     places: Float64, radius: Float64, points: Float64
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of ``places`` and of ``points`` that lie within the radius of each place."""
-    looked = np.flatnonzero(radius >= 0)
-    near = cKDTree(points).query_ball_point(places[looked], radius[looked], return_sorted=True)
+    near = cKDTree(points).query_ball_point(places, radius, return_sorted=True)
     counts = np.array([len(found) for found in near], np.int64)
     columns = np.fromiter((j for found in near for j in found), np.int64, int(counts.sum()))
-    return np.repeat(looked, counts), columns
+    return np.repeat(np.arange(len(counts)), counts), columns
 
 
 def _products(

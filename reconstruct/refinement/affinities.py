@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from reconstruct.geometry import Float64
@@ -53,18 +54,18 @@ class Predicted:
     """Where the matches around N points of image 0 put them in image 1.
 
     Attributes:
+        index: (N,) which of the points that were asked for.
         positions: (N, 2) in image 1.
         deviation: (N,) root of the weighted mean square by which these matches miss their own.
-        farthest: (N,) distance of the farthest of them, in image 0.
     """
 
+    index: NDArray[np.int64]
     positions: Float64
     deviation: Float64
-    farthest: Float64
 
 
 def predicted_positions(
-    points: Float64, points0: Float64, points1: Float64, neighbors: int
+    points: Float64, points0: Float64, points1: Float64, neighbors: int, reach: float
 ) -> Predicted:
     """Where points of image 0 lie in image 1, by the affinity of the nearest matches (fitted as in
     `local_affinities`, whatever its stretch).
@@ -74,17 +75,19 @@ def predicted_positions(
         points0: (M, 2) positions of the matches in image 0, one at least.
         points1: (M, 2) positions of the matches in image 1.
         neighbors: Number of nearest matches.
+        reach: Points of which the farthest of these is farther away are left out.
     """
     nearest = np.arange(1, min(neighbors, len(points0)) + 1)
     distance, near = cKDTree(points0).query(points, nearest)
-    x, y = points0[near], points1[near]
+    index = np.flatnonzero(distance[:, -1] <= reach)
+    x, y = points0[near[index]], points1[near[index]]
     affinity, residual, weights = _robust_fit(x, y)
     share = weights / weights.sum(1, keepdims=True)
     middle0, middle1 = (np.einsum("nk,nki->ni", share, side) for side in (x, y))
     return Predicted(
-        positions=middle1 + np.einsum("nij,nj->ni", affinity, points - middle0),
+        index=index,
+        positions=middle1 + np.einsum("nij,nj->ni", affinity, points[index] - middle0),
         deviation=np.sqrt((share * residual**2).sum(1)),
-        farthest=distance[:, -1],
     )
 
 
