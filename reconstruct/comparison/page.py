@@ -131,12 +131,12 @@ def _pairs(folders: Folders) -> tuple[PairFigure, ...]:
             total[pair] = total.get(pair, 0) + matches
     chosen = chosen_pairs(total)
     budget = min(LARGEST_PHOTO, 2 * PAIR_BYTES // max(1, 2 * len(chosen) * len(folders)))
-    figures = [
-        _figure(folder, label, pair, budget)
-        for _, pair in chosen
-        for label, folder in folders.items()
-    ]
-    return tuple(figure for figure in figures if figure is not None)
+    figures: list[PairFigure] = []
+    for _, pair in chosen:
+        drawn = [_figure(folder, label, pair, budget) for label, folder in folders.items()]
+        kept = [figure for figure in drawn if figure is not None]
+        figures += [replace(figure, first=i == 0) for i, figure in enumerate(kept)]
+    return tuple(figures)
 
 
 def _figure(folder: OutputFolder, label: str, pair: ImagePair, budget: int) -> PairFigure | None:

@@ -99,7 +99,8 @@ class MatchLine:
 class PairFigure:
     """Matches drawn on two photos. label: why this pair is here. caption: its figures.
 
-    failed: no two-view geometry was found for the matches."""
+    failed: no two-view geometry was found for the matches. first: it begins a row, as the first
+    method does where several show the same pair."""
 
     label: str
     caption: str
@@ -108,6 +109,7 @@ class PairFigure:
     lines: tuple[MatchLine, ...]
     total: int
     failed: bool = False
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,11 @@ def failed_figure(
 ) -> PairFigure | None:
     """Matches that no two-view geometry explains; arguments as of `verified_figure`."""
     rows = output.matches(*pair)
-    caption = f"{count(len(rows), 'match')}, none verified: no one geometry explains enough of them"
+    caption = (
+        f"{count(len(rows), 'match')}, none verified: no one geometry explains enough of them"
+        if len(rows)
+        else "no matches"
+    )
     return _without_points(output, label, pair, rows, caption, budget)
 
 

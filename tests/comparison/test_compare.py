@@ -123,6 +123,7 @@ def test_what_is_written(compared: Comparison) -> None:
     assert scene
     assert [model["name"] for model in json.loads(scene[1])["models"]] == ["sift", "up"]
     assert page.count("<figcaption><b>sift</b>") == page.count("<figcaption><b>up</b>") == 3
+    assert len(re.findall(r'class="pair first">.*?<b>sift</b>.*?<b>up</b>', page, re.DOTALL)) == 3
     assert "files made no map" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page), "no address of a server"
 
