@@ -18,7 +18,9 @@ MIN_OBSERVATIONS = 10
 """An image that observes fewer points loses its pose: COLMAP's limit during mapping."""
 SETTLED = 1.3
 ROUNDS = 4
-"""Adjustments, at most, until the scale of their loss changes by less than this factor."""
+QUICK = 20
+"""Adjustments of so many steps, this many at most, until the scale of their loss changes by less
+than this factor."""
 
 
 def adjust_robustly(
@@ -69,8 +71,11 @@ def adjust_robustly(
     elif priors is None:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
 
-    def solve(scale_px: float) -> None:
+    steps = options.ceres.solver_options.max_num_iterations
+
+    def solve(scale_px: float, max_steps: int = steps) -> None:
         options.ceres.loss_function_scale = scale_px
+        options.ceres.solver_options.max_num_iterations = max_steps
         if priors is not None:
             measured = pycolmap.PosePriorBundleAdjustmentOptions()
             measured.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
@@ -108,17 +113,18 @@ def efficient_loss_px(model: Reconstruction) -> float:
     return efficient_scale_px(squares * (2 * track / (2 * track - 3)))
 
 
-def _solve_until_settled(model: Reconstruction, solve: Callable[[float], None]) -> None:
+def _solve_until_settled(model: Reconstruction, solve: Callable[..., None]) -> None:
     """Adjust a model, in place, with the loss that suits what the adjustment before has left.
 
     The first scale comes from a model that squares have drawn towards its bad observations.
     """
     scale_px = efficient_loss_px(model)
     for _ in range(ROUNDS):
-        solve(scale_px)
+        solve(scale_px, QUICK)
         before, scale_px = scale_px, efficient_loss_px(model)
         if before < SETTLED * scale_px:
-            return
+            break
+    solve(scale_px)
 
 
 def drop_unfounded_images(model: Reconstruction, kept: Collection[str] = ()) -> list[str]:
