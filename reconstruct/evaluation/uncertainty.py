@@ -39,7 +39,7 @@ MIN_IMAGES: Final = 3
 """Two camera centres are brought onto any others by a similarity."""
 SIMILARITY: Final = 7
 """Parameters of a similarity."""
-NULL: Final = 1e-11
+NULL: Final = 1e-8
 """Eigenvalues of the scaled normal matrix below this, relative to the largest, count as zero."""
 TURNS: Final = slice(3, 6)
 """Which of them turn the world."""
