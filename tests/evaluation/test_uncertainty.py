@@ -67,7 +67,8 @@ def test_errors_are_as_large_as_the_uncertainty_says(
             adjusted_cameras=() if constant_cameras else set(model.cameras),
         )
         errors.append(normalised_error(found, colmap.model_poses(model), reference))
-    assert 0.75 < np.mean(np.array(errors, np.float64)) < 1.35
+    most = 1.35 if loss_px == "auto" else 1.2  # a narrow loss has fewer observations to judge by
+    assert 0.8 < np.mean(np.array(errors, np.float64)) < most
 
 
 def test_it_is_in_the_unit_of_the_model_wherever_that_lies(truth: colmap.Reconstruction) -> None:
