@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
@@ -50,42 +50,13 @@ def adjust_robustly(
         refine_rigs: Whether constant rigs are so in size alone: the poses in them are refined.
     """
     size = rig_size(model)
-    options = pycolmap.BundleAdjustmentOptions()
-    options.print_summary = False
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    options.ceres.solver_options.num_threads = threads
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in model.reg_image_ids():
-        config.add_image(image_id)
-        if model.images[image_id].name in constant_poses:
-            config.set_constant_rig_from_world_pose(model.images[image_id].frame_id)
-    for camera_id in constant_cameras & set(model.cameras):
-        config.set_constant_cam_intrinsics(camera_id)
-    if constant_rigs and not refine_rigs:
-        for rig in model.rigs.values():
-            for sensor_id in rig.non_ref_sensors:
-                config.set_constant_sensor_from_rig_pose(sensor_id)
-    priors = pose_priors(model, positions) if positions else None
-    if priors is None and constant_rigs and has_rigs(model):  # which say how large the model is
-        config.set_constant_rig_from_world_pose(min(model.reg_frame_ids()))
-    elif priors is None:
-        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-
-    steps = options.ceres.solver_options.max_num_iterations
-
-    def solve(scale_px: float, max_steps: int = steps) -> None:
-        options.ceres.loss_function_scale = scale_px
-        options.ceres.solver_options.max_num_iterations = max_steps
-        if priors is not None:
-            measured = pycolmap.PosePriorBundleAdjustmentOptions()
-            measured.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
-            measured.alignment_ransac.random_seed = 0
-            pycolmap.create_pose_prior_bundle_adjuster(
-                options, measured, config, priors, model
-            ).solve()
-        else:
-            pycolmap.create_default_bundle_adjuster(options, config, model).solve()
-
+    solve = _Solver(
+        model,
+        _parameters(model, constant_cameras, constant_poses, constant_rigs and not refine_rigs),
+        threads,
+        pose_priors(model, positions) if positions else None,
+        metric_rigs=constant_rigs and has_rigs(model),
+    )
     if loss_px == "auto":
         _solve_until_settled(model, solve)
     else:
@@ -113,7 +84,74 @@ def efficient_loss_px(model: Reconstruction) -> float:
     return efficient_scale_px(squares * (2 * track / (2 * track - 3)))
 
 
-def _solve_until_settled(model: Reconstruction, solve: Callable[..., None]) -> None:
+def _parameters(
+    model: Reconstruction,
+    constant_cameras: set[int],
+    constant_poses: Collection[str],
+    constant_rigs: bool,
+) -> pycolmap.BundleAdjustmentConfig:
+    """All images of a model, and what of them stays; arguments as of `adjust_robustly`."""
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        config.add_image(image_id)
+        if model.images[image_id].name in constant_poses:
+            config.set_constant_rig_from_world_pose(model.images[image_id].frame_id)
+    for camera_id in constant_cameras & set(model.cameras):
+        config.set_constant_cam_intrinsics(camera_id)
+    if constant_rigs:
+        for rig in model.rigs.values():
+            for sensor_id in rig.non_ref_sensors:
+                config.set_constant_sensor_from_rig_pose(sensor_id)
+    return config
+
+
+class _Solver:
+    """COLMAP's bundle adjustment of one model, in place, under Cauchy losses of any scale.
+
+    Args:
+        model: The model.
+        config: What is adjusted.
+        threads: Number of threads.
+        priors: Measured positions that the poses are held to, if there are any.
+        metric_rigs: Whether rigs say how large the model is.
+    """
+
+    def __init__(
+        self,
+        model: Reconstruction,
+        config: pycolmap.BundleAdjustmentConfig,
+        threads: int,
+        priors: list[pycolmap.PosePrior] | None,
+        *,
+        metric_rigs: bool,
+    ) -> None:
+        self.model, self.config, self.priors = model, config, priors
+        self.options = pycolmap.BundleAdjustmentOptions()
+        self.options.print_summary = False
+        self.options.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+        self.options.ceres.solver_options.num_threads = threads
+        self.steps = self.options.ceres.solver_options.max_num_iterations
+        if priors is None and metric_rigs:
+            config.set_constant_rig_from_world_pose(min(model.reg_frame_ids()))
+        elif priors is None:
+            config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+
+    def __call__(self, scale_px: float, max_steps: int | None = None) -> None:
+        """Adjust the model. max_steps: None for COLMAP's own limit."""
+        self.options.ceres.loss_function_scale = scale_px
+        self.options.ceres.solver_options.max_num_iterations = max_steps or self.steps
+        if self.priors is None:
+            pycolmap.create_default_bundle_adjuster(self.options, self.config, self.model).solve()
+            return
+        measured = pycolmap.PosePriorBundleAdjustmentOptions()
+        measured.ceres.prior_position_loss_function_type = pycolmap.LossFunctionType.CAUCHY
+        measured.alignment_ransac.random_seed = 0
+        pycolmap.create_pose_prior_bundle_adjuster(
+            self.options, measured, self.config, self.priors, self.model
+        ).solve()
+
+
+def _solve_until_settled(model: Reconstruction, solve: _Solver) -> None:
     """Adjust a model, in place, with the loss that suits what the adjustment before has left.
 
     The first scale comes from a model that squares have drawn towards its bad observations.

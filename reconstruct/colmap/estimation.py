@@ -60,6 +60,7 @@ def estimate_pose(
     inliers = np.asarray(found["inlier_mask"], np.bool_)
 
     def residuals(pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, 2) of the inliers."""
         return points2d[inliers] - project(own, pose, points3d[inliers])
 
     found = refined(

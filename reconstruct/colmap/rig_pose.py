@@ -61,6 +61,7 @@ def estimate_rig_pose(
     inliers = np.split(mask, np.cumsum(counts)[:-1])
 
     def residuals(rig_from_world: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, 2) of the inliers of all photos."""
         in_rig = pycolmap.Rigid3d(rig_from_world)
         views = zip(points2d, points3d, cameras, rig, inliers, strict=True)
         return np.concatenate(

@@ -6,8 +6,8 @@ import copy
 from typing import Literal
 
 import numpy as np
-import pycolmap
 import pytest
+from surrounded import surrounded
 
 from reconstruct import colmap
 from reconstruct.evaluation.poses import similarity
@@ -16,15 +16,7 @@ from reconstruct.evaluation.poses import similarity
 @pytest.fixture(scope="module")
 def truth() -> colmap.Reconstruction:
     """Ten images of one camera around 200 points, of which each sees most."""
-    pycolmap.set_random_seed(0)
-    options = pycolmap.SyntheticDatasetOptions()
-    options.num_rigs = options.num_cameras_per_rig = 1
-    options.num_frames_per_rig = 10
-    options.num_points3D = 200
-    options.num_points2D_without_point3D = 0
-    options.camera_model_id = pycolmap.CameraModelId.PINHOLE
-    options.camera_params = [1280, 1280, 512, 384]
-    return pycolmap.synthesize_dataset(options)
+    return surrounded("PINHOLE", [1280, 1280, 512, 384])
 
 
 def adjusted(

@@ -10,6 +10,7 @@ import numpy as np
 import pycolmap
 import pytest
 from scipy.spatial.transform import Rotation
+from surrounded import surrounded
 
 from reconstruct import colmap
 from reconstruct.errors import EstimationError
@@ -21,16 +22,7 @@ LOSS_PX = 0.5
 @pytest.fixture(scope="module")
 def truth() -> colmap.Reconstruction:
     """Ten images of one camera around 200 points, of which each sees most."""
-    pycolmap.set_random_seed(0)
-    options = pycolmap.SyntheticDatasetOptions()
-    options.num_rigs = 1
-    options.num_cameras_per_rig = 1
-    options.num_frames_per_rig = 10
-    options.num_points3D = 200
-    options.num_points2D_without_point3D = 0
-    options.camera_model_id = pycolmap.CameraModelId.SIMPLE_RADIAL
-    options.camera_params = [1280, 512, 384, 0.05]
-    return pycolmap.synthesize_dataset(options)
+    return surrounded("SIMPLE_RADIAL", [1280, 512, 384, 0.05])
 
 
 def noisy(
