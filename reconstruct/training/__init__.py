@@ -15,11 +15,12 @@ from reconstruct.training.settings import TrainingConfig
 
 def build_training(context: Context, config: TrainingConfig) -> list[Stage]:
     """The stages of a training file, in their order."""
+    from reconstruct.training.head import Head
     from reconstruct.training.maps import GroupSource, Maps
     from reconstruct.training.train import Train
 
     source = GroupSource(config, context.device)
     if not config.train.keep_maps:
-        return [Train(context, source, None)]
+        return [Train(context, Head(source, None))]
     maps = Maps(context, source)
-    return [maps, Train(context, source, maps)]
+    return [maps, Train(context, Head(source, maps), [maps])]

@@ -1,7 +1,7 @@
 """Checkpoints: ``last`` holds all that training needs to continue, ``best`` is a weights file.
 
-    last.safetensors   conv4_3, Adam's moments, and in the header (JSON) step, best, curves
-    best.safetensors   conv1_1 .. conv4_3, float16: usable as ``weights: OUT/best.safetensors``
+    last.safetensors   what learns, Adam's moments, and in the header (JSON) step, best, curves
+    best.safetensors   the whole network, float16: usable as ``weights: OUT/best.safetensors``
     best.json          where it comes from: data, settings, commit, loss
 
 Each is one file, renamed when complete: a run killed at any time leaves the previous one. (Not
@@ -49,10 +49,12 @@ class State:
     rows: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_last(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+def save_last(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, state: State
+) -> None:
     """Write everything that decides the next step."""
-    tensors = {name: _array(value) for name, value in head.state_dict().items()}
-    for name, parameter in head.named_parameters():
+    tensors = {name: _array(value) for name, value in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
         for moment, value in optimizer.state[parameter].items():
             tensors[f"adam.{moment}.{name}"] = _array(value)
     with atomic_path(path) as temporary:
@@ -69,12 +71,12 @@ def read_state(path: Path) -> State | None:
         return None  # unreadable counts as missing, as everywhere in the output folder
 
 
-def restore(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def restore(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Load weights and Adam's moments from a checkpoint, bit by bit as they were."""
     with safe_open(path, "numpy") as file:
         tensors = {name: torch.from_numpy(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     with torch.no_grad():
-        for name, parameter in head.named_parameters():
+        for name, parameter in network.named_parameters():
             parameter.copy_(tensors[name])
             moments = {m: tensors.get(f"adam.{m}.{name}") for m in MOMENTS}
             if moments["step"] is not None:
@@ -87,16 +89,13 @@ def restore(path: Path, head: nn.Module, optimizer: torch.optim.Optimizer) -> No
 
 
 def save_best(
-    path: Path,
-    trunk: Mapping[str, NDArray[np.float32]],
-    head: Mapping[str, NDArray[np.float32]],
-    provenance: Mapping[str, Any],
+    path: Path, tensors: Mapping[str, NDArray[np.float32]], provenance: Mapping[str, Any]
 ) -> None:
-    """Write the whole network as a weights file, and its provenance beside it."""
-    tensors = {name: value.astype(np.float16) for name, value in {**trunk, **head}.items()}
+    """Write a network as a weights file, in float16, and its provenance beside it."""
+    halved = {name: value.astype(np.float16) for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         header = {"provenance": json.dumps(provenance, sort_keys=True)}
-        temporary.write_bytes(save(tensors, header))
+        temporary.write_bytes(save(halved, header))
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(provenance, indent=1, sort_keys=True), encoding="utf-8")
 

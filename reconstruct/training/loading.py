@@ -7,8 +7,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from reconstruct.training.draws import TRAIN
 from reconstruct.training.groups import Group
-from reconstruct.training.maps import TRAIN, Example, GroupSource
+from reconstruct.training.maps import Example, GroupSource
 
 
 class _Groups(Dataset[Group]):
@@ -22,7 +23,7 @@ class _Groups(Dataset[Group]):
         return len(self.numbers)
 
     def __getitem__(self, index: int) -> Group:
-        return self.source.draw(TRAIN, self.numbers[index])
+        return self.source.draws.draw(TRAIN, self.numbers[index])
 
 
 def fresh_examples(source: GroupSource, numbers: Iterable[int], workers: int) -> Iterator[Example]:

@@ -27,15 +27,12 @@ from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.shard_file import Fields, Record
 from reconstruct.storage.shards import ShardStore
 from reconstruct.torch_device import resolve_device
-from reconstruct.training.groups import Group, TrainingSet, draw_group
-from reconstruct.training.mix import load_source
+from reconstruct.training.draws import TRAIN, VALIDATION, GroupDraws, key, keys
+from reconstruct.training.groups import Group
 from reconstruct.training.network import FrozenTrunk
 from reconstruct.training.settings import TrainingConfig
 
 GROUPS_A_SHARD = 16
-TRAIN, VALIDATION = "train", "validation"
-STREAMS = {TRAIN: 0, VALIDATION: 1}
-"""Second number of a group's seed: training and validation never share a group."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,15 +56,14 @@ class GroupSource:
         self.device = device
 
     def __getstate__(self) -> dict[str, Any]:
-        # Sent to processes that draw, which open the data for themselves and need no network.
+        # Sent to processes that draw, which need no network.
         return {"config": self.config, "device": self.device}
 
     @cached_property
-    def sources(self) -> dict[str, TrainingSet]:
-        """Role -> training set."""
-        train = load_source(self.config.dataset)
-        chosen = self.config.validation.dataset
-        return {TRAIN: train, VALIDATION: load_source(chosen) if chosen is not None else train}
+    def draws(self) -> GroupDraws:
+        """The groups."""
+        config = self.config
+        return GroupDraws(config.dataset, config.validation, config.train.shape(), config.seed)
 
     @cached_property
     def weights(self) -> TrunkWeights:
@@ -85,15 +81,9 @@ class GroupSource:
         """Fingerprint of all groups and their maps, whatever their number."""
         train = self.config.train
         shape = [train.layout, train.crop_px, train.min_correspondences, train.precision]
-        data = [self.sources[role].identity() for role in STREAMS]
         trunk = {k: v for k, v in self.weights.tensors.items() if not k.startswith(LAST)}
         network = TrunkWeights(trunk, self.weights.preprocessing).content_hash()
-        return fingerprint("maps", shape, data, self.config.seed, network)
-
-    def draw(self, role: str, number: int) -> Group:
-        """Group ``number`` of a role, always the same."""
-        seed = (self.config.seed, STREAMS[role], number)
-        return draw_group(self.sources[role], self.config.train.shape(), seed)
+        return fingerprint("maps", shape, self.draws.identity(), self.config.seed, network)
 
     def example(self, group: Group) -> Example:
         """The output of the trunk for a group."""
@@ -113,7 +103,7 @@ class Maps(KeyedStage):
         self.source = source
         config = source.config
         counts = {VALIDATION: config.validation.groups, TRAIN: config.train.groups}
-        self.keys = [key(role, i) for role, count in counts.items() for i in range(count)]
+        self.keys = keys(counts)
 
     def find_fingerprints(self) -> dict[str, str]:
         """Group -> the fingerprint of the data and the network, the same for all."""
@@ -160,16 +150,11 @@ class MapsWorker:
 
         def draw(item: Wanted) -> Group:
             role, _, number = item.key.partition("/")
-            return self.source.draw(role, int(number))
+            return self.source.draws.draw(role, int(number))
 
         for item, group in zip(wanted, ahead(draw, wanted, 1), strict=True):
             fields = _fields(self.source.example(group))
             yield Result(item.key, (Record(item.key, item.fingerprint, fields),))
-
-
-def key(role: str, number: int) -> str:
-    """Key of a stored group."""
-    return f"{role}/{number:05d}"
 
 
 def _fields(example: Example) -> Fields:

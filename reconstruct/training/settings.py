@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -28,7 +29,46 @@ class ValidationConfig(Section):
     """Steps between two validations; each also writes a checkpoint."""
 
 
-class TrainConfig(Section):
+class UpdatesConfig(Section):
+    """How weights are updated, whatever learns."""
+
+    epochs: int = Field(1, ge=1)
+    """Number of epochs."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Learning rate of Adam."""
+    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    """`step`: divided by 5 after 70 % of the steps. `cosine`: down to a hundredth."""
+    warmup: int = Field(20, ge=0)
+    """Steps over which the learning rate rises to its initial value."""
+    max_gradient_norm: float | None = Field(1.0, gt=0)
+    """Longer gradients are scaled to this norm; null: none is, as the authors of D2-Net train."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the network. bfloat16 is twice as fast on CUDA and on CPUs with AVX512-BF16."""
+    tensorboard: Annotated[bool, NotIdentity] = False
+    """Also write the curves for TensorBoard (needs the package tensorboard)."""
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Updates in an epoch."""
+        raise NotImplementedError
+
+    @property
+    def steps(self) -> int:
+        """Updates in all."""
+        return self.steps_an_epoch * self.epochs
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        done = step / max(1, self.steps)
+        factor = 1.0
+        if self.schedule == "step" and done >= 0.7:
+            factor = 0.2
+        elif self.schedule == "cosine":
+            factor = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.learning_rate * factor * min(1.0, (step + 1) / (self.warmup + 1))
+
+
+class TrainConfig(UpdatesConfig):
     """Section ``train``. A step takes one group of crops: all its pairs, one update."""
 
     weights: str = "vgg16"
@@ -42,30 +82,16 @@ class TrainConfig(Section):
     """Pairs with fewer correspondences are dropped."""
     groups: int = Field(1700, ge=1)
     """Groups (steps) per epoch."""
-    epochs: int = Field(1, ge=1)
-    """Number of epochs."""
     keep_maps: bool = True
     """Compute the output of the frozen trunk once and keep it on disk (maps/): the same groups
     every epoch, and only conv4_3 to run. false: new groups every epoch, the better choice on a GPU.
     """
-    learning_rate: float = Field(1e-3, gt=0)
-    """Learning rate of Adam."""
-    schedule: Literal["constant", "step", "cosine"] = "cosine"
-    """`step`: divided by 5 after 70 % of the steps. `cosine`: down to a hundredth."""
-    warmup: int = Field(20, ge=0)
-    """Steps over which the learning rate rises to its initial value."""
-    max_gradient_norm: float | None = Field(1.0, gt=0)
-    """Longer gradients are scaled to this norm; null: none is, as the authors train."""
     safe_radius: int = Field(4, ge=0)
     """Cells within this distance (Chebyshev) of the true one are not used as negatives."""
     margin: float = Field(1.0, gt=0)
     """By how much the hardest negative has to be farther than the true cell."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of convolutions. bfloat16 is twice as fast on CUDA and on CPUs with AVX512-BF16."""
     workers: Annotated[int, NotIdentity] = Field(0, ge=0)
     """Processes that draw groups if maps are not kept; 0 draws in the main process."""
-    tensorboard: Annotated[bool, NotIdentity] = False
-    """Also write the curves for TensorBoard (needs the package tensorboard)."""
 
     @field_validator("weights")
     @classmethod
@@ -82,17 +108,10 @@ class TrainConfig(Section):
             min_correspondences=self.min_correspondences,
         )
 
-    def rate(self, step: int) -> float:
-        """The learning rate of a step."""
-        import math
-
-        done = step / max(1, self.groups * self.epochs)
-        factor = 1.0
-        if self.schedule == "step" and done >= 0.7:
-            factor = 0.2
-        elif self.schedule == "cosine":
-            factor = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
-        return self.learning_rate * factor * min(1.0, (step + 1) / (self.warmup + 1))
+    @property
+    def steps_an_epoch(self) -> int:
+        """One for each group."""
+        return self.groups
 
 
 class TrainingConfig(PipelineFile):

@@ -1,4 +1,4 @@
-"""Stage ``train``: fine-tune conv4_3; see `reconstruct.training` for the flow.
+"""Stage ``train``: what a `Learner` has to learn; see `reconstruct.training` for the flow.
 
 last.safetensors  best.safetensors  best.json  curves.csv  curves.svg
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,47 +15,35 @@ from torch import nn
 
 from reconstruct.atomic import atomic_path
 from reconstruct.fingerprints import fingerprint
-from reconstruct.parallel import ahead
-from reconstruct.stages import Context, Plan
+from reconstruct.stages import Context, Plan, Precursor
 from reconstruct.stages.whole import WholeStage
 from reconstruct.torch_device import resolve_device
-from reconstruct.training.checkpoint import (
-    State,
-    commit,
-    read_state,
-    restore,
-    save_best,
-    save_last,
-)
+from reconstruct.training.checkpoint import State, commit, read_state, restore, save_last
 from reconstruct.training.curves import draw, write_csv, write_tensorboard
-from reconstruct.training.loading import fresh_examples
-from reconstruct.training.loop import make_optimizer, steps, take_step, validate
-from reconstruct.training.maps import VALIDATION, Example, GroupSource, Maps
-from reconstruct.training.network import head_tensors, make_head
+from reconstruct.training.learner import Learner
+from reconstruct.training.loop import take_step, validate
 
 logger = logging.getLogger(__name__)
 
 
 class Train(WholeStage):
-    """The stage. maps: None where the trunk runs with every step."""
+    """The stage."""
 
     name = "train"
 
-    def __init__(self, context: Context, source: GroupSource, maps: Maps | None) -> None:
+    def __init__(
+        self, context: Context, learner: Learner, before: Sequence[Precursor] = ()
+    ) -> None:
         workspace = context.workspace
-        super().__init__(context, workspace.trained, [] if maps is None else [maps])
-        self.source = source
-        self.maps = maps
-        self.config = source.config
+        super().__init__(context, workspace.trained, before)
+        self.learner = learner
         self.last, self.best = workspace.checkpoint, self.artifact
-        self.total = self.config.train.groups * self.config.train.epochs
+        self.total = learner.updates.steps
         self.commit: str | None = None
 
     def find_fingerprint(self) -> str:
         """Fingerprint over the data, the settings and the weights to start from."""
-        settings = self.config.train.identity(), self.config.validation.identity()
-        start = self.source.weights.content_hash()  # of which the maps only know the trunk
-        return fingerprint("training", self.source.fingerprint, *settings, self.config.seed, start)
+        return fingerprint("training", *self.learner.identity())
 
     def plan(self) -> Plan:
         """How many steps are left."""
@@ -77,63 +65,45 @@ class Train(WholeStage):
 
     def _train(self) -> None:
         self.commit = commit()  # of the code that runs: the checkout may move on meanwhile
-        train = self.config.train
-        device = resolve_device(self.context.device)
-        head = make_head(self.source.weights.tensors, train.layout, device)
-        optimizer = make_optimizer(head)
+        learner = self.learner
+        network = learner.network(resolve_device(self.context.device))
+        optimizer = learner.optimizer(network)
         state = read_state(self.last)
         if state is not None and state.fingerprint == self.fingerprint():
-            restore(self.last, head, optimizer)
+            restore(self.last, network, optimizer)
             logger.info("train: goes on from step %d", state.step)
             self._draw(state)  # a kill may have come between the checkpoint and its curves
         else:
             state = State(self.find_fingerprint())
-            self._validate(head, state)
+            self._validate(network, state)
         with self.context.reporter.task(self.name, self.total - state.step, "steps") as advance:
-            for example in self._examples(state.step):
-                state.rows.append(take_step(head, optimizer, example, train, state.step))
+            for example in learner.examples(state.step):
+                state.rows.append(take_step(learner, network, optimizer, example, state.step))
                 state.step += 1
                 advance()
-                if state.step % self.config.validation.every == 0 or state.step == self.total:
-                    self._validate(head, state)
-                    save_last(self.last, head, optimizer, state)
+                if state.step % learner.checks.every == 0 or state.step == self.total:
+                    self._validate(network, state)
+                    save_last(self.last, network, optimizer, state)
                     self._draw(state)
                     self._log(state)
 
-    def _validate(self, head: nn.Conv2d, state: State) -> None:
+    def _validate(self, network: nn.Module, state: State) -> None:
         """Compute the validation loss, and write the checkpoint if it is the best so far."""
-        groups = range(self.config.validation.groups)
-        loss = validate(head, (self._validation(i) for i in groups), self.config.train)
+        loss = validate(self.learner, network)
         if state.rows:
             state.rows[-1]["validation"] = loss
         logger.info("train: step %d, validation loss %.4f", state.step, loss)
         if not math.isfinite(loss) or (state.best_loss is not None and loss >= state.best_loss):
             return
         state.best_loss, state.best_step = loss, state.step
-        save_best(self.best, self.source.weights.tensors, head_tensors(head), self._origin(state))
-
-    def _validation(self, number: int) -> Example:
-        if self.maps is not None:
-            return self.maps.read(VALIDATION, number)
-        return self.source.example(self.source.draw(VALIDATION, number))
-
-    def _examples(self, first: int) -> Iterator[Example]:
-        numbers = steps(self.config.seed, self.config.train, first)
-        if self.maps is None:
-            return fresh_examples(self.source, numbers, self.config.train.workers)
-        maps = self.maps
-        return ahead(lambda number: maps.read("train", number), numbers, 1)
-
-    def _origin(self, state: State) -> dict[str, Any]:
-        return {
+        origin = {
+            **self.learner.origin(),
             "trained": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": self.commit,
-            "config": self.config.model_dump(mode="json"),
-            "data": self.source.fingerprint,
-            "starts_from": self.source.weights.content_hash(),
             "step": state.step,
             "validation_loss": state.best_loss,
         }
+        self.learner.save(self.best, network, origin)
 
     def _draw(self, state: State) -> None:
         write_csv(self.workspace.curves, state.rows)
@@ -142,8 +112,8 @@ class Train(WholeStage):
 
     def _log(self, state: State) -> None:
         root = self.context.workspace.root
-        if self.config.train.tensorboard:
-            write_tensorboard(root / "tensorboard", state.rows[-self.config.validation.every :])
+        if self.learner.updates.tensorboard:
+            write_tensorboard(root / "tensorboard", state.rows[-self.learner.checks.every :])
 
     def figures(self) -> dict[str, Any]:
         """The best checkpoint; the curves go to the summary."""

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reconstruct.training.loop import group_loss, make_optimizer, take_step
+from reconstruct.training.head import Head, group_loss
+from reconstruct.training.loop import take_step
 from reconstruct.training.loss import describe, pair_loss, soft_scores
-from reconstruct.training.maps import Example
-from reconstruct.training.settings import TrainConfig
+from reconstruct.training.maps import Example, GroupSource
+from reconstruct.training.settings import TrainConfig, TrainingConfig, ValidationConfig
 
 
 def random_maps(*shape: int, seed: int = 0) -> Tensor:
@@ -150,9 +151,12 @@ def test_one_group_is_learnt_by_heart(layout: str) -> None:
     cells = torch.stack([torch.arange(144), torch.randperm(144, generator=generator)], dim=1)
     example = Example(maps, [(0, 1, cells)])
     before = float(group_loss(head, example, config).detach())
-    optimizer = make_optimizer(head)
+    validation = ValidationConfig()
+    file = TrainingConfig.model_construct(train=config, validation=validation)
+    learner = Head(GroupSource(file, "cpu"), None)
+    optimizer = learner.optimizer(head)
     for step in range(150):
-        take_step(head, optimizer, example, config, step)
+        take_step(learner, head, optimizer, example, step)
     after = float(group_loss(head, example, config).detach())
     assert before > 0.9
     assert after < 0.05

@@ -16,9 +16,10 @@ from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.features.weights import load_weights, read_weights
 from reconstruct.pipeline.config import load_config
 from reconstruct.training import loop, maps, train
+from reconstruct.training.head import Head
 from reconstruct.training.loading import fresh_examples
 from reconstruct.training.maps import Example, GroupSource
-from reconstruct.training.settings import TrainConfig
+from reconstruct.training.settings import TrainConfig, TrainingConfig, ValidationConfig
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -152,19 +153,23 @@ def test_gradients_are_shortened_only_where_that_is_asked_for(limit: float | Non
     head = torch.nn.Conv2d(512, 512, 3, padding=1)
     start = [p.detach().clone() for p in head.parameters()]
     config = TrainConfig(learning_rate=1.0, warmup=0, schedule="constant", max_gradient_norm=limit)
-    row = loop.take_step(head, torch.optim.SGD(head.parameters()), example, config, 0)
+    learner = Head(
+        GroupSource(
+            TrainingConfig.model_construct(train=config, validation=ValidationConfig()), "cpu"
+        ),
+        None,
+    )
+    row = loop.take_step(learner, head, torch.optim.SGD(head.parameters()), example, 0)
     moved = torch.stack([(p - s).norm() for p, s in zip(head.parameters(), start, strict=True)])
     assert row["gradient_norm"] > 1e-2
     assert moved.detach().norm().item() == pytest.approx(limit or row["gradient_norm"], rel=1e-2)
 
 
 def test_every_epoch_has_all_kept_groups_or_new_ones() -> None:
-    kept = TrainConfig(groups=4, epochs=2)
-    numbers = list(loop.steps(0, kept, 0))
+    numbers = list(loop.steps(0, 2, 4, 0, fresh=False))
     assert sorted(numbers[:4]) == sorted(numbers[4:]) == [0, 1, 2, 3]
-    assert list(loop.steps(0, kept, 3)) == numbers[3:]
-    fresh = TrainConfig(groups=4, epochs=2, keep_maps=False)
-    assert list(loop.steps(0, fresh, 5)) == [5, 6, 7]
+    assert list(loop.steps(0, 2, 4, 3, fresh=False)) == numbers[3:]
+    assert list(loop.steps(0, 2, 4, 5, fresh=True)) == [5, 6, 7]
 
 
 def test_a_training_file_is_told_by_its_section(training: Path, command: Any) -> None:
