@@ -17,6 +17,7 @@ from reconstruct.errors import ConfigError
 from reconstruct.indoor.comparison import IndoorConfig
 from reconstruct.localization.table import LocalizationTable
 from reconstruct.pipeline.config import PipelineConfig, load_config
+from reconstruct.training.matcher_settings import MatcherTrainingConfig
 from reconstruct.training.settings import TrainingConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
@@ -26,6 +27,7 @@ OUTSIDE_OF_FINGERPRINTS = {
         *("PipelineConfig.name", "PipelineConfig.output", "IndoorConfig.name"),
         *("IndoorConfig.output", "TrainingConfig.name", "TrainingConfig.output"),
         *("LocalizationTable.name", "LocalizationTable.output"),
+        *("MatcherTrainingConfig.name", "MatcherTrainingConfig.output"),
         *("BenchmarkConfig.name", "BenchmarkConfig.output"),
     },
     "paths of what counts by its content": {
@@ -73,8 +75,9 @@ OUTSIDE_OF_FINGERPRINTS = {
     "where the work is done": {
         *("PipelineConfig.cluster", "BenchmarkConfig.cluster"),
         *("IndoorConfig.cluster", "TrainingConfig.cluster", "LocalizationTable.cluster"),
+        "MatcherTrainingConfig.cluster",
     },
-    "the same curves once more": {"TrainConfig.tensorboard"},
+    "the same curves once more": {"TrainConfig.tensorboard", "TrainMatcherConfig.tensorboard"},
 }
 """Reason -> SECTION.FIELD."""
 
@@ -214,6 +217,7 @@ ROOTS: tuple[type[Section], ...] = (
     IndoorConfig,
     LocalizationTable,
     TrainingConfig,
+    MatcherTrainingConfig,
 )
 
 

@@ -13,7 +13,8 @@ KIND_NAMES = {
     "methods": "Benchmarks of extractors (files with section `methods`)",
     "rows": "Localization in RGB-D maps (files with section `rows`)",
     "features": "Several extractors in one localization benchmark (files with section `features`)",
-    "train": "Training (files with section `train`)",
+    "train": "Training D2-Net (files with section `train`)",
+    "train_matcher": "Training a matcher (files with section `train_matcher`)",
 }
 
 

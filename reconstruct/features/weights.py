@@ -193,6 +193,18 @@ UNREADABLE: Final = (
 """What torch and safetensors raise for files that are damaged, or of another kind."""
 
 
+def read_tensors(path: Path) -> Any:
+    """What a ``.safetensors`` file or any other checkpoint holds, on the CPU, as torch's tensors.
+
+    Raises WeightsError naming the file.
+    """
+    import torch
+
+    if path.suffix != ".safetensors":
+        return read_checkpoint(path)
+    return {name: torch.as_tensor(value) for name, value in _read_safetensors(path).items()}
+
+
 def read_checkpoint(path: Path) -> Any:
     """What a PyTorch file holds, on the CPU; nothing but tensors and plain values is made.
 

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from reconstruct.errors import MissingLibraryError, UsageError, WeightsError
 from reconstruct.features.published import published_file
-from reconstruct.features.weights import UNREADABLE, read_checkpoint, tensors_hash
+from reconstruct.features.weights import UNREADABLE, read_tensors, tensors_hash
 from reconstruct.fingerprints import file_hash
 from reconstruct.lazy import lazily
 from reconstruct.matching import MatcherConfig
@@ -190,13 +190,7 @@ def build(weights: str, threshold: float) -> Any:
         MissingLibraryError: kornia is missing.
         WeightsError: The file is missing, cannot be downloaded, or is not a LightGlue.
     """
-    try:
-        library: Any = importlib.import_module("kornia.feature")
-    except ImportError as error:
-        raise MissingLibraryError(
-            "matcher lightglue needs the library kornia: pip install 'reconstruct[kornia]'; or "
-            "give an exported network (.onnx) as `weights`"
-        ) from error
+    _library()  # before a download
     path = Path(weights).expanduser()
     if not path.is_file():
         if weights not in DOWNLOADED:
@@ -205,16 +199,9 @@ def build(weights: str, threshold: float) -> Any:
                 f"or one of {', '.join(DOWNLOADED)}"
             )
         path = published_file(DOWNLOADED[weights])
-    entries = renamed(read_checkpoint(path))
+    entries = renamed(read_tensors(path))
     try:
-        network = library.LightGlue(
-            None,
-            **architecture(entries),
-            filter_threshold=threshold,
-            depth_confidence=-1,
-            width_confidence=-1,
-            weights=None,
-        )
+        network = make_network(**architecture(entries), filter_threshold=threshold)
         missing = set(network.load_state_dict(entries, strict=False).missing_keys)
     except UNREADABLE as error:
         raise WeightsError(f"{path}: not the weights of a LightGlue ({error})") from error
@@ -222,6 +209,30 @@ def build(weights: str, threshold: float) -> Any:
     if missing:
         raise WeightsError(f"{path}: not the weights of a LightGlue (no {min(missing)})")
     return network
+
+
+def make_network(**settings: Any) -> Any:
+    """kornia's LightGlue with weights drawn at random, early stopping and pruning off.
+
+    Args:
+        settings: As kornia names them: ``input_dim``, ``descriptor_dim``, ``num_heads`` ...
+
+    Raises:
+        MissingLibraryError: kornia is missing.
+    """
+    return _library().LightGlue(
+        None, **settings, depth_confidence=-1, width_confidence=-1, weights=None
+    )
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("kornia.feature")
+    except ImportError as error:
+        raise MissingLibraryError(
+            "LightGlue needs the library kornia: pip install 'reconstruct[kornia]'; a network that "
+            "was exported (.onnx) matches without"
+        ) from error
 
 
 def renamed(entries: Any) -> dict[str, Tensor]:

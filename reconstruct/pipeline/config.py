@@ -24,6 +24,7 @@ from reconstruct.stages.map_settings import MapConfig
 from reconstruct.stages.pair_settings import PairConfig
 from reconstruct.stages.pipeline_file import PipelineFile
 from reconstruct.stages.verify import VerifyConfig
+from reconstruct.training.matcher_settings import MatcherTrainingConfig
 from reconstruct.training.settings import TrainingConfig
 
 
@@ -78,13 +79,21 @@ class PipelineConfig(PipelineFile):
         return self
 
 
-AnyConfig = PipelineConfig | BenchmarkConfig | IndoorConfig | LocalizationTable | TrainingConfig
+AnyConfig = (
+    PipelineConfig
+    | BenchmarkConfig
+    | IndoorConfig
+    | LocalizationTable
+    | TrainingConfig
+    | MatcherTrainingConfig
+)
 
 BY_SECTION: Mapping[str, type[AnyConfig]] = {
     "methods": BenchmarkConfig,
     "rows": IndoorConfig,
     "features": LocalizationTable,
     "train": TrainingConfig,
+    "train_matcher": MatcherTrainingConfig,
 }
 """Section that only one kind of pipeline file has -> that kind; all others are `PipelineConfig`."""
 
@@ -94,7 +103,8 @@ def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
 
     A file with section ``methods`` is a benchmark of several extractors; one with ``rows`` compares
     ways of localization in an RGB-D map; one with ``features`` compares several extractors in a
-    localization benchmark; one with ``train`` fine-tunes D2-Net.
+    localization benchmark; one with ``train`` fine-tunes D2-Net, and one with ``train_matcher``
+    trains a LightGlue.
 
     Raises ConfigError.
     """

@@ -16,6 +16,7 @@ from reconstruct.pipeline.config import AnyConfig, PipelineConfig
 from reconstruct.progress import Reporter
 from reconstruct.stages import Context, Summary
 from reconstruct.torch_device import check_device
+from reconstruct.training.matcher_settings import MatcherTrainingConfig
 from reconstruct.training.settings import TrainingConfig
 from reconstruct.workspace import Workspace
 
@@ -44,7 +45,7 @@ def open_context(
     check_device(device)
     if isinstance(config, BenchmarkConfig):
         dataset: Dataset = load_benchmark(config).dataset
-    elif isinstance(config, TrainingConfig):
+    elif isinstance(config, TrainingConfig | MatcherTrainingConfig):
         # Drawn from, not gone through photo by photo.
         dataset = Dataset(root=Path(config.dataset.images), names=())
     else:

@@ -27,7 +27,8 @@ from reconstruct.stages.refine import Refine, VerifyRefined
 from reconstruct.stages.turn import Turn
 from reconstruct.stages.verify import Verified, Verify, VerifyConfig
 from reconstruct.stages.whole import WholeStage
-from reconstruct.training import build_training
+from reconstruct.training import build_matcher_training, build_training
+from reconstruct.training.matcher_settings import MatcherTrainingConfig
 from reconstruct.training.settings import TrainingConfig
 from reconstruct.workspace import Workspace
 
@@ -40,6 +41,8 @@ def build_stages(config: AnyConfig, context: Context) -> list[Stage]:
         return build_indoor(context, config)
     if isinstance(config, TrainingConfig):
         return build_training(context, config)
+    if isinstance(config, MatcherTrainingConfig):
+        return build_matcher_training(context, config)
     if isinstance(config, LocalizationTable):
         return build_table(context, config)
     return build_chain(context, config)

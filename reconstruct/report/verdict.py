@@ -38,7 +38,7 @@ def verdict(summary: Summary) -> Verdict:
     if "map" in figures:
         return _mapped(summary)
     if "train" in figures:
-        return _trained(figures["train"])
+        return _trained(figures["train"], matcher="crops" in figures)
     compared = _compared(summary)
     return compared or _prepared(summary)
 
@@ -118,12 +118,15 @@ def _far(table: Sequence[Sequence[str]] | None) -> bool:
     return bool(shares) and all(_value(cell) == 0 for cell in shares)
 
 
-def _trained(found: Mapping[str, Any]) -> Verdict:
+def _trained(found: Mapping[str, Any], matcher: bool) -> Verdict:
     headline = (
         f"{count(int(found['steps']), 'step')} trained, best validation loss "
         f"{found['best validation loss']} at step {found['at step']}"
     )
-    note = f"Extract with it: --set extract.local.weights={found['weights']}"
+    use, key = (
+        ("Match", "match.method=lightglue --set match") if matcher else ("Extract", "extract.local")
+    )
+    note = f"{use} with it: --set {key}.weights={found['weights']}"
     start = int(found["at step"] or 0) == 0
     notes = ("No step was better than the weights to start from.",) if start else (note,)
     return Verdict(level="partial" if start else "good", headline=headline, notes=notes)

@@ -37,10 +37,13 @@ class Group:
     Attributes:
         images: (K, S, S, 3) uint8 RGB.
         pairs: One or more.
+        complete: Whether cells without corresponding one are known to have none: where photos agree
+            pixel by pixel, and not where depth may be missing.
     """
 
     images: ImageArray
     pairs: tuple[CropPair, ...]
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,7 +96,7 @@ def warped_group(
         CropPair(first=i, second=j, cells=_cells(shape, homographies[i], homographies[j], size))
         for i, j in combinations(range(len(photos)), 2)
     ]
-    return Group(images=np.stack(images), pairs=shape.usable(pairs))
+    return Group(images=np.stack(images), pairs=shape.usable(pairs), complete=True)
 
 
 def random_homography(

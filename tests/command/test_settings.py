@@ -18,7 +18,8 @@ from reconstruct.shipped import find_pipeline, pipeline_names
 def test_every_setting_has_a_sentence() -> None:
     settings = all_settings()
     assert not [setting.key for setting in settings if not setting.sentence]
-    assert {setting.kind for setting in settings} == {"", "features", "methods", "rows", "train"}
+    kinds = {"", "features", "methods", "rows", "train", "train_matcher"}
+    assert {setting.kind for setting in settings} == kinds
 
 
 def test_a_setting_is_told_with_type_default_and_sentence() -> None:

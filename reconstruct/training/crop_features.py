@@ -1,0 +1,167 @@
+"""Stage ``crops``: the local features of every crop, computed once, and which of them match.
+
+    crops/part-*.h5  key train/00042 or validation/00007: counts (K,) int32 keypoints of each crop,
+                     keypoints (N, 2) float32 and descriptors (N, D) float16, crop after crop, pairs
+                     (P, 2) int32, mates (M,) int32: for each pair the match of each keypoint of the
+                     first crop, then of the second (`reconstruct.training.mates`)
+
+A stopped run continues with the missing shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reconstruct import features
+from reconstruct.features import Extractor
+from reconstruct.fingerprints import fingerprint
+from reconstruct.parallel import ahead
+from reconstruct.stages import Context
+from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
+from reconstruct.storage.shard_file import Fields, Record
+from reconstruct.storage.shards import ShardStore
+from reconstruct.training.draws import TRAIN, VALIDATION, GroupDraws, key, keys
+from reconstruct.training.groups import Group
+from reconstruct.training.matcher_settings import MatcherTrainingConfig
+from reconstruct.training.mates import Mates, mates
+
+GROUPS_A_SHARD = 16
+
+
+class Side(NamedTuple):
+    """A crop of a pair.
+
+    keypoints: (N, 2) in its pixels. descriptors: (N, D). mates: (N,) see `mates`.
+    """
+
+    keypoints: NDArray[np.float32]
+    descriptors: NDArray[np.float16]
+    mates: Mates
+
+
+class CropPairs:
+    """The pairs of crops of a training file by role and number of their group."""
+
+    def __init__(self, config: MatcherTrainingConfig, device: str) -> None:
+        self.config = config
+        self.device = device
+        train = config.train_matcher
+        self.draws = GroupDraws(config.dataset, config.validation, train.shape(), config.seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Sent to processes that draw and extract, which load the network for themselves.
+        return {name: value for name, value in self.__dict__.items() if name != "extractor"}
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """What describes the crops."""
+        return features.create(self.config.train_matcher.local, self.device)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Fingerprint of all groups and their features, whatever their number."""
+        train = self.config.train_matcher
+        shape = [train.crop_px, train.min_correspondences, train.near_px, train.far_px]
+        data = self.draws.identity()
+        return fingerprint("crops", shape, data, self.config.seed, self.extractor.identity())
+
+    def fields(self, group: Group) -> Fields:
+        """What is stored of a group."""
+        train = self.config.train_matcher
+        found = [self.extractor(image) for image in group.images]
+        places = [f.keypoints.astype(np.float64) for f in found]
+        matched = [
+            mates(
+                train.shape().layout,
+                train.crop_px,
+                pair.cells,
+                places[pair.first],
+                places[pair.second],
+                near_px=train.near_px,
+                far_px=train.far_px,
+                complete=group.complete,
+            )
+            for pair in group.pairs
+        ]
+        return {
+            "counts": np.array([len(f.keypoints) for f in found], np.int32),
+            "keypoints": np.concatenate([f.keypoints for f in found]).astype(np.float32),
+            "descriptors": np.concatenate([f.descriptors for f in found]).astype(np.float16),
+            "pairs": np.array([(p.first, p.second) for p in group.pairs], np.int32),
+            "mates": np.concatenate([part for both in matched for part in both]),
+        }
+
+
+class Crops(KeyedStage):
+    """The stage."""
+
+    name = "crops"
+    unit = "groups"
+    shard = (GROUPS_A_SHARD, GROUPS_A_SHARD)
+
+    def __init__(self, context: Context, source: CropPairs) -> None:
+        super().__init__(context, ShardStore(context.workspace.root / "crops"))
+        self.source = source
+        config = source.config
+        counts = {VALIDATION: config.validation.groups, TRAIN: config.train_matcher.groups}
+        self.keys = keys(counts)
+
+    def find_fingerprints(self) -> dict[str, str]:
+        """Group -> the fingerprint of the data and the extractor, the same for all."""
+        return dict.fromkeys(self.keys, self.source.fingerprint)
+
+    def order(self, keys: Sequence[str]) -> list[str]:
+        """Validation first."""
+        return sorted(keys, key=lambda k: (TRAIN in k, k))
+
+    def prepare(self) -> None:
+        """Drop the features of another data set or extractor, which nobody reads."""
+        if len(self.missing()) == len(self.keys):
+            self.discard()
+
+    def worker(self) -> Worker:
+        """Draws groups and extracts their features."""
+        return CropsWorker(self.source)
+
+    def figures(self, made: int) -> dict[str, Any]:
+        """How many groups, and keypoints."""
+        counts = self.store.lengths("keypoints")
+        return {"groups": len(self.keys), "keypoints": sum(counts[k] for k in self.keys)}
+
+    def read(self, role: str, number: int) -> list[tuple[Side, Side]]:
+        """The pairs of a group."""
+        fields = self.store.read(key(role, number))
+        ends = np.cumsum(fields["counts"])[:-1]
+        keypoints = np.split(fields["keypoints"], ends)
+        descriptors = np.split(fields["descriptors"], ends)
+        lengths = fields["counts"][fields["pairs"]].ravel()
+        parts = np.split(fields["mates"], np.cumsum(lengths)[:-1])
+        sides = [
+            Side(keypoints[crop], descriptors[crop], part)
+            for crop, part in zip(fields["pairs"].ravel(), parts, strict=True)
+        ]
+        return list(zip(sides[::2], sides[1::2], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class CropsWorker:
+    """Groups -> their features; the next group is drawn while these are computed."""
+
+    source: CropPairs
+
+    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
+        """Results for groups."""
+
+        def draw(item: Wanted) -> Group:
+            role, _, number = item.key.partition("/")
+            return self.source.draws.draw(role, int(number))
+
+        for item, group in zip(wanted, ahead(draw, wanted, 1), strict=True):
+            fields = self.source.fields(group)
+            yield Result(item.key, (Record(item.key, item.fingerprint, fields),))
