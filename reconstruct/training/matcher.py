@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reconstruct.errors import DataError
+from reconstruct.errors import ConfigError, DataError
 from reconstruct.matching.lightglue import make_network
 from reconstruct.parallel import ahead
 from reconstruct.training.checkpoint import save_best
 from reconstruct.training.crop_features import Crops, Side
 from reconstruct.training.draws import TRAIN, VALIDATION
-from reconstruct.training.loop import steps
+from reconstruct.training.loop import order
 from reconstruct.training.mates import ALONE
 
 FEWEST = 16
@@ -43,7 +42,7 @@ START_GROUPS = 16
 SHARPNESS = 15.0
 """Similarity of a typical keypoint to itself as training starts."""
 STILL = 0.2
-"""Factor for what the layers change as training starts."""
+"""Factor for what the layers change as training starts, where states have variance 1."""
 SMALLEST = 0.3
 """A crop counts as a part of a photo that is larger by up to the inverse of this."""
 
@@ -80,7 +79,12 @@ class Matcher:
         return ["matcher", self.crops.source.fingerprint, *settings, self.config.seed]
 
     def network(self, device: torch.device) -> Any:
-        """LightGlue as nearest neighbours. Raises DataError if there are too few keypoints."""
+        """LightGlue as nearest neighbours.
+
+        Raises:
+            ConfigError: Descriptors are shorter than a keypoint's state.
+            DataError: There are too few keypoints.
+        """
         train = self.updates
         groups = (self.crops.read(TRAIN, n) for n in range(min(START_GROUPS, train.groups)))
         rows = np.concatenate([first.descriptors for pairs in groups for first, _ in pairs])
@@ -88,6 +92,10 @@ class Matcher:
             raise DataError(
                 f"{len(rows)} keypoints in {START_GROUPS} groups of crops are too few to begin "
                 "with; use larger crops (train_matcher.crop_px), or photos with more texture"
+            )
+        if rows.shape[1] < train.width:
+            raise ConfigError(
+                f"train_matcher.width: {train.width} is more than the descriptors' {rows.shape[1]}"
             )
         torch.manual_seed(self.config.seed)
         network = make_network(
@@ -112,22 +120,20 @@ class Matcher:
     def examples(self, first: int) -> Iterator[Batch]:
         """One random pair of each of `pairs` groups."""
         train, seed = self.updates, self.config.seed
-        epoch = train.steps_an_epoch * train.pairs  # the rest of the groups wait for another epoch
-        numbers = steps(seed, train.epochs, epoch, first * train.pairs, fresh=False)
 
-        def read(step: tuple[int, tuple[int, ...]]) -> Batch:
-            number, groups = step
-            rng = np.random.default_rng((seed, 3, number))
+        def read(step: int) -> Batch:
+            epoch, place = divmod(step, train.steps_an_epoch)
+            groups = order(seed, epoch, train.groups, fresh=False)
+            rng = np.random.default_rng((seed, 3, step))
             drawn = []
-            for group in groups:
+            for group in groups[place * train.pairs : (place + 1) * train.pairs]:
                 pairs = usable(self.crops.read(TRAIN, group))
                 if pairs:
                     sides = pairs[int(rng.integers(len(pairs)))]
                     drawn.append(sides if rng.random() < 0.5 else sides[::-1])
             return self._batch(drawn, rng, vary=True)
 
-        in_steps = iter(lambda: tuple(islice(numbers, train.pairs)), ())
-        return ahead(read, enumerate(in_steps, start=first), 1)
+        return ahead(read, range(first, train.steps), 1)
 
     def validation(self) -> Iterator[Batch]:
         """All pairs of each group that is not learned from."""
@@ -226,22 +232,26 @@ def matches_of(
 
 
 def start_as_nearest(network: Any, descriptors: NDArray[np.float32]) -> None:
-    """Make LightGlue compare the first principal components of (N, D) unit descriptors."""
+    """Make LightGlue compare the first principal components of (N, D) unit descriptors; all of them
+    as they are where a keypoint's state is as long."""
     width = int(network.conf.descriptor_dim)
-    mean = descriptors.mean(0)
-    values, vectors = np.linalg.eigh(np.cov(descriptors.T))
-    scale = math.sqrt(width / values[-width:].sum())  # states have variance 1
-    components = scale * vectors[:, ::-1][:, :width].T
+    length = 1.0  # squared, of a typical state
     with torch.no_grad():
-        network.input_proj.weight.copy_(torch.from_numpy(components.copy()))
-        network.input_proj.bias.copy_(torch.from_numpy(-components @ mean))
+        if descriptors.shape[1] > width:
+            length = float(width)  # states have variance 1
+            mean = descriptors.mean(0)
+            values, vectors = np.linalg.eigh(np.cov(descriptors.T))
+            scale = math.sqrt(length / values[-width:].sum())
+            components = scale * vectors[:, ::-1][:, :width].T
+            network.input_proj.weight.copy_(torch.from_numpy(components.copy()))
+            network.input_proj.bias.copy_(torch.from_numpy(-components @ mean))
         for layer in network.transformers:
             for block in (layer.self_attn, layer.cross_attn):
-                block.ffn[-1].weight.mul_(STILL)
+                block.ffn[-1].weight.mul_(STILL * math.sqrt(length / width))
                 block.ffn[-1].bias.zero_()
         for assignment in network.log_assignment:
-            # S_ii = |t x|^2 / sqrt(width), and |x|^2 = width on average
-            t = math.sqrt(SHARPNESS / math.sqrt(width))
+            # S_ii = t^2 length / sqrt(width)
+            t = math.sqrt(SHARPNESS * math.sqrt(width) / length)
             assignment.final_proj.weight.copy_(t * torch.eye(width))
             assignment.final_proj.bias.zero_()
 

@@ -95,12 +95,13 @@ def test_the_loss_by_hand() -> None:
     assert layer_loss(similarity, first, second, batch).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_it_starts_as_nearest_neighbours() -> None:
+@pytest.mark.parametrize("width", [32, 64])
+def test_it_starts_as_nearest_neighbours(width: int) -> None:
     pytest.importorskip("kornia")
     rng = np.random.default_rng(0)
     rows = unit(rng.normal(size=(200, 64)) * np.linspace(2.0, 0.1, 64))
     torch.manual_seed(0)
-    network = make_network(input_dim=64, descriptor_dim=32, num_heads=4, n_layers=2)
+    network = make_network(input_dim=64, descriptor_dim=width, num_heads=4, n_layers=2)
     start_as_nearest(network, rows)
     other = unit(rows + 0.02 * rng.normal(size=rows.shape))
     positions = torch.from_numpy(rng.uniform(0, 640, (2, 1, 200, 2)).astype(np.float32))
@@ -198,6 +199,10 @@ def test_what_a_matcher_is_not_trained_for(training: Path, command: Any) -> None
         outcome = command("run", training, "--set", f"train_matcher.local={local}")
         assert outcome.status == 2
         assert message in outcome.err
+    wide = ("--set", "train_matcher.width=256", "--output", training.parent / "wide", "-q")
+    outcome = command("run", training, *wide)
+    assert outcome.status == 2
+    assert "train_matcher.width: 256 is more than the descriptors' 128" in outcome.err
     outcome = command("run", training, "--set", "train_matcher.heads=3")
     assert outcome.status == 2
     assert "expected a multiple of 2 x heads (6)" in outcome.err
