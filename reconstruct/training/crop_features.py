@@ -1,17 +1,13 @@
 """Stage ``crops``: the local features of every crop, computed once, and which of them match.
 
-    crops/part-*.h5  key train/00042 or validation/00007: counts (K,) int32 keypoints of each crop,
-                     keypoints (N, 2) float32 and descriptors (N, D) float16, crop after crop, pairs
-                     (P, 2) int32, mates (M,) int32: for each pair the match of each keypoint of the
-                     first crop, then of the second (`reconstruct.training.mates`)
-
-A stopped run continues with the missing shards.
+crops/part-*.h5  key train/00042 or validation/00007: counts (K,) int32 keypoints of each crop,
+                 keypoints (N, 2) float32 and descriptors (N, D) float16, crop after crop, pairs
+                 (P, 2) int32, mates (M,) int32: for each pair the match of each keypoint of the
+                 first crop, then of the second (`reconstruct.training.mates`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,17 +17,13 @@ from numpy.typing import NDArray
 from reconstruct import features
 from reconstruct.features import Extractor
 from reconstruct.fingerprints import fingerprint
-from reconstruct.parallel import ahead
 from reconstruct.stages import Context
-from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
-from reconstruct.storage.shard_file import Fields, Record
-from reconstruct.storage.shards import ShardStore
-from reconstruct.training.draws import TRAIN, VALIDATION, GroupDraws, key, keys
+from reconstruct.storage.shard_file import Fields
+from reconstruct.training.draws import TRAIN, VALIDATION, GroupDraws, key
+from reconstruct.training.group_stage import GroupStage
 from reconstruct.training.groups import Group
 from reconstruct.training.matcher_settings import MatcherTrainingConfig
 from reconstruct.training.mates import Mates, mates
-
-GROUPS_A_SHARD = 16
 
 
 class Side(NamedTuple):
@@ -98,36 +90,16 @@ class CropPairs:
         }
 
 
-class Crops(KeyedStage):
+class Crops(GroupStage):
     """The stage."""
 
     name = "crops"
-    unit = "groups"
-    shard = (GROUPS_A_SHARD, GROUPS_A_SHARD)
 
     def __init__(self, context: Context, source: CropPairs) -> None:
-        super().__init__(context, ShardStore(context.workspace.root / "crops"))
-        self.source = source
         config = source.config
         counts = {VALIDATION: config.validation.groups, TRAIN: config.train_matcher.groups}
-        self.keys = keys(counts)
-
-    def find_fingerprints(self) -> dict[str, str]:
-        """Group -> the fingerprint of the data and the extractor, the same for all."""
-        return dict.fromkeys(self.keys, self.source.fingerprint)
-
-    def order(self, keys: Sequence[str]) -> list[str]:
-        """Validation first."""
-        return sorted(keys, key=lambda k: (TRAIN in k, k))
-
-    def prepare(self) -> None:
-        """Drop the features of another data set or extractor, which nobody reads."""
-        if len(self.missing()) == len(self.keys):
-            self.discard()
-
-    def worker(self) -> Worker:
-        """Draws groups and extracts their features."""
-        return CropsWorker(self.source)
+        super().__init__(context, source, counts)
+        self.source = source
 
     def figures(self, made: int) -> dict[str, Any]:
         """How many groups, and keypoints."""
@@ -147,21 +119,3 @@ class Crops(KeyedStage):
             for crop, part in zip(fields["pairs"].ravel(), parts, strict=True)
         ]
         return list(zip(sides[::2], sides[1::2], strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class CropsWorker:
-    """Groups -> their features; the next group is drawn while these are computed."""
-
-    source: CropPairs
-
-    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
-        """Results for groups."""
-
-        def draw(item: Wanted) -> Group:
-            role, _, number = item.key.partition("/")
-            return self.source.draws.draw(role, int(number))
-
-        for item, group in zip(wanted, ahead(draw, wanted, 1), strict=True):
-            fields = self.source.fields(group)
-            yield Result(item.key, (Record(item.key, item.fingerprint, fields),))

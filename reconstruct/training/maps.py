@@ -3,13 +3,11 @@
     maps/part-*.h5   key train/00042 or validation/00007: maps (K, 512, h, w) float16, pairs (P, 3)
                      int32 (first, second, number of cells), cells (M, 2) int32, pair after pair
 
-Float16 holds the trunk's activations (up to a few thousand) to a relative 5e-4. A stopped run
-continues with the missing shards.
+Float16 holds the trunk's activations (up to a few thousand) to a relative 5e-4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,18 +19,14 @@ from torch import Tensor
 from reconstruct.features.vgg import LAST
 from reconstruct.features.weights import TrunkWeights, load_weights
 from reconstruct.fingerprints import fingerprint
-from reconstruct.parallel import ahead
 from reconstruct.stages import Context
-from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
-from reconstruct.storage.shard_file import Fields, Record
-from reconstruct.storage.shards import ShardStore
+from reconstruct.storage.shard_file import Fields
 from reconstruct.torch_device import resolve_device
-from reconstruct.training.draws import TRAIN, VALIDATION, GroupDraws, key, keys
+from reconstruct.training.draws import TRAIN, VALIDATION, GroupDraws, key
+from reconstruct.training.group_stage import GroupStage
 from reconstruct.training.groups import Group
 from reconstruct.training.network import FrozenTrunk
 from reconstruct.training.settings import TrainingConfig
-
-GROUPS_A_SHARD = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,37 +84,27 @@ class GroupSource:
         pairs = [(p.first, p.second, torch.from_numpy(p.cells).long()) for p in group.pairs]
         return Example(self.trunk(group.images), pairs)
 
+    def fields(self, group: Group) -> Fields:
+        """What is stored of a group."""
+        example = self.example(group)
+        rows = [(first, second, len(cells)) for first, second, cells in example.pairs]
+        cells = np.concatenate([cells.numpy() for *_, cells in example.pairs])
+        return {
+            "maps": example.maps.cpu().numpy().astype(np.float16),
+            "pairs": np.array(rows, np.int32).reshape(-1, 3),
+            "cells": cells.astype(np.int32),
+        }
 
-class Maps(KeyedStage):
+
+class Maps(GroupStage):
     """The stage."""
 
     name = "maps"
-    unit = "groups"
-    shard = (GROUPS_A_SHARD, GROUPS_A_SHARD)
 
     def __init__(self, context: Context, source: GroupSource) -> None:
-        super().__init__(context, ShardStore(context.workspace.root / "maps"))
-        self.source = source
         config = source.config
         counts = {VALIDATION: config.validation.groups, TRAIN: config.train.groups}
-        self.keys = keys(counts)
-
-    def find_fingerprints(self) -> dict[str, str]:
-        """Group -> the fingerprint of the data and the network, the same for all."""
-        return dict.fromkeys(self.keys, self.source.fingerprint)
-
-    def order(self, keys: Sequence[str]) -> list[str]:
-        """Validation first."""
-        return sorted(keys, key=lambda k: (TRAIN in k, k))
-
-    def prepare(self) -> None:
-        """Drop maps of another data set or network: tens of gigabytes that nobody reads."""
-        if len(self.missing()) == len(self.keys):
-            self.discard()
-
-    def worker(self) -> Worker:
-        """Draws groups and runs the trunk on them."""
-        return MapsWorker(self.source)
+        super().__init__(context, source, counts)
 
     def figures(self, made: int) -> dict[str, Any]:
         """How many groups, and pairs to train with."""
@@ -137,30 +121,3 @@ class Maps(KeyedStage):
         rows = zip(fields["pairs"].tolist(), parts, strict=True)
         maps = maps.contiguous(memory_format=torch.channels_last)
         return Example(maps, [(first, second, part) for (first, second, _), part in rows])
-
-
-@dataclass(frozen=True, slots=True)
-class MapsWorker:
-    """Groups -> the trunk's view of them; the next group is drawn while the trunk works."""
-
-    source: GroupSource
-
-    def __call__(self, wanted: Sequence[Wanted]) -> Iterator[Result]:
-        """Results for groups."""
-
-        def draw(item: Wanted) -> Group:
-            role, _, number = item.key.partition("/")
-            return self.source.draws.draw(role, int(number))
-
-        for item, group in zip(wanted, ahead(draw, wanted, 1), strict=True):
-            fields = _fields(self.source.example(group))
-            yield Result(item.key, (Record(item.key, item.fingerprint, fields),))
-
-
-def _fields(example: Example) -> Fields:
-    rows = [(first, second, len(cells)) for first, second, cells in example.pairs]
-    return {
-        "maps": example.maps.cpu().numpy().astype(np.float16),
-        "pairs": np.array(rows, np.int32).reshape(-1, 3),
-        "cells": np.concatenate([cells.numpy() for *_, cells in example.pairs]).astype(np.int32),
-    }
