@@ -20,7 +20,7 @@ def add_to(commands: Any) -> None:
 def _prepare(args: argparse.Namespace) -> int:
     check_folder(args.base)
     load()
-    from reconstruct.training.prepare import prepare_megadepth
+    from reconstruct.training.data.prepare import prepare_megadepth
 
     names = prepare_megadepth(args.base, args.output)
     print(f"{args.output}: {len(names)} new scene file(s){': ' if names else ''}{', '.join(names)}")

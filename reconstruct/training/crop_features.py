@@ -19,9 +19,9 @@ from reconstruct.features import Extractor
 from reconstruct.fingerprints import fingerprint
 from reconstruct.stages import Context
 from reconstruct.storage.shard_file import Fields
+from reconstruct.training.data.groups import Group
 from reconstruct.training.draws import TRAIN, VALIDATION, GroupDraws, key
 from reconstruct.training.group_stage import GroupStage
-from reconstruct.training.groups import Group
 from reconstruct.training.matcher_settings import MatcherTrainingConfig
 from reconstruct.training.mates import Mates, mates
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from reconstruct.training.groups import Group, Shape, TrainingSet, draw_group
-from reconstruct.training.mix import DataConfig, load_source
+from reconstruct.training.data.groups import Group, Shape, TrainingSet, draw_group
+from reconstruct.training.data.mix import DataConfig, load_source
 from reconstruct.training.settings import ValidationConfig
 
 TRAIN, VALIDATION = "train", "validation"

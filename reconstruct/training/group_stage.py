@@ -11,8 +11,8 @@ from reconstruct.stages import Context
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.storage.shard_file import Fields, Record
 from reconstruct.storage.shards import ShardStore
+from reconstruct.training.data.groups import Group
 from reconstruct.training.draws import TRAIN, GroupDraws, keys
-from reconstruct.training.groups import Group
 
 GROUPS_A_SHARD = 16
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from reconstruct.parallel import ahead
 from reconstruct.training.checkpoint import save_best
+from reconstruct.training.data.layout import LAYOUTS
 from reconstruct.training.draws import TRAIN, VALIDATION
-from reconstruct.training.layout import LAYOUTS
 from reconstruct.training.loading import fresh_examples
 from reconstruct.training.loop import steps
 from reconstruct.training.loss import describe, pair_loss

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
+from reconstruct.training.data.groups import Group
 from reconstruct.training.draws import TRAIN
-from reconstruct.training.groups import Group
 from reconstruct.training.maps import Example, GroupSource
 
 

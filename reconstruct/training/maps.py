@@ -22,9 +22,9 @@ from reconstruct.fingerprints import fingerprint
 from reconstruct.stages import Context
 from reconstruct.storage.shard_file import Fields
 from reconstruct.torch_device import resolve_device
+from reconstruct.training.data.groups import Group
 from reconstruct.training.draws import TRAIN, VALIDATION, GroupDraws, key
 from reconstruct.training.group_stage import GroupStage
-from reconstruct.training.groups import Group
 from reconstruct.training.network import FrozenTrunk
 from reconstruct.training.settings import TrainingConfig
 

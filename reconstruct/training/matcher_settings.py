@@ -8,9 +8,9 @@ from pydantic import Field, field_validator, model_validator
 from reconstruct.config import Section
 from reconstruct.stages.extract_settings import LocalConfig
 from reconstruct.stages.pipeline_file import PipelineFile
-from reconstruct.training.groups import Shape
-from reconstruct.training.layout import LAYOUTS
-from reconstruct.training.mix import DataConfig
+from reconstruct.training.data.groups import Shape
+from reconstruct.training.data.layout import LAYOUTS
+from reconstruct.training.data.mix import DataConfig
 from reconstruct.training.settings import UpdatesConfig, ValidationConfig
 
 

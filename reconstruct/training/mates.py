@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from reconstruct.geometry import Float64
-from reconstruct.training.layout import Cells, Layout, Mask
+from reconstruct.training.data.layout import Cells, Layout, Mask
 
 ALONE, UNKNOWN = -1, -2
 """In place of the number of a keypoint: it has no match; or nobody knows."""

@@ -1,6 +1,7 @@
 """The network in two parts: the trunk up to conv4_2, which is frozen, and conv4_3, which learns.
 
-Both exist in the two layouts of `reconstruct.training.layout`. Importing this module loads torch.
+Both exist in the two layouts of `reconstruct.training.data.layout`. Importing this module loads
+torch.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from reconstruct.features.vgg import (
     normalised,
 )
 from reconstruct.features.weights import CONVOLUTIONS, TrunkWeights
-from reconstruct.training.layout import LayoutName
+from reconstruct.training.data.layout import LayoutName
 from reconstruct.types import ImageArray
 
 Precision = Literal["float32", "bfloat16"]

@@ -11,9 +11,9 @@ from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import suggestion
 from reconstruct.features.weights import SUFFIXES, valid_names
 from reconstruct.stages.pipeline_file import PipelineFile
-from reconstruct.training.groups import Shape
-from reconstruct.training.layout import LAYOUTS, LayoutName
-from reconstruct.training.mix import DataConfig
+from reconstruct.training.data.groups import Shape
+from reconstruct.training.data.layout import LAYOUTS, LayoutName
+from reconstruct.training.data.mix import DataConfig
 
 
 class ValidationConfig(Section):
@@ -75,7 +75,7 @@ class TrainConfig(UpdatesConfig):
     """Initial weights: a name or the path of a file, see `reconstruct.features.weights`."""
     layout: LayoutName = "release"
     """`release`: stride 8, as the authors train. `test_time`: stride 4 and dilated, descriptors
-    after the last ReLU, as features are extracted; see `reconstruct.training.layout`."""
+    after the last ReLU, as features are extracted; see `reconstruct.training.data.layout`."""
     crop_px: int = Field(256, ge=64)
     """Edge of the crops."""
     min_correspondences: int = Field(128, ge=1)

@@ -39,7 +39,7 @@ from reconstruct.pipeline.config import load_config
 from reconstruct.stages.upright import UprightConfig, read_gravity
 from reconstruct.storage.pairs import read_pairs
 from reconstruct.storage.poses import read_poses
-from reconstruct.training.object_arrays import read_npz
+from reconstruct.training.data.object_arrays import read_npz
 
 av = pytest.importorskip("av", reason="needs the extra `video`")
 pillow_heif = pytest.importorskip("pillow_heif", reason="needs the extra `heif`")

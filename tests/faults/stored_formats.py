@@ -40,7 +40,7 @@ from reconstruct.storage.matches import MatchStore, key_pair
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shards import ShardStore
 from reconstruct.storage.summary import read_summary
-from reconstruct.training.colmap_depth import read_depth_map
+from reconstruct.training.data.colmap_depth import read_depth_map
 from reconstruct.types import PoseEstimate
 from reconstruct.workspace import Workspace
 

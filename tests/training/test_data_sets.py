@@ -16,22 +16,22 @@ from reconstruct.datasets.synthetic import SyntheticDataset, write_photo
 from reconstruct.errors import ConfigError, DataError, ImageError, UsageError
 from reconstruct.geometry import apply_homography
 from reconstruct.images import read_image
-from reconstruct.training.colmap_depth import read_depth_map
-from reconstruct.training.groups import Group, Shape, draw_group
-from reconstruct.training.homographies import HomographiesConfig, random_homography, warp
-from reconstruct.training.layout import LAYOUTS
-from reconstruct.training.megadepth import (
+from reconstruct.training.data.colmap_depth import read_depth_map
+from reconstruct.training.data.groups import Group, Shape, draw_group
+from reconstruct.training.data.homographies import HomographiesConfig, random_homography, warp
+from reconstruct.training.data.layout import LAYOUTS
+from reconstruct.training.data.megadepth import (
     MegaDepthConfig,
     MegaDepthScene,
     SceneViews,
     draw_around_point,
 )
-from reconstruct.training.mix import MixConfig, load_source
-from reconstruct.training.object_arrays import read_npz
-from reconstruct.training.photometric import PhotometricConfig, vary
-from reconstruct.training.point_crops import crop_corner
-from reconstruct.training.prepare import pair_matrices
-from reconstruct.training.reprojection import DepthView, interpolate_depth, reproject
+from reconstruct.training.data.mix import MixConfig, load_source
+from reconstruct.training.data.object_arrays import read_npz
+from reconstruct.training.data.photometric import PhotometricConfig, vary
+from reconstruct.training.data.point_crops import crop_corner
+from reconstruct.training.data.prepare import pair_matrices
+from reconstruct.training.data.reprojection import DepthView, interpolate_depth, reproject
 
 SHAPE = Shape(layout=LAYOUTS["release"], crop_px=96, min_correspondences=16)
 PLAIN = {"probability": 0.0, "night": 0.0}
@@ -373,7 +373,7 @@ def test_mixed_by_weights(photos: Path, rgbd: Path) -> None:
 
 
 def test_data_that_never_gives_a_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reconstruct.training.groups.ATTEMPTS", 3)
+    monkeypatch.setattr("reconstruct.training.data.groups.ATTEMPTS", 3)
     write_photo(tmp_path / "a.jpg", np.zeros((8, 8, 3), np.uint8))
     source = source_of(format="homographies", images=str(tmp_path))
     with pytest.raises(DataError, match="no pair with 16 or more correspondences in 3 draws"):

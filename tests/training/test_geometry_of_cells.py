@@ -7,7 +7,7 @@ import torch
 from reconstruct.features.vgg import build_trunk
 from reconstruct.features.weights import TrunkWeights, load_weights
 from reconstruct.geometry import Float64
-from reconstruct.training.layout import LAYOUTS, Mask, correspondences, point_correspondences
+from reconstruct.training.data.layout import LAYOUTS, Mask, correspondences, point_correspondences
 from reconstruct.training.network import FrozenTrunk, make_head
 
 CPU = torch.device("cpu")

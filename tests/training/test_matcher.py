@@ -21,7 +21,7 @@ from reconstruct.matching.lightglue import LightGlueConfig, make_network
 from reconstruct.matching.mutual_nn import MutualNNConfig
 from reconstruct.training import loop, train
 from reconstruct.training.crop_features import Side
-from reconstruct.training.layout import LAYOUTS
+from reconstruct.training.data.layout import LAYOUTS
 from reconstruct.training.matcher import (
     Batch,
     draw_keypoints,

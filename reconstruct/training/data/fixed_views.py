@@ -18,9 +18,9 @@ from reconstruct.config import NotIdentity
 from reconstruct.datasets.folder import list_images
 from reconstruct.errors import DataError, UsageError
 from reconstruct.images import image_size
-from reconstruct.training.groups import Group, Shape
-from reconstruct.training.homographies import WarpsConfig, warped_group
-from reconstruct.training.photos import Photos
+from reconstruct.training.data.groups import Group, Shape
+from reconstruct.training.data.homographies import WarpsConfig, warped_group
+from reconstruct.training.data.photos import Photos
 
 
 class FixedViewsConfig(WarpsConfig):
@@ -34,7 +34,7 @@ class FixedViewsConfig(WarpsConfig):
 
 
 class FixedViews:
-    """See `reconstruct.training.groups.TrainingSet`."""
+    """See `reconstruct.training.data.groups.TrainingSet`."""
 
     def __init__(self, config: FixedViewsConfig, root: Path) -> None:
         self.config = config

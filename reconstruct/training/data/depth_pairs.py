@@ -11,10 +11,10 @@ from pydantic import Field
 
 from reconstruct.geometry import Float64, apply_homography
 from reconstruct.images import read_image
-from reconstruct.training.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
-from reconstruct.training.groups import Group, Shape
-from reconstruct.training.layout import Mask, correspondences
-from reconstruct.training.reprojection import DepthView, reproject
+from reconstruct.training.data.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
+from reconstruct.training.data.groups import Group, Shape
+from reconstruct.training.data.layout import Mask, correspondences
+from reconstruct.training.data.reprojection import DepthView, reproject
 
 GRID = 24
 """Points per edge of the grid that is reprojected to estimate the overlap of two photos."""

@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from reconstruct.config import NotIdentity, Section
-from reconstruct.training.colmap_depth import ColmapDepth, ColmapDepthConfig
-from reconstruct.training.fixed_views import FixedViews, FixedViewsConfig
-from reconstruct.training.groups import Group, Shape, TrainingSet
-from reconstruct.training.homographies import Homographies, HomographiesConfig
-from reconstruct.training.megadepth import MegaDepth, MegaDepthConfig
-from reconstruct.training.rgbd import Rgbd, RgbdConfig
-from reconstruct.training.sparse_points import SparsePoints, SparsePointsConfig
+from reconstruct.training.data.colmap_depth import ColmapDepth, ColmapDepthConfig
+from reconstruct.training.data.fixed_views import FixedViews, FixedViewsConfig
+from reconstruct.training.data.groups import Group, Shape, TrainingSet
+from reconstruct.training.data.homographies import Homographies, HomographiesConfig
+from reconstruct.training.data.megadepth import MegaDepth, MegaDepthConfig
+from reconstruct.training.data.rgbd import Rgbd, RgbdConfig
+from reconstruct.training.data.sparse_points import SparsePoints, SparsePointsConfig
 
 OneSource = Annotated[
     HomographiesConfig
@@ -53,7 +53,7 @@ DataConfig = Annotated[OneSource | MixConfig, Field(discriminator="format")]
 
 
 class Mix:
-    """See `reconstruct.training.groups.TrainingSet`."""
+    """See `reconstruct.training.data.groups.TrainingSet`."""
 
     def __init__(self, config: MixConfig, root: Path) -> None:
         self.sources = [load_source(source, root / config.images) for source in config.sources]

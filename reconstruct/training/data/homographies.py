@@ -18,10 +18,10 @@ from pydantic import Field
 from reconstruct.config import NotIdentity, Section
 from reconstruct.datasets.folder import list_images
 from reconstruct.geometry import Float64, apply_homography
-from reconstruct.training.groups import CropPair, Group, Shape
-from reconstruct.training.layout import Mask, correspondences
-from reconstruct.training.photometric import PhotometricConfig, vary
-from reconstruct.training.photos import Photos
+from reconstruct.training.data.groups import CropPair, Group, Shape
+from reconstruct.training.data.layout import Mask, correspondences
+from reconstruct.training.data.photometric import PhotometricConfig, vary
+from reconstruct.training.data.photos import Photos
 from reconstruct.types import ImageArray
 
 SUPERSAMPLING = 2
@@ -62,7 +62,7 @@ class HomographiesConfig(WarpsConfig):
 
 
 class Homographies:
-    """See `reconstruct.training.groups.TrainingSet`."""
+    """See `reconstruct.training.data.groups.TrainingSet`."""
 
     def __init__(self, config: HomographiesConfig, root: Path) -> None:
         folder = root / config.images

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.geometry import Float64, relative_pose
-from reconstruct.training.layout import Mask
+from reconstruct.training.data.layout import Mask
 from reconstruct.types import FloatArray
 
 

@@ -19,9 +19,9 @@ from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError, ImageError
 from reconstruct.fingerprints import file_hash, tree_hash
 from reconstruct.matching.covisibility import sharing_pairs
-from reconstruct.training.depth_pairs import DepthPairsConfig, draw_pair
-from reconstruct.training.groups import Group, Shape
-from reconstruct.training.reprojection import DepthView
+from reconstruct.training.data.depth_pairs import DepthPairsConfig, draw_pair
+from reconstruct.training.data.groups import Group, Shape
+from reconstruct.training.data.reprojection import DepthView
 from reconstruct.types import FloatArray
 
 
@@ -38,7 +38,7 @@ class ColmapDepthConfig(DepthPairsConfig):
 
 
 class ColmapDepth:
-    """See `reconstruct.training.groups.TrainingSet`."""
+    """See `reconstruct.training.data.groups.TrainingSet`."""
 
     def __init__(self, config: ColmapDepthConfig, root: Path) -> None:
         self.config = config

@@ -4,7 +4,7 @@
     BASE/.../MegaDepth_v1/SCENE/dense0/depths/STEM.h5
 
 One file SCENE.npz for each scene, in the layout of D2-Net's release (see
-`reconstruct.training.megadepth`), so that either program reads the other's.
+`reconstruct.training.data.megadepth`), so that either program reads the other's.
 
     overlap_matrix[i, j]      points that photos i and j share, of the points of i; -1 without depth
     scale_ratio_matrix[i, j]  least over them of the larger ratio of depth / focal length; -1: none

@@ -19,9 +19,9 @@ from reconstruct.config import NotIdentity
 from reconstruct.errors import DataError, ImageError
 from reconstruct.fingerprints import file_hash, tree_hash
 from reconstruct.geometry import Float64
-from reconstruct.training.depth_pairs import DepthPairsConfig, draw_pair
-from reconstruct.training.groups import Group, Shape
-from reconstruct.training.reprojection import DepthView
+from reconstruct.training.data.depth_pairs import DepthPairsConfig, draw_pair
+from reconstruct.training.data.groups import Group, Shape
+from reconstruct.training.data.reprojection import DepthView
 
 
 class RgbdConfig(DepthPairsConfig):
@@ -35,7 +35,7 @@ class RgbdConfig(DepthPairsConfig):
 
 
 class Rgbd:
-    """See `reconstruct.training.groups.TrainingSet`."""
+    """See `reconstruct.training.data.groups.TrainingSet`."""
 
     def __init__(self, config: RgbdConfig, root: Path) -> None:
         self.config = config

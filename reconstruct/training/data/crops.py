@@ -13,10 +13,10 @@ from pydantic import Field
 
 from reconstruct.config import Section
 from reconstruct.geometry import Float64
-from reconstruct.training.groups import CropPair, Group, Shape
-from reconstruct.training.homographies import warp
-from reconstruct.training.layout import Cells
-from reconstruct.training.photometric import PhotometricConfig, vary
+from reconstruct.training.data.groups import CropPair, Group, Shape
+from reconstruct.training.data.homographies import warp
+from reconstruct.training.data.layout import Cells
+from reconstruct.training.data.photometric import PhotometricConfig, vary
 from reconstruct.types import ImageArray
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from reconstruct.geometry import Float64
-from reconstruct.training.crops import CropsConfig
-from reconstruct.training.groups import CropPair, Group, Shape
-from reconstruct.training.layout import Cells, Mask, correspondences
-from reconstruct.training.photometric import vary
+from reconstruct.training.data.crops import CropsConfig
+from reconstruct.training.data.groups import CropPair, Group, Shape
+from reconstruct.training.data.layout import Cells, Mask, correspondences
+from reconstruct.training.data.photometric import vary
 from reconstruct.types import ImageArray
 
 Mapping = Callable[[Float64], tuple[Float64, Mask]]

@@ -4,9 +4,9 @@
                       scale_ratio_matrix, points3D_id_to_2D, points3D_id_to_ndepth
 
 Paths are relative to the folder of the data; an image without depth has None everywhere. Depth
-maps are HDF5 with one dataset ``depth`` (H, W), 0 for none. `reconstruct.training.prepare` makes
-the scene files. With ``crops: release`` pairs and crops are drawn as by lib/dataset.py and
-lib/loss.py of that release.
+maps are HDF5 with one dataset ``depth`` (H, W), 0 for none. The scene files are made by
+`reconstruct.training.data.prepare`. With ``crops: release`` pairs and crops are drawn as by
+lib/dataset.py and lib/loss.py of that release.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from reconstruct.fingerprints import file_hash
 from reconstruct.geometry import Float64
 from reconstruct.images import read_image
 from reconstruct.storage.hdf5 import read_array
-from reconstruct.training.depth_pairs import DepthPairsConfig, draw_pair
-from reconstruct.training.groups import Group, Shape
-from reconstruct.training.layout import Mask
-from reconstruct.training.object_arrays import read_npz
-from reconstruct.training.point_crops import crop_corner, point_cells, point_group
-from reconstruct.training.reprojection import DepthView, reproject
+from reconstruct.training.data.depth_pairs import DepthPairsConfig, draw_pair
+from reconstruct.training.data.groups import Group, Shape
+from reconstruct.training.data.layout import Mask
+from reconstruct.training.data.object_arrays import read_npz
+from reconstruct.training.data.point_crops import crop_corner, point_cells, point_group
+from reconstruct.training.data.reprojection import DepthView, reproject
 
 
 class MegaDepthConfig(DepthPairsConfig):
@@ -80,7 +80,7 @@ class MegaDepthScene:
 
 
 class MegaDepth:
-    """See `reconstruct.training.groups.TrainingSet`. Every scene is drawn as often as any other."""
+    """See `reconstruct.training.data.groups.TrainingSet`; all scenes are drawn equally often."""
 
     def __init__(self, config: MegaDepthConfig, root: Path) -> None:
         self.config = config
@@ -180,7 +180,7 @@ def draw_around_point(
 
 
 class SceneViews:
-    """See `reconstruct.training.depth_pairs.Views`."""
+    """See `reconstruct.training.data.depth_pairs.Views`."""
 
     def __init__(self, root: Path, scene: MegaDepthScene) -> None:
         self.root = root

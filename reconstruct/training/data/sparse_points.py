@@ -19,10 +19,10 @@ from reconstruct.errors import DataError
 from reconstruct.fingerprints import tree_hash
 from reconstruct.geometry import Float64, apply_homography
 from reconstruct.matching.covisibility import sharing_pairs
-from reconstruct.training.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
-from reconstruct.training.groups import Group, Shape
-from reconstruct.training.layout import point_correspondences
-from reconstruct.training.photos import Photos
+from reconstruct.training.data.crops import CropsConfig, crop_from_photo, draw_zoom, two_view_group
+from reconstruct.training.data.groups import Group, Shape
+from reconstruct.training.data.layout import point_correspondences
+from reconstruct.training.data.photos import Photos
 
 
 class SparsePointsConfig(CropsConfig):
@@ -38,7 +38,7 @@ class SparsePointsConfig(CropsConfig):
 
 
 class SparsePoints:
-    """See `reconstruct.training.groups.TrainingSet`."""
+    """See `reconstruct.training.data.groups.TrainingSet`."""
 
     def __init__(self, config: SparsePointsConfig, root: Path) -> None:
         self.config = config

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from reconstruct.errors import DataError
-from reconstruct.training.layout import Cells, Layout
+from reconstruct.training.data.layout import Cells, Layout
 from reconstruct.types import ImageArray
 
 ATTEMPTS = 200
