@@ -211,6 +211,26 @@ def test_every_shipped_pipeline_loads(path: Path) -> None:
     assert load_config(path).name == yaml.safe_load(path.read_text(encoding="utf-8"))["name"]
 
 
+@pytest.mark.parametrize(
+    "name", ["train_daynight", "train_matcher", "train_megadepth", "train_mix"]
+)
+def test_one_folder_holds_what_is_trained_on_and_validated_with(name: str) -> None:
+    config = load_config(name, {"dataset.images": "mine"})
+    assert (config.dataset.images, config.validation.dataset.images) == ("mine", "mine")
+    both = {"dataset.images": "mine", "validation.dataset.images": "other"}
+    assert load_config(name, both).validation.dataset.images == "other"
+
+
+def test_photos_of_their_own_to_validate_with_stay(tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    other = {"dataset": {"format": "homographies", "images": "other"}}
+    data = {"name": "x", "dataset": {"format": "homographies", "images": "a"}, "train": {}}
+    file.write_text(yaml.safe_dump(data | {"validation": other}), encoding="utf-8")
+    assert load_config(file, {"dataset.images": "b"}).validation.dataset.images == "other"
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    assert load_config(file, {"dataset.images": "b"}).validation.dataset is None
+
+
 ROOTS: tuple[type[Section], ...] = (
     PipelineConfig,
     BenchmarkConfig,

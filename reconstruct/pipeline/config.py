@@ -108,9 +108,27 @@ def load_config(path: Path | str, overrides: Mapping[str, Any] | None = None) ->
 
     Raises ConfigError.
     """
-    data = apply_overrides(read_yaml(find_pipeline(path)), overrides or {})
+    given, read = dict(overrides or {}), read_yaml(find_pipeline(path))
+    data = apply_overrides(read, _validation_photos(read, given) | given)
     kinds = [kind for section, kind in BY_SECTION.items() if section in data]
     return validate(kinds[0] if kinds else PipelineConfig, data, str(path))
+
+
+def _validation_photos(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a file names one folder for the photos to train on and to validate with, another one
+    for the first counts for both."""
+    photos = overrides.get("dataset.images")
+    trained = _entry(data, "dataset", "images")
+    if photos is None or trained is None:
+        return {}
+    same = _entry(data, "validation", "dataset", "images") == trained
+    return {"validation.dataset.images": photos} if same else {}
+
+
+def _entry(data: Any, *keys: str) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
 
 
 def with_images(images: Path | str | None, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
