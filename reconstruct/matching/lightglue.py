@@ -9,6 +9,7 @@ onnxruntime. Early stopping and pruning, which trade matches for time, are off.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -190,7 +191,7 @@ def build(weights: str, threshold: float) -> Any:
         MissingLibraryError: kornia is missing.
         WeightsError: The file is missing, cannot be downloaded, or is not a LightGlue.
     """
-    _library()  # before a download
+    need_library()  # before a download
     path = Path(weights).expanduser()
     if not path.is_file():
         if weights not in DOWNLOADED:
@@ -220,19 +221,20 @@ def make_network(**settings: Any) -> Any:
     Raises:
         MissingLibraryError: kornia is missing.
     """
-    return _library().LightGlue(
+    need_library()
+    library: Any = importlib.import_module("kornia.feature")
+    return library.LightGlue(
         None, **settings, depth_confidence=-1, width_confidence=-1, weights=None
     )
 
 
-def _library() -> Any:
-    try:
-        return importlib.import_module("kornia.feature")
-    except ImportError as error:
+def need_library() -> None:
+    """Raises MissingLibraryError where kornia, whose network it is, is not installed."""
+    if importlib.util.find_spec("kornia") is None:
         raise MissingLibraryError(
             "LightGlue needs the library kornia: pip install 'reconstruct[kornia]'; a network that "
             "was exported (.onnx) matches without"
-        ) from error
+        )
 
 
 def renamed(entries: Any) -> dict[str, Tensor]:

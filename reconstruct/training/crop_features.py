@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct import features
+from reconstruct.errors import ConfigError
 from reconstruct.features import Extractor
 from reconstruct.fingerprints import fingerprint
 from reconstruct.stages import Context
@@ -52,8 +53,14 @@ class CropPairs:
 
     @cached_property
     def extractor(self) -> Extractor:
-        """What describes the crops."""
-        return features.create(self.config.train_matcher.local, self.device)
+        """What describes the crops. Raises ConfigError if its descriptors are too short."""
+        train = self.config.train_matcher
+        extractor = features.create(train.local, self.device)
+        if extractor.dim < train.width:
+            raise ConfigError(
+                f"train_matcher.width: {train.width} is more than the descriptors' {extractor.dim}"
+            )
+        return extractor
 
     @cached_property
     def fingerprint(self) -> str:

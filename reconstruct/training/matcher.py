@@ -8,8 +8,8 @@ keypoint has a match at all, M the matches and A, A' the keypoints without one, 
     L = mean over (i, j) of M of  -log(softmax_j S_ij softmax_i S_ij s(z_i) s(z'_j))
         + mean over A of -log(1 - s(z)) / 2 + mean over A' of -log(1 - s(z')) / 2
 
-with s the logistic function (equation 14 there), and the loss of a pair the mean over all layers,
-so that each is of use. Importing this module loads torch.
+with s the logistic function, and the loss of a pair the mean over all layers, so that each is of
+use. Importing this module loads torch.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reconstruct.errors import ConfigError, DataError
-from reconstruct.matching.lightglue import make_network
+from reconstruct.errors import DataError
+from reconstruct.matching.lightglue import make_network, need_library
 from reconstruct.parallel import ahead
 from reconstruct.training.checkpoint import save_best
 from reconstruct.training.crop_features import Crops, Side
@@ -65,9 +65,10 @@ class Batch:
 
 
 class Matcher:
-    """See `reconstruct.training.learner.Learner`."""
+    """See `reconstruct.training.learner.Learner`. Raises MissingLibraryError without kornia."""
 
     def __init__(self, crops: Crops) -> None:
+        need_library()  # before hours of stage `crops`
         self.crops = crops
         self.config = crops.source.config
         self.updates = self.config.train_matcher
@@ -79,23 +80,15 @@ class Matcher:
         return ["matcher", self.crops.source.fingerprint, *settings, self.config.seed]
 
     def network(self, device: torch.device) -> Any:
-        """LightGlue as nearest neighbours.
-
-        Raises:
-            ConfigError: Descriptors are shorter than a keypoint's state.
-            DataError: There are too few keypoints.
-        """
+        """LightGlue as nearest neighbours. Raises DataError if there are too few keypoints."""
         train = self.updates
-        groups = (self.crops.read(TRAIN, n) for n in range(min(START_GROUPS, train.groups)))
+        count = min(START_GROUPS, train.groups)
+        groups = (self.crops.read(TRAIN, number) for number in range(count))
         rows = np.concatenate([first.descriptors for pairs in groups for first, _ in pairs])
         if len(rows) < 2 * train.width:
             raise DataError(
-                f"{len(rows)} keypoints in {START_GROUPS} groups of crops are too few to begin "
+                f"{len(rows)} keypoints in {count} groups of crops are too few to begin "
                 "with; use larger crops (train_matcher.crop_px), or photos with more texture"
-            )
-        if rows.shape[1] < train.width:
-            raise ConfigError(
-                f"train_matcher.width: {train.width} is more than the descriptors' {rows.shape[1]}"
             )
         torch.manual_seed(self.config.seed)
         network = make_network(
@@ -136,12 +129,19 @@ class Matcher:
         return ahead(read, range(first, train.steps), 1)
 
     def validation(self) -> Iterator[Batch]:
-        """All pairs of each group that is not learned from."""
+        """All pairs of each group that is not learned from. Raises DataError if none is usable."""
+        found = False
         for number in range(self.checks.groups):
             rng = np.random.default_rng((self.config.seed, 4, number))
             pairs = usable(self.crops.read(VALIDATION, number))
             if pairs:
+                found = True
                 yield self._batch(pairs, rng, vary=False)
+        if not found:
+            raise DataError(
+                f"validation: no match in {self.checks.groups} groups of crops; use more groups "
+                "(validation.groups), or photos with more texture"
+            )
 
     def loss(self, network: Any, example: Batch) -> Tensor:
         """Mean over layers and pairs."""
@@ -259,7 +259,12 @@ def start_as_nearest(network: Any, descriptors: NDArray[np.float32]) -> None:
 def assignments(
     network: Any, batch: Batch, device: torch.device
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Of each layer the (B, N, N) similarities, and twice (B, N) logits that a keypoint matches."""
+    """What each layer says of a batch.
+
+    Returns:
+        For each layer (B, N, N) similarities of the keypoints of the two crops, (B, N) logits that
+        a keypoint of the first has a match, and (B, N) that one of the second has.
+    """
     first, second = (network.input_proj(d.to(device)) for d in batch.descriptors)
     turns = [network.posenc(p.to(device)) for p in batch.positions]
     result = []

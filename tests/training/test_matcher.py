@@ -19,7 +19,7 @@ from reconstruct.images import read_image
 from reconstruct.matching import create
 from reconstruct.matching.lightglue import LightGlueConfig, make_network
 from reconstruct.matching.mutual_nn import MutualNNConfig
-from reconstruct.training import loop, train
+from reconstruct.training import loop, matcher, train
 from reconstruct.training.crop_features import Side
 from reconstruct.training.data.layout import LAYOUTS
 from reconstruct.training.matcher import (
@@ -202,7 +202,31 @@ def test_what_a_matcher_is_not_trained_for(training: Path, command: Any) -> None
     wide = ("--set", "train_matcher.width=256", "--output", training.parent / "wide", "-q")
     outcome = command("run", training, *wide)
     assert outcome.status == 2
+    assert not (training.parent / "wide" / "crops").exists()  # told before the crops are made
     assert "train_matcher.width: 256 is more than the descriptors' 128" in outcome.err
     outcome = command("run", training, "--set", "train_matcher.heads=3")
     assert outcome.status == 2
     assert "expected a multiple of 2 x heads (6)" in outcome.err
+
+
+def test_too_little_to_learn_from_or_to_validate_with_is_told(
+    training: Path, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ("--set", "train_matcher.local.max_keypoints=4", "--set", "train_matcher.groups=2")
+    outcome = command("run", training, "--output", tmp_path / "few", "-q", *few)
+    assert outcome.status == 1
+    assert "keypoints in 2 groups of crops are too few" in outcome.err
+    monkeypatch.setattr(matcher, "usable", lambda pairs: [])
+    outcome = command("run", training, "--output", tmp_path / "none", "-q")
+    assert outcome.status == 1
+    assert "validation: no match in 2 groups of crops" in outcome.err
+
+
+def test_without_the_library(
+    training: Path, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    outcome = command("run", training, "--output", tmp_path / "out", "-q")
+    assert outcome.status == 2
+    assert "pip install 'reconstruct[kornia]'" in outcome.err
+    assert not (tmp_path / "out" / "crops").exists()
