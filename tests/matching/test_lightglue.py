@@ -111,6 +111,7 @@ def test_weights_decide_what_is_up_to_date_not_their_path(tmp_path: Path) -> Non
 def test_what_the_authors_publish_is_loaded_if_it_is_what_is_known(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("kornia")
     monkeypatch.setenv("RECONSTRUCT_CACHE", str(tmp_path))
     file = published.FILES[DOWNLOADED[kind]]
     monkeypatch.setitem(published.FILES, DOWNLOADED[kind], replace(file, urls=()))
