@@ -103,7 +103,7 @@ def _weights() -> Iterator[Finding]:
         load_weights(name)  # raises WeightsError where the installation is damaged
         yield Finding("ok", f"weights {name}", "part of the package")
     folder = default_cache_dir()
-    for name, (file, _) in DOWNLOADS.items():
+    for name, file in DOWNLOADS.items():
         present = (folder / file).is_file()
         text = str(folder / file) if present else f"not here; downloaded to {folder} when used"
         yield Finding("ok" if present else "note", f"weights {name}", text)

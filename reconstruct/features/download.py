@@ -1,17 +1,14 @@
-"""Files that are downloaded once, kept in a cache, and checked each time they are used.
+"""Files that are downloaded once, kept in a cache, and compared with a known hash at each use.
 
-Beside ``NAME`` lies ``NAME.sha256`` with the hash of what was downloaded. A file that someone put
-there by hand is taken as it is, and its hash recorded on first use; a ``NAME.sha256`` that was put
-there before is what a download must have, whatever mirror it comes from. The same holds for a hash
-that the program knows (argument ``sha256``). A download without either is accepted, with a warning.
+So it does not matter which address a file came from, or who put it into the cache.
 """
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,10 +24,7 @@ from rich.progress import (
 )
 
 from reconstruct.errors import WeightsError
-from reconstruct.files import read_text
 from reconstruct.fingerprints import file_hash
-
-logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE: Final = "RECONSTRUCT_CACHE"
 MAX_BYTES: Final = 1 << 32
@@ -46,49 +40,46 @@ def default_cache_dir() -> Path:
 
 
 def cached_download(
-    name: str,
-    urls: Sequence[str],
-    cache_dir: Path | None = None,
-    *,
-    sha256: str | None = None,
-    otherwise: str = "set `mirrors` to an address that has it",
-    accept: Callable[[Path], object] = lambda path: None,
+    name: str, urls: Sequence[str], known: str, cache_dir: Path | None = None
 ) -> Path:
     """The path of ``name`` in the cache, downloaded from the first of ``urls`` that has it.
 
     Args:
         name: the file's name.
         urls: http or https addresses, tried in this order.
+        known: hash (hex) that the file must have, wherever it comes from: its SHA-256, 64 digits,
+            or the SHA-1 of its git object, 40.
         cache_dir: where it is kept; None: `default_cache_dir`.
-        sha256: hash (hex) that the file must have, wherever it comes from; None: not known.
-        otherwise: what else the user can do where no address has it.
-        accept: raises WeightsError for a file that is not what was meant, such as the page of a
-            login; the next address is tried then.
 
     Raises:
         WeightsError: if no address has it (naming them and the path where the file may be put by
-            hand), or if the cached file is not what was downloaded, or what it must be.
+            hand), or if another file is in the cache.
     """
     path = (cache_dir or default_cache_dir()) / name
     if path.is_file():
-        _check(path, sha256)
+        kind, found = _hash_like(known, path)
+        if found != known:
+            raise WeightsError(
+                f"{path}: its {kind} is {found}, but the file of that name has {known}; delete it "
+                "to fetch it again, or give your file's path as `weights`"
+            )
         return path
     failures: list[str] = []
     for url in urls:
         try:
-            _download(url, path, sha256, accept)
+            _download(url, path, known)
             return path
-        except (OSError, ValueError, WeightsError) as error:  # those of requests are OSErrors
+        except (OSError, ValueError) as error:  # those of requests are OSErrors
             failures.append(f"  {url}: {str(error)[:300]}")
     raise WeightsError(
         f"{name}: not in the cache, and the download failed:\n"
         + "\n".join(failures)
         + f"\nDownload it on a machine that is online and put it at {path}, "
-        f"or {otherwise}."
+        "or give a path as `weights`."
     )
 
 
-def _download(url: str, path: Path, sha256: str | None, accept: Callable[[Path], object]) -> None:
+def _download(url: str, path: Path, known: str) -> None:
     """Fetch ``url`` to ``path``, which appears complete or not at all."""
     import pooch
 
@@ -102,24 +93,32 @@ def _download(url: str, path: Path, sha256: str | None, accept: Callable[[Path],
                 progressbar=bar, chunk_size=_CHUNK_BYTES, timeout=_TIMEOUT_S
             )
             fetch(url, str(temporary), None)
-        if not temporary.stat().st_size:
-            raise OSError("an empty answer")
-        digest, recorded = file_hash(temporary), _recorded(path)
-        for pinned, asking in ((sha256, "this program"), (recorded, str(_hash_path(path)))):
-            if pinned not in (None, digest):
-                raise OSError(f"its SHA-256 is {digest}, but {asking} asks for {pinned}")
-        accept(temporary)
-        if sha256 is None and recorded is None:
-            logger.warning(
-                "%s: came from %s; its SHA-256 is %s. No hash is known to compare it with: do so "
-                "with a copy that you trust, or put %s there before",
-                *(path.name, url, digest, _hash_path(path)),
-            )
+        kind, found = _hash_like(known, temporary)
+        if found != known:
+            raise OSError(f"its {kind} is {found}, but this program asks for {known}")
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        # The hash first: killed in between, the next run sees no file and downloads again.
-        _record(path, digest)
         os.replace(temporary, path)
+
+
+def _hash_like(known: str, path: Path) -> tuple[str, str]:
+    """The kind of a hash, and the hash (hex) of this kind of a file."""
+    if len(known) == 64:
+        return "SHA-256", file_hash(path)
+    return "git object", git_object(path)
+
+
+def git_object(path: Path) -> str:
+    """SHA-1 (hex) of a file as git stores it: ``blob``, a space, its size, a zero byte, its bytes.
+
+    What `git hash-object` says, and what lists of a repository's files show even where the bytes
+    are not at hand (Chacon and Straub, Pro Git, 10.2).
+    """
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 class _Bar:
@@ -158,35 +157,3 @@ class _Bar:
 
     def close(self) -> None:
         pass
-
-
-def _check(path: Path, sha256: str | None) -> None:
-    """Compare a cached file with its known and its recorded hash; record it if there is none."""
-    found, recorded = file_hash(path), _recorded(path)
-    if sha256 not in (None, found):
-        raise WeightsError(
-            f"{path}: its SHA-256 is {found}, but the file of that name has {sha256}; delete it "
-            f"and {_hash_path(path).name} to fetch it again, or give your file's path as weights"
-        )
-    if recorded is None:
-        _record(path, found)
-    elif recorded != found:
-        raise WeightsError(
-            f"{path}: its SHA-256 is {found}, but {recorded} was recorded when it came; "
-            f"delete it and {_hash_path(path).name} to fetch it again"
-        )
-
-
-def _recorded(path: Path) -> str | None:
-    try:
-        return next(iter(read_text(_hash_path(path)).split()), None)
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _record(path: Path, digest: str) -> None:
-    _hash_path(path).write_text(f"{digest}  {path.name}\n", encoding="ascii")
-
-
-def _hash_path(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")

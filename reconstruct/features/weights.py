@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from reconstruct.errors import WeightsError
-from reconstruct.features.download import cached_download
+from reconstruct.features.published import published_file
 
 CONVOLUTIONS: Final[dict[str, tuple[int, int, int]]] = {
     # name: (input channels, output channels, index in VGG-16's `features`)
@@ -56,16 +56,11 @@ EMBEDDED: Final = {
     "d2_homography": (_TRUNK, "d2_homography_conv4_3.safetensors"),
 }
 DOWNLOADS: Final = {
-    "d2_ots": ("d2_ots.pth", None),
-    "d2_tf": ("d2_tf.pth", None),
-    "d2_tf_no_phototourism": ("d2_tf_no_phototourism.pth", None),
+    "d2_ots": "d2_ots.pth",
+    "d2_tf": "d2_tf.pth",
+    "d2_tf_no_phototourism": "d2_tf_no_phototourism.pth",
 }
-"""Name -> file of D2-Net's release, and its SHA-256, which every copy of it must then have.
-
-None: not known. The authors publish no hashes, and no copy could be had to compute them from. Such
-a download is taken with a warning that tells its hash, and pinned from then on; see `download`.
-"""
-RELEASE_URL: Final = "https://dusmanu.com/files/d2-net/"
+"""Name -> file of D2-Net's release, see `published`."""
 SUFFIXES: Final = (".safetensors", ".pth", ".pt")
 _RELEASE_PREFIX: Final = "dense_feature_extraction.model."
 _TORCHVISION_PREFIX: Final = "features."
@@ -145,11 +140,7 @@ def load_weights(
                 entries |= _read_safetensors(path)
         return _from_entries(entries, source)
     if source in DOWNLOADS:
-        file, sha256 = DOWNLOADS[source]
-        urls = [f"{base.rstrip('/')}/{file}" for base in (*mirrors, RELEASE_URL)]
-        return read_weights(
-            cached_download(file, urls, cache_dir, sha256=sha256, accept=read_weights)
-        )
+        return read_weights(published_file(DOWNLOADS[source], cache_dir=cache_dir, mirrors=mirrors))
     return read_weights(Path(source).expanduser())
 
 

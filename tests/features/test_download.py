@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +17,12 @@ import torch
 from fixtures import blob_weights
 
 from reconstruct.errors import WeightsError
-from reconstruct.features import weights as weights_module
-from reconstruct.features.download import cached_download
-from reconstruct.features.weights import CONVOLUTIONS, load_weights
+from reconstruct.features import published
+from reconstruct.features.download import cached_download, git_object
+from reconstruct.features.weights import CONVOLUTIONS, DOWNLOADS, load_weights
 
 CONTENT = b"weights" * 1000
+KNOWN = hashlib.sha256(CONTENT).hexdigest()
 PAGES = {"/empty": b"", "/login": b"<html>log in first</html>"}
 
 
@@ -57,76 +62,55 @@ def server() -> Iterator[str]:
 
 
 def test_a_file_is_fetched_once_and_checked_after(server: str, tmp_path: Path) -> None:
-    path = cached_download("w.pth", [f"{server}/w.pth"], tmp_path / "new" / "folder")
+    path = cached_download("w.pth", [f"{server}/w.pth"], KNOWN, tmp_path / "new" / "folder")
     assert path.read_bytes() == CONTENT
-    assert sorted(p.name for p in path.parent.iterdir()) == ["w.pth", "w.pth.sha256"]
-    assert cached_download("w.pth", [], path.parent) == path  # no address needed any more
+    assert [p.name for p in path.parent.iterdir()] == ["w.pth"]
+    assert cached_download("w.pth", [], KNOWN, path.parent) == path  # no address needed any more
     path.write_bytes(CONTENT + b"!")
-    with pytest.raises(WeightsError, match=r"SHA-256.*delete it"):
-        cached_download("w.pth", [f"{server}/w.pth"], path.parent)
+    with pytest.raises(WeightsError, match=f"SHA-256.* has {KNOWN}; delete it"):
+        cached_download("w.pth", [f"{server}/w.pth"], KNOWN, path.parent)
 
 
 def test_mirrors_are_tried_in_order(server: str, tmp_path: Path) -> None:
     bad = ("absent", "cut", "chunked", "empty", "login")
     urls = [f"{server}/{name}" for name in bad]
     urls += ["file:///etc/hostname", "ftp://x/y", "http://[", "no address", f"{server}/good"]
-
-    def accept(path: Path) -> None:
-        if path.read_bytes().startswith(b"<html>"):
-            raise WeightsError("a page")
-
-    assert cached_download("w.pth", urls, tmp_path, accept=accept).read_bytes() == CONTENT
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.pth", "w.pth.sha256"]
+    assert cached_download("w.pth", urls, KNOWN, tmp_path).read_bytes() == CONTENT
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
 
 
-def test_a_hash_that_was_put_there_before_is_asked_of_every_mirror(
-    server: str, tmp_path: Path
-) -> None:
-    digest = hashlib.sha256(CONTENT).hexdigest()
-    (tmp_path / "w.pth.sha256").write_text(f"{digest}  w.pth\n")
-    with pytest.raises(WeightsError, match=f"asks for {digest}"):
-        cached_download("w.pth", [f"{server}/login"], tmp_path)
+def test_a_git_object_is_known_as_well(server: str, tmp_path: Path) -> None:
+    # echo 'test content' | git hash-object --stdin (Pro Git, 10.2)
+    (tmp_path / "text").write_bytes(b"test content\n")
+    assert git_object(tmp_path / "text") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
+    if shutil.which("git"):
+        (tmp_path / "content").write_bytes(CONTENT)
+        command = ["git", "hash-object", "--no-filters", str(tmp_path / "content")]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert told.strip() == git_object(tmp_path / "content")
+    known = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
     urls = [f"{server}/login", f"{server}/good"]
-    assert cached_download("w.pth", urls, tmp_path).read_bytes() == CONTENT
-
-
-def test_a_hash_that_is_known_is_asked_of_mirrors_and_of_the_cache(
-    server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    known = hashlib.sha256(CONTENT).hexdigest()
-    urls = [f"{server}/login", f"{server}/good"]
-    found = cached_download("w.pth", urls, tmp_path, sha256=known)
-    assert found.read_bytes() == CONTENT
-    assert not caplog.messages
-    with pytest.raises(WeightsError, match=f"but the file of that name has {'0' * 64}"):
-        cached_download("w.pth", [], tmp_path, sha256="0" * 64)
-    with pytest.raises(WeightsError, match=f"this program asks for {'0' * 64}"):
-        cached_download("v.pth", urls, tmp_path, sha256="0" * 64)
-
-
-def test_a_download_without_a_known_hash_is_said_to_be(
-    server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    cached_download("w.pth", [f"{server}/good"], tmp_path)
-    (told,) = caplog.messages
-    assert hashlib.sha256(CONTENT).hexdigest() in told
-    assert "w.pth.sha256" in told
+    path = cached_download("w.pth", urls, known, tmp_path / "cache")
+    assert path.read_bytes() == CONTENT
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(WeightsError, match=f"its git object is .* has {known}"):
+        cached_download("w.pth", [], known, path.parent)
 
 
 def test_an_incomplete_download_leaves_nothing(server: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as error:
-        cached_download("w.pth", [f"{server}/cut", "file:///absent/w.pth"], tmp_path)
+        cached_download("w.pth", [f"{server}/cut", f"{server}/login"], KNOWN, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    for part in (f"{server}/cut", "file:///absent/w.pth", str(tmp_path / "w.pth"), "mirrors"):
+    for part in (f"{server}/cut", f"{server}/login", str(tmp_path / "w.pth"), KNOWN):
         assert part in str(error.value)
 
 
-def test_a_file_put_there_by_hand_is_taken_and_its_hash_recorded(tmp_path: Path) -> None:
-    (tmp_path / "w.pth").write_bytes(b"by hand")
-    cached_download("w.pth", [], tmp_path)
-    (tmp_path / "w.pth").write_bytes(b"damaged")
-    with pytest.raises(WeightsError, match="was recorded"):
-        cached_download("w.pth", [], tmp_path)
+def test_every_file_that_is_fetched_is_known() -> None:
+    assert set(DOWNLOADS.values()) <= set(published.FILES)
+    for file in published.FILES.values():
+        assert re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", file.known)
+        assert file.urls
+        assert all(url.startswith("https://") for url in file.urls)
 
 
 def test_named_weights_come_from_a_mirror_into_the_cache(
@@ -143,10 +127,12 @@ def test_named_weights_come_from_a_mirror_into_the_cache(
     }
     torch.save({"model": entries}, mirror / "d2_tf.pth")
     monkeypatch.setenv("RECONSTRUCT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(weights_module, "RELEASE_URL", f"{server}/absent/")
+    for name, file in published.FILES.items():
+        changed = replace(file, known=git_object(mirror / "d2_tf.pth"), urls=(f"{server}/absent",))
+        monkeypatch.setitem(published.FILES, name, changed)
     monkeypatch.setitem(PAGES, "/mirror/d2_tf.pth", (mirror / "d2_tf.pth").read_bytes())
     read = load_weights("d2_tf", mirrors=[f"{server}/login", f"{server}/mirror"])
     assert read.content_hash() == weights.content_hash()
-    assert (tmp_path / "cache" / "d2_tf.pth.sha256").is_file()
-    with pytest.raises(WeightsError, match=r"absent/d2_ots\.pth"):
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["d2_tf.pth"]
+    with pytest.raises(WeightsError, match=r"d2_ots\.pth: not in the cache"):
         load_weights("d2_ots")

@@ -65,7 +65,7 @@ def test_offline(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def without_addresses(monkeypatch: pytest.MonkeyPatch, **pinned: str) -> None:
     """Nothing can be downloaded; further arguments replace the hashes of files."""
     for name, file in published.FILES.items():
-        changed = {"urls": (), "sha256": pinned.get(name, file.sha256)}
+        changed = {"urls": (), "known": pinned.get(name, file.known)}
         monkeypatch.setitem(published.FILES, name, dataclasses.replace(file, **changed))
 
 

@@ -118,9 +118,9 @@ def test_what_the_authors_publish_is_loaded_if_it_is_what_is_known(
     with pytest.raises(WeightsError, match="not in the cache"):
         lightglue(kind).identity()
     path = nearest_neighbour_weights(tmp_path / DOWNLOADED[kind], dim=16)
-    with pytest.raises(WeightsError, match=f"the file of that name has {file.sha256}"):
+    with pytest.raises(WeightsError, match=f"the file of that name has {file.known}"):
         lightglue(kind).identity()
-    known = replace(file, urls=(), sha256=file_hash(path))
+    known = replace(file, urls=(), known=file_hash(path))
     monkeypatch.setitem(published.FILES, DOWNLOADED[kind], known)
     image = features([[10.0, 10.0], [20.0, 20.0]], dim=16)
     assert matched(lightglue(kind), image, image).indices.tolist() == [[0, 0], [1, 1]]
