@@ -13,7 +13,6 @@ beside it shows the same pixels as RGBcut, which therefore is not read.
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +21,6 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-import scipy.io
-from numpy.typing import NDArray
 
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.cameras import CamerasConfig
@@ -34,6 +31,7 @@ from reconstruct.files import TEXT_LIMIT_BYTES, read_bytes
 from reconstruct.geometry import Float64
 from reconstruct.images import image_size
 from reconstruct.storage.hdf5 import read_array
+from reconstruct.storage.matlab import read_matlab
 from reconstruct.storage.poses import read_poses
 from reconstruct.types import FloatArray, Intrinsics, Query
 
@@ -202,34 +200,27 @@ def _numbers(line: str) -> list[float]:
         return []
 
 
-_UNREADABLE = (
-    *(OSError, ValueError, LookupError, TypeError, NotImplementedError, MemoryError),
-    NameError,  # of SciPy's reader, where a struct ends early
-    *(scipy.io.matlab.MatReadError, zlib.error),
-)
-"""Errors of the readers for a file that is truncated, damaged, or contains something else."""
-
-
 def read_xyz(path: Path) -> FloatArray:
     """(H, W, 3) ``XYZcut`` of a MATLAB file (up to v7 or v7.3), NaN where nothing was measured.
 
     Raises ImageError naming the file.
     """
     try:
-        values = _read_variable(path, "XYZcut")
-    except _UNREADABLE as error:
-        raise ImageError(f"{path}: no readable XYZcut in it ({error})") from error
-    if values.ndim != 3 or values.shape[2] != 3:
-        raise ImageError(f"{path}: expected XYZcut of shape (H, W, 3), got {values.shape}")
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite: not measured
+        values = _read_xyzcut(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: no XYZcut can be read ({error})") from error
+    if np.ndim(values) != 3 or values.shape[2] != 3:
+        raise ImageError(f"{path}: expected XYZcut of shape (H, W, 3), got {np.shape(values)}")
+    # What does not fit becomes infinite: not measured, as NaN of any kind.
+    with np.errstate(over="ignore", invalid="ignore"):
         points = np.asarray(values, np.float32)
     # The scanner stands in the origin: a point there was not measured.
     invalid = np.asarray(~np.isfinite(points).all(axis=2) | ~points.any(axis=2))
     return np.where(invalid[..., None], np.float32(np.nan), points)
 
 
-def _read_variable(path: Path, name: str) -> NDArray[Any]:
+def _read_xyzcut(path: Path) -> Any:
     if h5py.is_hdf5(path):  # v7.3
         # MATLAB counts the first index fastest, HDF5 the last.
-        return read_array(path, name).transpose()
-    return np.asarray(scipy.io.loadmat(path, variable_names=[name])[name])
+        return read_array(path, "XYZcut").transpose()
+    return read_matlab(path, "XYZcut")

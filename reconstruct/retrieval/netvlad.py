@@ -7,7 +7,6 @@ and the whitening as a 1 x 1 convolution; `net.meta.normalization.averageImage` 
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +19,7 @@ from reconstruct.config import NotIdentity, Section
 from reconstruct.errors import WeightsError
 from reconstruct.fingerprints import file_hash
 from reconstruct.images import shrink
+from reconstruct.storage.matlab import read_matlab
 from reconstruct.types import FloatArray, ImageArray
 
 if TYPE_CHECKING:
@@ -63,37 +63,20 @@ class NetVladWeights:
 
 def load_netvlad(path: Path) -> NetVladWeights:
     """Read the .mat file. Raises WeightsError if it is missing or of another layout."""
-    import scipy.io
-    from scipy.io.matlab import MatReadError
-
     if not path.is_file():
         raise WeightsError(f"{path}: no such file (extract.global.path)")
     try:
-        net = scipy.io.loadmat(str(path), appendmat=False, struct_as_record=False, squeeze_me=True)[
-            "net"
-        ]
-        layers = [np.atleast_1d(layer.weights) for layer in net.layers if _has_weights(layer)]
-        mean = np.asarray(net.meta.normalization.averageImage, np.float32)
-        convolutions = tuple((_kernel(w[0]), _float(w[1]).reshape(-1)) for w in layers[:13])
-        assignment, centers = _rows(layers[13][0]), -_rows(layers[13][1])
-        whitening = _rows(layers[14][0]), _float(layers[14][1]).reshape(-1)
-    except (
-        MatReadError,
-        MemoryError,
-        NotImplementedError,  # MATLAB's v7.3
-        zlib.error,
-        KeyError,
-        NameError,  # of SciPy's reader, where a struct ends early
-        AttributeError,
-        IndexError,
-        ValueError,
-        TypeError,
-        OSError,
-    ) as error:
+        net = read_matlab(path, "net")
+        weights = [layer["weights"] for layer in net["layers"] if layer.get("weights")]
+        mean = np.asarray(net["meta"]["normalization"]["averageImage"], np.float32)
+        convolutions = tuple((_kernel(w[0]), _float(w[1]).reshape(-1)) for w in weights[:13])
+        assignment, centers = _rows(weights[13][0]), -_rows(weights[13][1])
+        whitening = _rows(weights[14][0]), _float(weights[14][1]).reshape(-1)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{path}: not the .mat file of VGG-16 with NetVLAD and whitening ({error})"
         ) from error
-    if [len(layers), assignment.shape, whitening[0].shape[1]] != [
+    if [len(weights), assignment.shape, whitening[0].shape[1]] != [
         15,
         centers.shape,
         centers.size,
@@ -188,10 +171,6 @@ class Network:
         residuals = sums - shares.sum(dim=2)[:, None, :] * self._centers.T
         vector = F.normalize(F.normalize(residuals, dim=1).flatten(1), dim=1)
         return F.normalize(F.linear(vector, *self._whitening), dim=1)
-
-
-def _has_weights(layer: Any) -> bool:
-    return np.size(getattr(layer, "weights", ())) > 0
 
 
 def _kernel(array: Any) -> FloatArray:

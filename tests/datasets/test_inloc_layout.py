@@ -82,10 +82,10 @@ def test_what_is_no_scan(tmp_path: Path) -> None:
     path = tmp_path / "bad.mat"
     for content in (b"", b"MATLAB 5.0 MAT-file, but cut"):
         path.write_bytes(content)
-        with pytest.raises(ImageError, match=r"bad\.mat: no readable XYZcut"):
+        with pytest.raises(ImageError, match=r"bad\.mat: no XYZcut can be read"):
             read_xyz(path)
     scipy.io.savemat(path, {"RGBcut": np.zeros((2, 2, 3))})
-    with pytest.raises(ImageError, match="no readable XYZcut"):
+    with pytest.raises(ImageError, match="no XYZcut can be read"):
         read_xyz(path)
     scipy.io.savemat(path, {"XYZcut": np.zeros((2, 2))})
     with pytest.raises(ImageError, match=r"expected XYZcut of shape \(H, W, 3\)"):
