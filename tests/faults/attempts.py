@@ -17,6 +17,7 @@ import datetime
 import json
 import mmap
 import os
+import re
 import resource
 import shutil
 import signal
@@ -38,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from faults.tampering import tamper
 
 from reconstruct.__main__ import main
-from reconstruct.atomic import is_temporary
+from reconstruct.atomic import TEMPORARY, is_temporary
 from reconstruct.comparison import compare  # noqa: F401
 from reconstruct.errors import ArtifactError
 from reconstruct.fingerprints import database_hash, file_hash
@@ -243,15 +244,21 @@ def _as_killed(spec: Spec, number: int, copy: Path) -> dict[str, Any]:
     """How a run ends that is killed at a change, and what it leaves that a copy has not."""
     spec.reset()
     status = attempt(spec.arguments, killed_at=number).status
-    left, copied = (
-        {
-            (path.relative_to(folder).as_posix(), path.lstat().st_size)
-            for path in folder.rglob("*")
-            if path.name not in (*TOLD, *spec.untold) and not path.is_dir()
-        }
-        for folder in (spec.folder, copy)
-    )
+    left, copied = (_sizes(folder, (*TOLD, *spec.untold)) for folder in (spec.folder, copy))
     return {"killed": status, "left": sorted(left ^ copied)}
+
+
+def _sizes(folder: Path, untold: tuple[str, ...]) -> set[tuple[str, int]]:
+    """Names and sizes of the files in a folder, but for what differs from run to run: numbers of
+    processes, in the names of shards that are not committed yet and in the lock, and times."""
+    sizes = set()
+    for path in folder.rglob("*"):
+        name = re.sub(rf"(\.h5)\.[^.]+-\d+{TEMPORARY}$", rf"\1{TEMPORARY}", path.name)
+        told = name.startswith(".") or name.removesuffix(TEMPORARY) in untold
+        if not told and not path.is_dir():
+            place = path.parent.relative_to(folder).as_posix()
+            sizes.add((f"{place}/{name}", path.lstat().st_size))
+    return sizes
 
 
 def _listed(folder: Path) -> list[tuple[Any, ...]]:
