@@ -95,10 +95,19 @@ def _lines(name: str, total: int, unit: str) -> Advance:
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exc_info()[1]
+        self._say_where(sys.exc_info()[1])
+        raise  # so that a full disk ends the run with one line, not with a traceback for each
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:  # of what could not be written before either
+            self._say_where(error)
+            raise
+
+    def _say_where(self, error: BaseException | None) -> None:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = self.baseFilename
-        raise  # so that a full disk ends the run with one line, not with a traceback for each
 
 
 @contextlib.contextmanager

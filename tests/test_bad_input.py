@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from reconstruct import colmap
 from reconstruct.atomic import TEMPORARY
 from reconstruct.datasets.synthetic import SyntheticDataset
 from reconstruct.images import read_image
+from reconstruct.progress import Reporter, logging_to
 from reconstruct.storage.features import open_features
 from reconstruct.workspace import Workspace
 
@@ -412,6 +414,13 @@ def test_a_full_disk_leaves_nothing_half_done(
     assert run(output=tmp_path / "fresh").status == 0
     sparse = [colmap.read_model(tmp_path / name / "sparse") for name in ("out", "fresh")]
     assert colmap.model_summary(sparse[0]) == colmap.model_summary(sparse[1])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_log_that_does_not_fit_is_named() -> None:
+    full = Path("/dev/full")
+    with pytest.raises(OSError, match="/dev/full"), logging_to(Reporter(-1), full):
+        logging.getLogger("reconstruct").info("a line")  # fails again when the log is closed
 
 
 @pytest.mark.parametrize("artifact", ["database.db", "sparse/images.bin", "pairs.txt"])
