@@ -25,6 +25,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -186,15 +187,18 @@ def _number(counter: mmap.mmap) -> int:
 
 
 def _count_changes(counter: mmap.mmap, killed_at: int, standing: bool) -> None:
+    one_at_a_time = threading.Lock()  # photos are converted side by side
+
     def counted(change: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            number = _number(counter) + 1
-            counter[:8] = struct.pack("q", number)
-            if standing:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            if number == killed_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return change(*args, **kwargs)
+            with one_at_a_time:
+                number = _number(counter) + 1
+                counter[:8] = struct.pack("q", number)
+                if standing:
+                    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+                if number == killed_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return change(*args, **kwargs)
 
         return call
 
