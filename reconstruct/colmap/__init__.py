@@ -105,6 +105,8 @@ from reconstruct.colmap.models import (
     read_model,
     with_observations,
     write_model,
+    write_points,
+    write_text_model,
 )
 from reconstruct.colmap.placing import (
     PlacedModel,
@@ -225,4 +227,6 @@ __all__ = [
     "with_observations",
     "write_database",
     "write_model",
+    "write_points",
+    "write_text_model",
 ]

@@ -112,11 +112,31 @@ def _write_empty(path: Path) -> None:
 def write_model(model: Reconstruction, folder: Path) -> None:
     """Write a binary model to a new folder. Raises OSError if the disk has no room for it."""
     folder.mkdir()
-    # COLMAP does not notice a full disk. The terms are its records' sizes, rounded up.
-    size = sum(24 * image.num_points2D() + 1000 for image in model.images.values())
-    size += 60 * model.num_points3D() + 8 * model.compute_num_observations()
-    reserve(folder, size + 1000 * (model.num_cameras() + 1))
+    _reserve(folder, model, keypoint=24, point=60, observation=8)
     model.write(folder)
+
+
+def write_text_model(model: Reconstruction, folder: Path) -> None:
+    """Write a text model to a new folder. Raises OSError if the disk has no room for it."""
+    folder.mkdir()
+    _reserve(folder, model, keypoint=80, point=200, observation=24)
+    model.write_text(folder)
+
+
+def write_points(model: Reconstruction, path: Path) -> None:
+    """Write the points and their colours to a PLY file. Raises OSError if there is no room."""
+    reserve(path.parent, 1000 + 30 * model.num_points3D())
+    model.export_PLY(path)
+
+
+def _reserve(
+    folder: Path, model: Reconstruction, *, keypoint: int, point: int, observation: int
+) -> None:
+    """COLMAP does not notice a full disk. The numbers are its records' sizes in bytes, rounded up:
+    of a keypoint, a point and an observation of a point."""
+    size = sum(keypoint * image.num_points2D() + 1000 for image in model.images.values())
+    size += point * model.num_points3D() + observation * model.compute_num_observations()
+    reserve(folder, size + 1000 * (model.num_cameras() + 1))
 
 
 def model_cameras(model: Reconstruction) -> dict[str, Camera]:

@@ -122,8 +122,8 @@ def _reference_model(config: AachenConfig, root: Path, images: Path, scratch: Pa
         model = nvm_model(read_nvm(path), images, known)
         claim(scratch.parent, scratch.name, known=stamp.is_file())
         with atomic_path(scratch) as temporary:
-            temporary.mkdir(parents=True)
-            model.write(temporary)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            colmap.write_model(model, temporary)
             (temporary / "fingerprint").write_text(value)
     return scratch
 

@@ -31,7 +31,7 @@ def write(result: Result, target: Path) -> None:
     target.mkdir()
     for name in colmap.model_poses(result.model):
         link_or_copy(images / name, target / "images" / name)
-    result.model.export_PLY(target / POINTS)
+    colmap.write_points(result.model, target / POINTS)
     (target / "transforms.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

@@ -17,5 +17,4 @@ def write(result: Result, target: Path) -> None:
                 f"COLMAP's text format cannot hold the name {name!r}: readers cut it at the space; "
                 "use sparse/ as it is, or rename the photo and run again"
             )
-    target.mkdir()
-    result.model.write_text(target)
+    colmap.write_text_model(result.model, target)

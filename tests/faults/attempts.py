@@ -52,6 +52,9 @@ PATIENCE_S = 120
 KILLED_EACH = 20
 MEMORY = 3 << 30
 LARGE_BYTES = 1 << 28
+PAGE_BYTES = 4096
+FEWEST_SIZES = 64
+"""Of disks, where a run writes so many pages."""
 CHANGES = ("replace", "rename", "unlink", "remove", "rmdir")
 TOLD = ("log.txt", "summary.json", "report.html", "run.yaml", "compare.html")
 """What tells of the runs, and so differs between one run and many."""
@@ -68,7 +71,7 @@ class Spec:
         first: The first case.
         step: From there each so many-th.
         last: Of ``tampering``, the last case.
-        stride: Of ``disk``, the bytes between the sizes of two cases.
+        stride: Of ``disk``, the most bytes between the sizes of two cases.
         untold: Names of files that hold times, and are not compared.
     """
 
@@ -289,15 +292,22 @@ def growing(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict
 
 def disk(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Run on a disk of N bytes and again on a large one; for every N until one is enough."""
-    held = _size(Path(spec.template)) if spec.template is not None else 0
-    for size in range(held + spec.first * spec.stride, LARGE_BYTES, spec.step * spec.stride):
+    _resize(spec.folder.parent, LARGE_BYTES)
+    after = _held(spec.folder.parent)
+    spec.reset()
+    held = _held(spec.folder.parent)
+    fine = (after - held) // FEWEST_SIZES // PAGE_BYTES * PAGE_BYTES
+    stride = min(spec.stride, max(fine, PAGE_BYTES))
+    for size in range(held + spec.first * stride, LARGE_BYTES, spec.step * stride):
         spec.reset()
         _resize(spec.folder.parent, size)
         full = attempt(spec.arguments)
         _resize(spec.folder.parent, LARGE_BYTES)
         temporaries = [p.name for p in spec.folder.rglob("*") if is_temporary(p.name)]
+        lost = _differing(spec, wanted) if full.status == whole.status else []
         again = attempt(spec.arguments)
-        yield _found(spec, size, full, again, wanted) | {"temporaries": temporaries}
+        more = {"temporaries": temporaries, "lost without a word": lost}
+        yield _found(spec, size, full, again, wanted) | more
         if full.status == whole.status:
             return
 
@@ -313,8 +323,10 @@ def tampering(spec: Spec, whole: Attempt, wanted: dict[str, str]) -> Iterator[di
         yield _found(spec, number, found, found, wanted) | {"done": done}
 
 
-def _size(folder: Path) -> int:
-    return sum(-(-path.stat().st_size // 4096) * 4096 + 4096 for path in folder.rglob("*"))
+def _held(mount: Path) -> int:
+    """Bytes in use on a disk."""
+    found = os.statvfs(mount)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 def _resize(folder: Path, size: int) -> None:
@@ -325,16 +337,19 @@ def _resize(folder: Path, size: int) -> None:
 def _found(
     spec: Spec, case: int, first: Attempt, again: Attempt, wanted: dict[str, str]
 ) -> dict[str, Any]:
-    found = spec.contents()
-    differing = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
     return {
         "case": case,
         "status": first.status,
         "told": first.told[-2000:],
         "again": again.status,
         "told again": again.told[-2000:],
-        "differing": differing,
+        "differing": _differing(spec, wanted),
     }
+
+
+def _differing(spec: Spec, wanted: dict[str, str]) -> list[str]:
+    found = spec.contents()
+    return sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
 
 
 class _Frozen(datetime.datetime):

@@ -112,6 +112,7 @@ def test_a_disk_of_every_size(
         assert_told(found)
         assert_same_end(found, 0)
         assert found["temporaries"] == [], found
+        assert found["lost without a word"] == [], found
         if found["status"]:
             assert "free or repair the disk" in found["told"], found
             assert str(tmp_path) in found["told"], found
