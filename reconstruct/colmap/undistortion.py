@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from reconstruct.atomic import reserve
 from reconstruct.colmap.models import model_poses, read_model
 from reconstruct.errors import DataError, UsageError
 
 JPEG_QUALITY = 97
 """COLMAP's own default of 75 would show in what is trained on the photos."""
 
+MARGIN_BYTES = 1 << 20
+"""More than COLMAP writes at once."""
 UNREADABLE = 3
 """Exit status of `PROGRAM` where COLMAP says why it cannot."""
 PROGRAM = f"""
@@ -49,9 +52,11 @@ def undistort(model: Path, images: Path, target: Path) -> None:
         raise DataError(f"{images}: COLMAP cannot undistort these photos ({told})")
     if done.returncode != 0:
         raise OSError(errno.EIO, "COLMAP ended while it wrote photos", str(target))
+    # COLMAP does not notice that the disk is full. What it could not write then has no room now.
+    reserve(target, MARGIN_BYTES)
     try:
         written = read_model(target / "sparse")
-    except UsageError as error:  # COLMAP does not notice that the disk is full
+    except UsageError as error:
         raise OSError(errno.EIO, "COLMAP's model was cut off", str(target)) from error
     for name in model_poses(written):
         if not (target / "images" / name).is_file():  # COLMAP passes it over

@@ -26,6 +26,7 @@ from reconstruct.ownership import is_own, mark
 from reconstruct.pipeline.config import BY_SECTION, PipelineConfig, load_config
 from reconstruct.pipeline.run import run
 from reconstruct.progress import Reporter
+from reconstruct.report.page import optional
 from reconstruct.shipped import find_pipeline
 from reconstruct.workspace import Workspace
 
@@ -105,12 +106,8 @@ def compare(
         agreements=agreements(outcomes),
     )
     write_json(root / RESULTS, comparison.as_dict())
-    try:
+    with optional("compare.html"):
         write_page(comparison, f"{jobs[0].config.name}: methods compared", _dataset(jobs[0]))
-    except OSError as error:
-        logger.warning("compare.html could not be written; all else is there (%s)", error)
-    except Exception:  # as in a run: a page that cannot be drawn loses nothing
-        logger.exception("compare.html could not be written; all else is there")
     return comparison
 
 

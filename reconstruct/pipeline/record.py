@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import sys
 from importlib import metadata
@@ -12,12 +11,10 @@ import yaml
 from reconstruct.atomic import atomic_path
 from reconstruct.fingerprints import fingerprint
 from reconstruct.pipeline.config import AnyConfig
-from reconstruct.report.page import shown_fingerprint, write_report
+from reconstruct.report.page import optional, shown_fingerprint, write_report
 from reconstruct.stages import Context
 from reconstruct.storage.summary import read_summary
 from reconstruct.workspace import Workspace
-
-logger = logging.getLogger("reconstruct")
 
 
 def write_run_file(workspace: Workspace, config: AnyConfig, device: str) -> None:
@@ -49,12 +46,8 @@ def update_report(config: AnyConfig, context: Context, made: bool) -> None:
     wanted = fingerprint("report", version, settings, summary.skipped, entries)
     if not made and shown_fingerprint(workspace) == wanted:
         return
-    try:
+    with optional("report.html"):
         write_report(workspace, summary, config, context.dataset, wanted)
-    except OSError as error:
-        logger.warning("report.html could not be written; all else is there (%s)", error)
-    except Exception:  # a page that cannot be drawn is no reason to lose what was computed
-        logger.exception("report.html could not be written; all else is there")
     workspace.renew_stamp(workspace.database)  # COLMAP's library, which reads it, marks it
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from reconstruct.atomic import atomic_path
 from reconstruct.datasets import Dataset
+from reconstruct.errors import ReconstructError
 from reconstruct.report.collect import collect
 from reconstruct.report.render import render
 from reconstruct.stages import Summary
 from reconstruct.workspace import Workspace
+
+logger = logging.getLogger("reconstruct")
 
 MARK = "\n<!-- shows {:>64} -->\n"
 """Last line of the page."""
@@ -50,3 +55,15 @@ def write_report(
     page = render(collect(workspace, summary, config, dataset)) + MARK.format(fingerprint)
     with atomic_path(workspace.report) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def optional(page: str) -> Iterator[None]:
+    """Within it a page of this name is written, which may go wrong: that is no reason to lose what
+    was computed. It is told in one line; the traceback is in log.txt alone."""
+    try:
+        yield
+    except Exception as error:
+        told = error if isinstance(error, (OSError, ReconstructError)) else repr(error)
+        logger.warning("%s could not be written; all else is there (%s)", page, told)
+        logger.debug("%s", page, exc_info=True)

@@ -19,6 +19,7 @@ from reconstruct import colmap
 from reconstruct.__main__ import main
 from reconstruct.datasets import Dataset
 from reconstruct.datasets.synthetic import SyntheticDataset
+from reconstruct.errors import ArtifactError
 from reconstruct.pipeline import record
 from reconstruct.pipeline.config import load_config
 from reconstruct.report.collect import PAIR_BYTES, PHOTO_BYTES, POINTS
@@ -128,25 +129,36 @@ def test_a_run_writes_it_with_hostile_names(
     assert "<img src=x" not in page
 
 
-def test_a_disk_without_room_for_it_is_told_in_a_line(
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "report.html"), "[Errno 28]"),
+        (ArtifactError("'x' is not the key of a pair"), "'x' is not the key"),
+        (KeyError("x"), "KeyError('x')"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_told_in_a_line(
     square: SyntheticDataset,
     chain: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    told: str,
 ) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+    def fails(*arguments: object) -> None:
+        raise error
 
-    monkeypatch.setattr(record, "write_report", full)
+    monkeypatch.setattr(record, "write_report", fails)
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in square.names[:4]:
         shutil.copy(square.images / name, photos)
     assert main(["run", str(chain), "--images", str(photos), "--output", str(tmp_path / "o")]) == 0
-    told = capsys.readouterr()
-    assert "report.html could not be written; all else is there ([Errno 28]" in told.out + told.err
-    assert "Traceback" not in told.out + told.err
+    shown = "".join(capsys.readouterr())
+    assert f"report.html could not be written; all else is there ({told}" in shown
+    assert "Traceback" not in shown
+    assert "Traceback" in (tmp_path / "o" / "log.txt").read_text(encoding="utf-8")
 
 
 def test_what_differs_from_the_defaults_is_on_top(chain: Path) -> None:
