@@ -109,6 +109,15 @@ def rotation_matrix(quaternion: NDArray[Any]) -> Float64:
     return np.asarray(Rotation.from_quat(quaternion, scalar_first=True).as_matrix(), np.float64)
 
 
+def check_pose(pose: NDArray[Any]) -> None:
+    """Raise ValueError unless a (3, 4) matrix is a pose: finite, a rotation and a translation."""
+    rotation = pose[:, :3]
+    with np.errstate(all="ignore"):
+        unlike = np.abs(rotation @ rotation.T - np.eye(3)).max()
+        if not (np.isfinite(pose).all() and unlike < 1e-4 and np.linalg.det(rotation) > 0):
+            raise ValueError("its pose is no rotation and translation")
+
+
 def epipolar_errors_px(
     b_from_a: NDArray[Any],
     rays_a: NDArray[Any],

@@ -52,6 +52,23 @@ class PairAlignment:
     correlation: NDArray[np.float32]
     aligned: NDArray[np.bool_]
 
+    def check(self) -> None:
+        """Raise ValueError unless the shapes are those above, and what is accepted is finite, with
+        covariances that can be inverted once a positive one is added."""
+        if self.aligned.dtype != np.bool_:
+            raise ValueError(f"a mask of {self.aligned.dtype}")
+        count = len(self.aligned)
+        shapes = {"displacement": (2,), "affinity": (2, 2), "covariance": (2, 2), "correlation": ()}
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values.shape != (count, *shape):
+                raise ValueError(f"{name} of shape {values.shape}")
+            if not np.isfinite(values[self.aligned]).all():
+                raise ValueError(f"{name} that is no number")
+        (xx, xy), (yx, yy) = self.covariance[self.aligned].astype(np.float64).transpose(1, 2, 0)
+        if not np.all((xx >= 0) & (yy >= 0) & (xx * yy * (1 + 1e-6) >= np.maximum(xy**2, yx**2))):
+            raise ValueError("a covariance that is none")
+
 
 def align_pair(
     pyramid0: Pyramid,

@@ -70,7 +70,9 @@ class Align(KeyedStage):
         key = pair_key(pair)
         stored = self.store.read(key)
         with self.store.decoding(key):
-            return PairAlignment(**stored)
+            found = PairAlignment(**stored)
+            found.check()
+            return found
 
     def figures(self, made: int) -> dict[str, Any]:
         """How many pairs."""

@@ -7,6 +7,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from reconstruct.geometry import check_pose
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shards import ShardStore
 from reconstruct.types import PoseEstimate, PoseStatus
@@ -32,12 +33,15 @@ class EstimateStore(ShardStore):
         fields = self.read(name)
         with self.decoding(name):
             status, matches, inliers = fields["counts"][0].tolist()
+            pose = _or_none(fields["pose"], (3, 4))
+            if pose is not None:
+                check_pose(pose)
             return PoseEstimate(
                 name=name,
                 status=get_args(PoseStatus)[status],
                 matches=matches,
                 inliers=inliers,
-                cam_from_world=_or_none(fields["pose"], (3, 4)),
+                cam_from_world=pose,
                 covariance=_or_none(fields["covariance"], (6, 6)),
                 params=tuple(fields["params"].tolist()),
             )

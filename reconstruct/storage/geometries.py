@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.errors import ArtifactError
+from reconstruct.geometry import check_pose
 from reconstruct.storage.matches import key_pair, pair_key
 from reconstruct.storage.shard_file import Record
 from reconstruct.storage.shards import ShardStore
@@ -39,6 +40,8 @@ class GeometryStore(ShardStore):
         fields = self.read(key)
         with self.decoding(key):
             matrices = {name: _matrix(fields[name], name) for name in MATRICES}
+            if matrices["cam2_from_cam1"] is not None:
+                check_pose(matrices["cam2_from_cam1"])
             config = fields["config"].tobytes().decode("ascii")
             params = None
             if len(fields["params"]):
