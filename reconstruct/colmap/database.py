@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reconstruct.colmap.cameras import CameraAssignment
 from reconstruct.colmap.gps import Prior, pose_prior
 from reconstruct.colmap.two_view import colmap_geometry
+from reconstruct.errors import ArtifactError
 from reconstruct.types import ImagePair, TwoViewGeometry
 
 VerifiedPair = tuple[ImagePair, NDArray[np.uint32], TwoViewGeometry | None]
@@ -58,6 +59,7 @@ def write_database(
 
     Raises:
         OSError: the database cannot be written.
+        ArtifactError: a geometry is none that COLMAP knows.
     """
     # No DatabaseTransaction: it ends the process where its last write fails, and saves a tenth
     # of a millisecond a pair.
@@ -83,9 +85,14 @@ def write_database(
                 database.write_matches(ids[first], ids[second], matches)
             if len(matches) and geometry is not None:
                 owners = (cameras.cameras[cameras.camera_ids[name]] for name in (first, second))
-                database.write_two_view_geometry(
-                    ids[first], ids[second], colmap_geometry(geometry, *owners)
-                )
+                try:
+                    written = colmap_geometry(geometry, *owners)
+                except (ValueError, RuntimeError) as error:
+                    raise ArtifactError(
+                        f"the geometry of {(first, second)} is damaged ({str(error)[:200]}); run "
+                        "again with --force verify"
+                    ) from error
+                database.write_two_view_geometry(ids[first], ids[second], written)
 
 
 def verified_matches(path: Path) -> dict[ImagePair, NDArray[np.uint32]]:

@@ -144,7 +144,10 @@ def geometry_from_poses(
 def colmap_geometry(
     geometry: TwoViewGeometry, camera0: Camera, camera1: Camera
 ) -> pycolmap.TwoViewGeometry:
-    """COLMAP's form of a geometry, to be written to its database."""
+    """COLMAP's form of a geometry, to be written to its database.
+
+    Raises ValueError for a relation or for parameters of cameras that COLMAP does not know.
+    """
     result = pycolmap.TwoViewGeometry()
     result.config = pycolmap.TwoViewGeometryConfiguration(geometry.config)
     result.inlier_matches = np.ascontiguousarray(geometry.inliers, np.uint32).reshape(-1, 2)
@@ -152,10 +155,13 @@ def colmap_geometry(
     if geometry.cam2_from_cam1 is not None:
         result.cam2_from_cam1 = pycolmap.Rigid3d(geometry.cam2_from_cam1)
     if geometry.params is not None:
-        result.camera1, result.camera2 = (
+        cameras = [
             pycolmap.Camera({**camera.todict(), "params": list(params)})
             for camera, params in zip((camera0, camera1), geometry.params, strict=True)
-        )
+        ]
+        if not all(camera.verify_params() for camera in cameras):
+            raise ValueError(f"{geometry.params} are no parameters of its cameras")
+        result.camera1, result.camera2 = cameras
     return result
 
 

@@ -111,5 +111,6 @@ def _write_matches(path: Path, matches: MatchStore, counts: dict[str, int], root
 
 def _scores(matches: MatchStore, pair: ImagePair, count: int) -> FloatArray:
     """(M,) scores of a pair's matches; 1 for those made before scores were kept."""
-    fields = matches.read(pair_key(pair))
-    return np.asarray(fields.get("scores", np.ones(count)), np.float32)
+    if "scores" not in matches.fields(pair_key(pair)):
+        return np.ones(count, np.float32)
+    return np.asarray(matches.scores(pair), np.float32)

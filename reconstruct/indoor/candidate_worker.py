@@ -153,8 +153,7 @@ class _Search:
         )
 
     def _load(self, name: str) -> torch.Tensor:
-        stored = self.features.read(name, only="descriptors")["descriptors"]
-        return unit_vectors(stored, self.device)
+        return unit_vectors(self.features.load(name, ["descriptors"]).descriptors, self.device)
 
     def _descriptors(self, name: str) -> torch.Tensor:
         return self._load(name)[torch.from_numpy(self.points.points(name) >= 0)]

@@ -22,7 +22,7 @@ from reconstruct.stages import Context
 from reconstruct.stages.keyed import KeyedStage, Result, Wanted, Worker
 from reconstruct.stages.photos import KnownPhotos
 from reconstruct.stages.pyramids import cached_pyramids
-from reconstruct.stages.verify import Verify
+from reconstruct.stages.verify import Verify, check_indices
 from reconstruct.storage.cache import Cache
 from reconstruct.storage.features import FeatureStore
 from reconstruct.storage.geometries import GeometryStore
@@ -112,4 +112,6 @@ class AlignWorker:
 
     def _align(self, pair: ImagePair, first: Pyramid, second: Pyramid) -> PairAlignment:
         keypoints = self.features.keypoints(pair[0]), self.features.keypoints(pair[1])
-        return align_pair(first, second, *keypoints, self.geometries.inliers(pair), self.config)
+        inliers = self.geometries.inliers(pair)
+        check_indices(pair, inliers, (len(keypoints[0]), len(keypoints[1])))
+        return align_pair(first, second, *keypoints, inliers, self.config)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconstruct.atomic import atomic_path
+from reconstruct.errors import ArtifactError
 from reconstruct.files import read_json
 from reconstruct.fingerprints import array_hash, fingerprint
 from reconstruct.refinement import RefineConfig, Refined, refine_keypoints
@@ -32,6 +33,7 @@ from reconstruct.stages.verify import (
     RobustEstimator,
     Verify,
     VerifyWorker,
+    check_indices,
     verification_figures,
 )
 from reconstruct.stages.whole import WholeStage
@@ -79,10 +81,17 @@ class Refine(WholeStage):
         inliers = {pair: self.verify.geometries.inliers(pair) for pair in pairs}
         keypoints = {name: self.verify.keypoints(name) for name in names}
         scales = {name: self.scale(name) for name in names}
+        alignments = {pair: self.align.load(pair) for pair in pairs}
+        for a, b in pairs:
+            check_indices((a, b), inliers[a, b], (len(keypoints[a]), len(keypoints[b])))
+            if len(alignments[a, b].aligned) != len(inliers[a, b]):
+                raise ArtifactError(
+                    f"alignments of {(a, b)} are damaged; run again with --force align"
+                )
         refined = refine_keypoints(
             {name: points * scales[name] for name, points in keypoints.items()},
             inliers,
-            {pair: self.align.load(pair) for pair in pairs},
+            alignments,
             self.config,
         )
         with atomic_path(self.artifact) as temporary:

@@ -140,7 +140,8 @@ class Turn(KeyedStage):
         """Photos that are joined by more inliers in another turn, and that turn."""
         found, joining = {}, self._joining()
         for name in sorted(set(self.known_fingerprints()) - self.missing()):
-            inliers = self.store.read(name, only="inliers")["inliers"]
+            with self.store.decoding(name):
+                inliers = self.store.read(name, only="inliers")["inliers"].reshape(4)
             best = int(inliers.argmax())
             now = sum(count for pair, count in joining.items() if name in pair)
             if inliers[best] > now:

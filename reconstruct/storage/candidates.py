@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reconstruct.files import parse_json
-from reconstruct.geometry import Float64
+from reconstruct.geometry import Float64, check_pose
 from reconstruct.storage.shard_file import Fields, Record
 from reconstruct.storage.shards import ShardStore
 from reconstruct.types import FloatArray
@@ -64,6 +64,8 @@ class CandidateStore(ShardStore):
             shapes = {(len(column), 3, 4) for column in columns.values()}
             if shapes != {fields["poses"].shape}:
                 raise ValueError(f"{fields['poses'].shape} poses")
+            for pose in fields["poses"]:
+                check_pose(pose)
             return CandidatePoses(
                 poses=fields["poses"],
                 most_matches=int(told["most_matches"]),
@@ -94,4 +96,6 @@ class ScoreStore(ShardStore):
         """The scores of a query's candidates. Raises ArtifactError if absent or unreadable."""
         fields = self.read(name)
         with self.decoding(name):
+            if fields["scores"].ndim != 1:
+                raise ValueError(f"scores of shape {fields['scores'].shape}")
             return Scores(values=fields["scores"], seconds=float(fields["seconds"][0]))

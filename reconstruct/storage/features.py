@@ -15,6 +15,14 @@ from reconstruct.types import LocalFeatures
 
 FIELDS = ("keypoints", "scales", "scores", "descriptors")
 """The arrays of `LocalFeatures`."""
+_FLOATS = ("float32", "float64")
+_TYPES = {
+    "keypoints": _FLOATS,
+    "scales": _FLOATS,
+    "scores": _FLOATS,
+    "descriptors": ("float32", "float16", "uint8"),
+    "kinds": ("uint8",),
+}
 _ROWLESS: Fields = {
     "keypoints": np.zeros((0, 2), np.float32),
     "scales": np.zeros(0, np.float32),
@@ -63,13 +71,16 @@ class FeatureStore(ShardStore):
         return stored["keypoints"]
 
     def _check(self, name: str, stored: Fields) -> None:
-        """Raises ArtifactError for arrays of other shapes than `record` wrote."""
-        lengths = {len(stored[field]) for field in (*FIELDS, "kinds") if field in stored}
-        keypoints = stored.get("keypoints", np.zeros((0, 2)))
-        if len(lengths) > 1 or keypoints.shape[1:] != (2,) or not np.isfinite(keypoints).all():
+        """Raises ArtifactError for arrays of other shapes and types than `record` wrote."""
+        found = {field: stored[field] for field in (*FIELDS, "kinds") if field in stored}
+        alike = len({len(values) for values in found.values()}) <= 1
+        types = all(values.dtype.name in _TYPES[field] for field, values in found.items())
+        keypoints = found.get("keypoints", np.zeros((0, 2)))
+        if not (alike and types and keypoints.shape[1:] == (2,) and np.isfinite(keypoints).all()):
+            shapes = {field: f"{values.shape} {values.dtype}" for field, values in found.items()}
             raise ArtifactError(
                 f"{self.folder}: the features of {name!r} are damaged: expected (N, 2) finite "
-                f"keypoints and N rows beside them, got {keypoints.shape} and {sorted(lengths)}; "
+                f"keypoints and N rows of numbers beside them, got {shapes}; "
                 "run again with --force extract"
             )
 

@@ -67,7 +67,13 @@ class MatchStore(ShardStore):
 
         Matches made before scores were kept have none: match the pair again.
         """
-        scores: NDArray[np.float32] = self.read(pair_key(pair), only="scores")["scores"]
+        key = pair_key(pair)
+        scores: NDArray[np.float32] = self.read(key, only="scores")["scores"]
+        if scores.shape != (self.lengths("matches")[key],) or scores.dtype.kind != "f":
+            raise ArtifactError(
+                f"{self.folder}: the scores of {pair} are damaged: expected (M,) numbers, got "
+                f"{scores.shape} {scores.dtype}; run again with --force match"
+            )
         return scores
 
     def load_from(self, first: str, second: str) -> NDArray[np.uint32]:

@@ -2,8 +2,8 @@
 
 The whole of it takes hours, so it runs where it is asked for: RECONSTRUCT_STRIDE=1 takes every
 change of the output folder by every small run in turn (`RUNS`; half an hour), disks of every size
-in steps of 16 KiB (hours), and edits of finished folders; RECONSTRUCT_STRIDE=5 takes each fifth of
-the cases.
+in steps of 16 KiB (two hours), and edits of finished folders; RECONSTRUCT_STRIDE=5 takes each fifth
+of the cases.
 """
 
 from __future__ import annotations

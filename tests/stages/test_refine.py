@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -10,6 +13,7 @@ import yaml
 import reconstruct
 from reconstruct import colmap
 from reconstruct.datasets.synthetic import SyntheticDataset
+from reconstruct.errors import ArtifactError
 from reconstruct.evaluation.poses import scene_errors_deg
 
 SETTINGS = {
@@ -32,10 +36,13 @@ def refined(square: SyntheticDataset, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def run(folder: Path, square: SyntheticDataset, **overrides: object) -> reconstruct.Run:
+def run(
+    folder: Path, square: SyntheticDataset, force: Sequence[str] = (), **overrides: object
+) -> reconstruct.Run:
     settings = {"dataset.cameras": str(square.reference), **overrides}
+    output = folder / "out"
     return reconstruct.run(
-        folder / "sfm.yaml", square.images, folder / "out", overrides=settings, verbosity=-1
+        folder / "sfm.yaml", square.images, output, overrides=settings, force=force, verbosity=-1
     )
 
 
@@ -82,3 +89,31 @@ def test_refinement_resumes_by_pair_and_ends_the_same(
     assert {plan.state for _, plan in verified} == {"done"}
     found = colmap.database_keypoints(output / "database.db")
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(
+    ("folder", "field", "edit", "again", "message"),
+    [
+        ("geometries", "inliers", lambda rows: rows + 10**6, "align", "name keypoints beyond"),
+        ("geometries", "inliers", lambda rows: rows + 10**6, "refine", "name keypoints beyond"),
+        ("alignments", "covariance", lambda rows: -rows, "refine", "a covariance that is none"),
+        ("alignments", "displacement", lambda rows: rows[:, :1], "refine", r"of shape \(\d+, 1\)"),
+    ],
+)
+def test_what_somebody_edited_is_named_before_it_is_used(
+    refined: Path,
+    square: SyntheticDataset,
+    tmp_path: Path,
+    folder: str,
+    field: str,
+    edit: Callable[[Any], Any],
+    again: str,
+    message: str,
+) -> None:
+    shutil.copytree(refined, tmp_path / "edited")
+    with h5py.File(tmp_path / "edited" / "out" / folder / "part-00000.h5", "r+") as file:
+        edited = edit(file["fields"][field][()])
+        del file["fields"][field]
+        file["fields"][field] = edited
+    with pytest.raises(ArtifactError, match=f"{message}.*--force"):
+        run(tmp_path / "edited", square, force=[again])
