@@ -16,7 +16,7 @@ import numpy as np
 
 from reconstruct.errors import ArtifactError
 from reconstruct.retrieval.aggregation import Aggregation, Whitening
-from reconstruct.storage.hdf5 import UNREADABLE, new_hdf5
+from reconstruct.storage.hdf5 import UNREADABLE, new_hdf5, texts
 from reconstruct.types import FloatArray
 
 
@@ -47,7 +47,7 @@ class GlobalIndex:
 def write_index(path: Path, index: GlobalIndex) -> None:
     """Write the file, atomically."""
     with new_hdf5(path) as file:
-        file.create_dataset("names", data=list(index.names), dtype=h5py.string_dtype("utf-8"))
+        file["names"] = texts(index.names)
         file["descriptors"] = index.descriptors
         if index.aggregation.vocabulary is not None:
             file["vocabulary"] = index.aggregation.vocabulary

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from reconstruct.storage.hdf5 import new_hdf5, open_hdf5
+from reconstruct.storage.hdf5 import new_hdf5, open_hdf5, texts
 
 Fields = dict[str, NDArray[Any]]
 SMALL_BYTES = 2 << 20
@@ -109,10 +109,8 @@ def write_shard(path: Path, records: list[Record]) -> None:
     """Write records (at least one) as the shard ``path``, whole or not at all."""
     # A worker that was given up for lost may still write the same shard as its successor.
     with new_hdf5(path, f".{socket.gethostname()}-{os.getpid()}") as file:
-        text = h5py.string_dtype("utf-8")
-        file.create_dataset("keys", data=[record.key for record in records], dtype=text)
-        prints = [record.fingerprint for record in records]
-        file.create_dataset("fingerprints", data=prints, dtype=text)
+        file["keys"] = texts([record.key for record in records])
+        file["fingerprints"] = texts([record.fingerprint for record in records])
         for name in records[0].fields:
             parts = [record.fields[name] for record in records]
             offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)

@@ -48,6 +48,20 @@ def test_records_come_back_as_written(tmp_path: Path) -> None:
         store.read("other")
 
 
+def test_texts_are_of_one_length_and_those_of_older_shards_are_read(tmp_path: Path) -> None:
+    store = ShardStore(tmp_path)
+    path = store.write([record(name, i, rows=2) for i, name in enumerate(NAMES)])
+    with h5py.File(path, "r+") as file:
+        assert file["keys"].dtype.kind == file["fingerprints"].dtype.kind == "S"
+        for name in ("keys", "fingerprints"):
+            found = list(file[name].asstr()[:])
+            del file[name]
+            file.create_dataset(name, data=found, dtype=h5py.string_dtype("utf-8"))
+    older = ShardStore(tmp_path)
+    assert older.fingerprints() == dict.fromkeys(NAMES, "f")
+    assert values(older) == {name: i for i, name in enumerate(NAMES)}
+
+
 def test_a_featureless_image_keeps_its_shape_and_type(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     empty = LocalFeatures.empty((640, 480), dim=128)
