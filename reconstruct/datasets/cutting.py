@@ -204,6 +204,7 @@ def _exif(path: Path) -> Image.Exif:
         with opened_exif(path) as found:
             kept.update({tag: found[tag] for tag in KEPT_TAGS if tag in found})
             kept.get_ifd(ExifTags.IFD.GPSInfo).update(found.get_ifd(ExifTags.IFD.GPSInfo))
+            kept.tobytes()  # fails here, not when a view is written
     except ImageError:  # broken EXIF data: not pixels
         return Image.Exif()
     return kept
