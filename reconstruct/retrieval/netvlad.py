@@ -67,7 +67,8 @@ def load_netvlad(path: Path) -> NetVladWeights:
         raise WeightsError(f"{path}: no such file (extract.global.path)")
     try:
         net = read_matlab(path, "net")
-        weights = [layer["weights"] for layer in net["layers"] if layer.get("weights")]
+        found = [layer.get("weights") for layer in net["layers"]]
+        weights = [cells for cells in found if isinstance(cells, list) and cells]
         mean = np.asarray(net["meta"]["normalization"]["averageImage"], np.float32)
         convolutions = tuple((_kernel(w[0]), _float(w[1]).reshape(-1)) for w in weights[:13])
         assignment, centers = _rows(weights[13][0]), -_rows(weights[13][1])

@@ -30,8 +30,10 @@ _NUMBERS: Final = {
 """Type of an element -> type of its numbers."""
 _MATRIX: Final = 14
 _COMPRESSED: Final = 15
-_CELL, _STRUCT, _NUMERIC = 1, 2, range(6, 16)
+_CELL, _STRUCT, _OBJECT, _NUMERIC = 1, 2, 3, range(6, 16)
 """Classes of matrices."""
+_NOTHING: Final = (0, memoryview(b""))
+"""In place of an element that is not there."""
 _COMPLEX: Final = 0x800
 _DEEPEST: Final = 32
 """Matrices in matrices: cells, and fields of structs."""
@@ -46,8 +48,8 @@ def read_matlab(path: Path, name: str) -> Any:
 
     Returns:
         Numbers: an array, of the type as which they are stored. Cells: a list of their contents, in
-        MATLAB's order (the first index counts fastest). A struct: a dictionary; an array of
-        structs: a list of them. Anything else, such as text: None.
+        MATLAB's order (the first index counts fastest). A struct or object: a dictionary; an
+        array of structs: a list of them. Anything else, such as text: None.
 
     Raises:
         OSError: The file cannot be read.
@@ -124,25 +126,28 @@ def _matrix(content: memoryview, order: str, depth: int = 0) -> Any:
         raise ValueError("matrices in matrices without end")
     if not content:  # how an empty matrix may be stored
         return np.zeros((0, 0))
-    elements = list(_elements(content, order))
-    (flags, *_), shape = ([int(n) for n in _numbers(e, order)] for e in elements[:2])
-    inner = elements[3:]  # after the name
+    elements = _elements(content, order)
+    flags = int(_numbers(next(elements, _NOTHING), order)[0])
     kind = flags & 0xFF
+    if kind not in (_CELL, _STRUCT, _OBJECT, *_NUMERIC):
+        return None  # text, functions and what is of no kind in the format: not walked
+    shape, _, *inner = elements  # between them is the name
     if kind in _NUMERIC:
-        if flags & _COMPLEX or min(shape) < 0:
-            raise ValueError(f"complex numbers, or of shape {shape}")
-        return _numbers(inner[0], order).reshape(shape, order="F")
+        lengths = [int(n) for n in _numbers(shape, order)]
+        if flags & _COMPLEX or min(lengths) < 0:
+            raise ValueError(f"complex numbers, or of shape {lengths}")
+        return _numbers(inner[0], order).reshape(lengths, order="F")
     if kind == _CELL:
         return _matrices(inner, order, depth)
-    if kind == _STRUCT:
-        length, names = int(_numbers(inner[0], order)[0]), bytes(inner[1][1])
-        padded = [names[at : at + length] for at in range(0, len(names), length)]
-        fields = [field.split(b"\0")[0].decode() for field in padded]
-        values = _matrices(inner[2:], order, depth)
-        rows = [values[at : at + len(fields)] for at in range(0, len(values), len(fields) or 1)]
-        structs = [dict(zip(fields, row, strict=True)) for row in rows]
-        return structs[0] if len(structs) == 1 else structs
-    return None
+    if kind == _OBJECT:
+        inner = inner[1:]  # after the name of its class, as a struct
+    length, names = int(_numbers(inner[0], order)[0]), bytes(inner[1][1])
+    padded = [names[at : at + length] for at in range(0, len(names), length)]
+    fields = [field.split(b"\0")[0].decode() for field in padded]
+    values = _matrices(inner[2:], order, depth)
+    rows = [values[at : at + len(fields)] for at in range(0, len(values), len(fields) or 1)]
+    structs = [dict(zip(fields, row, strict=True)) for row in rows]
+    return structs[0] if len(structs) == 1 else structs
 
 
 def _matrices(elements: list[tuple[int, memoryview]], order: str, depth: int) -> list[Any]:

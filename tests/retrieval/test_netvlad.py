@@ -33,7 +33,7 @@ def _write(path: Path, **changes: Any) -> Path:
     layers: list[dict[str, Any]] = []
     for number in range(13):
         weights = values(3, 3, 3 if number == 0 else CHANNELS, CHANNELS), values(CHANNELS, 1)
-        layers += [{"type": "conv", "weights": _cell(*weights)}, {"type": "relu"}]
+        layers += [{"type": "conv", "weights": _cell(*weights)}, {"type": "relu", "weights": []}]
     layers.append(
         {"type": "vlad", "weights": _cell(values(CHANNELS, WORDS), values(CHANNELS, WORDS))}
     )

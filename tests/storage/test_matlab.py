@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from scipy.sparse import csc_array
 
 from reconstruct.storage.matlab import read_matlab
 
@@ -48,6 +49,18 @@ def test_variables_that_scipy_wrote(compressed: bool, tmp_path: Path) -> None:
     assert cells[0].tolist() == [[1], [1]]
     with pytest.raises(ValueError, match=r"no readable variable 'absent'.*not there"):
         read_matlab(path, "absent")
+
+
+def test_other_classes_beside_what_is_read(tmp_path: Path) -> None:
+    """An object is read as a struct; what is no matrix of numbers is passed over."""
+    path = tmp_path / "a.mat"
+    values = np.array([(np.ones((1, 2)), 7)], [("size", object), ("more", object)])
+    layer = scipy.io.matlab.MatlabObject(values, "layer")
+    scipy.io.savemat(path, {"net": {"text": "vgg", "sparse": csc_array(np.eye(2)), "layer": layer}})
+    net = read_matlab(path, "net")
+    assert net["text"] is net["sparse"] is None
+    assert net["layer"]["size"].tolist() == [[1, 1]]
+    assert net["layer"]["more"].item() == 7
 
 
 @pytest.mark.parametrize("compressed", [False, True])
