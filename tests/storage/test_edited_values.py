@@ -101,6 +101,8 @@ def test_an_alignment_that_is_none() -> None:
         aligned=np.array([True, False]),
     )
     good.check()  # what is not accepted may be anything
+    rounded = np.float32([[[4, 6.0001], [6.0001, 9]]] * 2)
+    replace(good, covariance=rounded).check()
     for covariance in ([[4, 6.1], [6.1, 9]], [[-1, 0], [0, 1]], [[1, 0], [0, np.inf]]):
         with pytest.raises(ValueError, match="covariance"):
             replace(good, covariance=np.float32([covariance, covariance])).check()
