@@ -15,14 +15,8 @@ from reconstruct.types import LocalFeatures
 
 FIELDS = ("keypoints", "scales", "scores", "descriptors")
 """The arrays of `LocalFeatures`."""
-_FLOATS = ("float32", "float64")
-_TYPES = {
-    "keypoints": _FLOATS,
-    "scales": _FLOATS,
-    "scores": _FLOATS,
-    "descriptors": ("float32", "float16", "uint8"),
-    "kinds": ("uint8",),
-}
+_DESCRIPTORS = ("float32", "float16", "uint8")
+"""Types that `features.compaction.expand` knows; of the other arrays any real numbers will do."""
 _ROWLESS: Fields = {
     "keypoints": np.zeros((0, 2), np.float32),
     "scales": np.zeros(0, np.float32),
@@ -74,7 +68,12 @@ class FeatureStore(ShardStore):
         """Raises ArtifactError for arrays of other shapes and types than `record` wrote."""
         found = {field: stored[field] for field in (*FIELDS, "kinds") if field in stored}
         alike = len({len(values) for values in found.values()}) <= 1
-        types = all(values.dtype.name in _TYPES[field] for field, values in found.items())
+        types = all(
+            values.dtype.name in _DESCRIPTORS
+            if field == "descriptors"
+            else values.dtype.kind in "fiu"
+            for field, values in found.items()
+        )
         keypoints = found.get("keypoints", np.zeros((0, 2)))
         if not (alike and types and keypoints.shape[1:] == (2,) and np.isfinite(keypoints).all()):
             shapes = {field: f"{values.shape} {values.dtype}" for field, values in found.items()}

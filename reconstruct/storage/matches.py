@@ -69,7 +69,7 @@ class MatchStore(ShardStore):
         """
         key = pair_key(pair)
         scores: NDArray[np.float32] = self.read(key, only="scores")["scores"]
-        if scores.shape != (self.lengths("matches")[key],) or scores.dtype.kind != "f":
+        if scores.shape != (self.lengths("matches")[key],) or scores.dtype.kind not in "fiu":
             raise ArtifactError(
                 f"{self.folder}: the scores of {pair} are damaged: expected (M,) numbers, got "
                 f"{scores.shape} {scores.dtype}; run again with --force match"

@@ -86,7 +86,7 @@ def test_a_geometry_that_colmap_does_not_know(change: dict[str, Any], tmp_path: 
 def test_scores_that_are_none(tmp_path: Path) -> None:
     store, pair = MatchStore(tmp_path), ("a", "b")
     indices = np.array([[0, 0], [1, 1]], np.uint32)
-    for scores in (np.ones((2, 1), np.float32), np.ones(3, np.float32), np.ones(2, np.int32)):
+    for scores in (np.ones((2, 1), np.float32), np.ones(3, np.float32), np.ones(2, np.bool_)):
         store.write([MatchStore.record(pair, "f", Matches(indices=indices, scores=scores))])
         with pytest.raises(ArtifactError, match=r"the scores of .* are damaged.*--force match"):
             MatchStore(tmp_path).scores(pair)
